@@ -1,0 +1,1 @@
+"""vqcore as something that is run and recorded: a trial, the final training, the journal, MLflow."""

@@ -1,0 +1,47 @@
+"""Which code is nearest: exact, streamed, centred.
+
+The usual ‖z‖² − 2 z·c + ‖c‖² cancels catastrophically when the data sit far from the origin (post-ReLU latents do):
+at offset 100 and spread 0.05 it picks the right code for 9 % of fp32 vectors. Subtracting the codebook's mean from
+both sides first changes no distance and removes the offset.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK_ELEMENTS_CPU = 2**19
+"""Scores held at once on the CPU: 2 MiB of fp32, which stays in the L2 cache. The N x K matrix is never built."""
+
+BLOCK_ELEMENTS_CUDA = 2**26
+"""Scores held at once on a GPU: 256 MiB, enough to fill it and far from N x K at large K."""
+
+_GROUP = 64
+
+
+@torch.no_grad()
+def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
+    """Index of the Euclidean-nearest code of each vector; ties go to the lowest index. Computed in fp32."""
+    codes_KD = codes_KD.float()
+    centre_D = codes_KD.mean(0)
+    codes_KD = codes_KD - centre_D
+    half_norm_K = 0.5 * codes_KD.square().sum(-1)
+    block = BLOCK_ELEMENTS_CUDA if z_ND.is_cuda else BLOCK_ELEMENTS_CPU
+    rows = max(1, block // codes_KD.shape[0])
+    index_N = torch.empty(z_ND.shape[0], dtype=torch.int64, device=z_ND.device)
+    for start in range(0, z_ND.shape[0], rows):
+        z_BD = z_ND[start : start + rows].float() - centre_D
+        # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
+        score_BK = torch.addmm(half_norm_K, z_BD, codes_KD.T, alpha=-1)
+        index_N[start : start + rows] = _argmin(score_BK)
+    return index_N
+
+
+def _argmin(score_BK: Tensor) -> Tensor:
+    """First index of the smallest score in each row. On the CPU in two levels: ``amin`` vectorises, ``argmin`` not."""
+    rows, size = score_BK.shape
+    if score_BK.is_cuda or size % _GROUP or size == _GROUP:
+        return score_BK.argmin(-1)
+    score_BGE = score_BK.view(rows, size // _GROUP, _GROUP)
+    group_B = score_BGE.amin(-1).argmin(-1)
+    winner_BE = score_BGE[torch.arange(rows), group_B]
+    return group_B * _GROUP + winner_BE.argmin(-1)

@@ -1,0 +1,58 @@
+"""Encoder and decoder of the paper: stride-2 4x4 convolutions with ReLU, residual blocks, Tanh at the end."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqcore.config import ModelConfig
+
+STRIDE = 4
+"""Image pixels a code spans, along each side."""
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(x + conv(ReLU(conv(x)))), both convolutions 3x3; the last ReLU makes encoder outputs nonnegative."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, inner, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Same shape out."""
+        return (x + self.layers(x)).relu_()
+
+
+def _residuals(config: ModelConfig) -> list[nn.Module]:
+    return [ResidualBlock(config.hidden_channels, config.residual_channels) for _ in range(config.residual_blocks)]
+
+
+def _projection(source: int, target: int) -> nn.Module:
+    """A 1x1 convolution where the widths differ; the paper's model, whose codes are as wide as its features, has none."""
+    return nn.Identity() if source == target else nn.Conv2d(source, target, 1)
+
+
+def encoder(config: ModelConfig) -> nn.Sequential:
+    """(B, 3, H, W) images to (B, dim, H/4, W/4) latents."""
+    return nn.Sequential(
+        nn.Conv2d(3, config.channels, 4, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(config.channels, config.hidden_channels, 4, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        *_residuals(config),
+        _projection(config.hidden_channels, config.quantizer.dim),
+    )
+
+
+def decoder(config: ModelConfig) -> nn.Sequential:
+    """(B, dim, H/4, W/4) codes to (B, 3, H, W) images on [-1, 1]."""
+    return nn.Sequential(
+        _projection(config.quantizer.dim, config.hidden_channels),
+        *_residuals(config),
+        nn.ConvTranspose2d(config.hidden_channels, config.channels, 4, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(config.channels, 3, 4, stride=2, padding=1),
+        nn.Tanh(),
+    )

@@ -1,0 +1,82 @@
+"""The VQ-VAE: encoder, nearest code, decoder (van den Oord et al. 2017), and how a trained one is kept."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vqcore.config import ConfigError, ModelConfig, TrialConfig, read_toml, write_toml
+from vqcore.networks import decoder, encoder
+from vqcore.quantizers import Quantized, VectorQuantizer
+
+
+class VQVAEOutput(NamedTuple):
+    """What the model returns."""
+
+    reconstruction: Tensor
+    """(B, 3, H, W) on [-1, 1]."""
+    quantized: Quantized
+
+
+class VQVAE(nn.Module):
+    """Images on [-1, 1] to codes and back."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder(config)
+        self.quantizer = VectorQuantizer(config.quantizer)
+        self.decoder = decoder(config)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> VQVAEOutput:
+        """Reconstruct; h and w are multiples of 4."""
+        quantized = self.quantizer(self.encoder(images))
+        return VQVAEOutput(self.decoder(quantized.quantized), quantized)
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h4 w4"]:
+        """The code indices of images."""
+        indices: Tensor = self.quantizer(self.encoder(images)).indices
+        return indices
+
+    def decode(self, indices: Int[Tensor, "b h4 w4"]) -> Float[Tensor, "b 3 h w"]:
+        """Images of code indices."""
+        images: Tensor = self.decoder(self.quantizer.decode(indices))
+        return images
+
+
+def save(model: VQVAE, config: TrialConfig, path: Path) -> None:
+    """Write ``path`` (safetensors) and, beside it, the configuration as TOML: what ``load`` reads."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "vqcore", "version": "1"})
+    write_toml(path.with_suffix(".toml"), config.toml(), header="The model beside this file; vqcore.load reads both.")
+
+
+def load(path: str | Path) -> VQVAE:
+    """The model that ``save`` wrote, in eval mode on the CPU. Nothing in the files can run code."""
+    path = Path(path)
+    config = TrialConfig.from_toml(read_toml(path.with_suffix(".toml")))
+    model = VQVAE(config.model)
+    if not path.exists():
+        raise ConfigError([f"{path}: no such file; name the model.safetensors that a final training left"])
+    try:
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, OSError, json.JSONDecodeError) as error:
+        raise ConfigError([f"{path}: does not hold the model that its TOML describes ({error})"]) from error
+    return model.eval()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trained parameters, the codebook's entries among them although moving averages and no gradient train them."""
+    codes = sum(m.codebook.numel() for m in model.modules() if isinstance(m, VectorQuantizer))
+    return codes + sum(p.numel() for p in model.parameters())
+
+
+def seeded(config: ModelConfig, seed: int) -> VQVAE:
+    """A new model whose weights depend on ``seed`` alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VQVAE(config)
