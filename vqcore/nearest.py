@@ -5,7 +5,10 @@ at offset 100 and spread 0.05 it picks the right code for 9 % of fp32 vectors. S
 both sides first changes no distance and removes the offset.
 """
 
+import functools
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -25,13 +28,15 @@ def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[T
     centre_D = codes_KD.mean(0)
     codes_KD = codes_KD - centre_D
     half_norm_K = 0.5 * codes_KD.square().sum(-1)
+    negative_KD = codes_KD.neg_()
+    linear = _onednn_linear if _onednn_works(z_ND.device) else F.linear
     block = BLOCK_ELEMENTS_CUDA if z_ND.is_cuda else BLOCK_ELEMENTS_CPU
     rows = max(1, block // codes_KD.shape[0])
     index_N = torch.empty(z_ND.shape[0], dtype=torch.int64, device=z_ND.device)
     for start in range(0, z_ND.shape[0], rows):
         z_BD = z_ND[start : start + rows].float() - centre_D
         # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
-        score_BK = torch.addmm(half_norm_K, z_BD, codes_KD.T, alpha=-1)
+        score_BK = linear(z_BD, negative_KD, half_norm_K)
         index_N[start : start + rows] = _argmin(score_BK)
     return index_N
 
@@ -45,3 +50,22 @@ def _argmin(score_BK: Tensor) -> Tensor:
     group_B = score_BGE.amin(-1).argmin(-1)
     winner_BE = score_BGE[torch.arange(rows), group_B]
     return group_B * _GROUP + winner_BE.argmin(-1)
+
+
+def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear`` by oneDNN, whose fp32 product is 2 to 3 times as fast as MKL's on AMD. A private operator."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+@functools.cache
+def _onednn_works(device: torch.device) -> bool:
+    """Whether the private operator exists here and agrees with the public one."""
+    if device.type != "cpu":
+        return False
+    x, weight, bias = (torch.linspace(-1, 1, n).sin() for n in (24 * 7, 40 * 7, 40))
+    x, weight = x.view(24, 7), weight.view(40, 7)
+    try:
+        return torch.allclose(_onednn_linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
+    except (AttributeError, RuntimeError, TypeError):
+        return False

@@ -1,0 +1,1 @@
+"""Reads what a sweep recorded: fronts, tables, pictures, exports. Starts no training, needs no ray."""

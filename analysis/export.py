@@ -1,0 +1,84 @@
+"""Configurations ready for ``trainables.final``, each with the evidence for it as comments.
+
+python -m analysis.export RUN
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from analysis.command import command
+from analysis.files import replacing
+from analysis.findings import best, front_words
+from analysis.groups import Group
+from analysis.results import Results, load
+from trainables.runs import find_run
+from vqcore.config import ConfigError, TrialConfig, write_toml
+
+_RULES = {
+    "best_mse": "lowest mean MSE",
+    "best_perplexity": "highest mean perplexity",
+    "knee": "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
+    "of a front without a bulge, its lowest MSE",
+}
+
+
+def write_exports(results: Results) -> list[Path]:
+    """Write ``exports/best_mse.toml``, ``best_perplexity.toml`` and ``knee.toml``: model, training and data.
+
+    The seed is the lowest of the configuration's, the epochs those that were compared. ``ConfigError`` if no trial has
+    completed.
+    """
+    knee = results.knee
+    if knee is None:
+        raise ConfigError(
+            [f"{results.name}: no trial has completed, so there is nothing to export; let the sweep finish first"]
+        )
+    chosen = {"best_mse": best(results, "mse"), "best_perplexity": best(results, "perplexity"), "knee": knee}
+    paths = []
+    for name, group in chosen.items():
+        config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
+        path = results.folder / "exports" / f"{name}.toml"
+        with replacing(path) as half:
+            write_toml(half, {**config.toml(), "data": _data(results)}, _evidence(results, group, _RULES[name]))
+        paths.append(path)
+    return paths
+
+
+def _data(results: Results) -> dict[str, str | int]:
+    told = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
+    return {name: value for name, key in told.items() if (value := results.told(key)) is not None}
+
+
+def _evidence(results: Results, group: Group, rule: str) -> str:
+    commit = results.told("commit") or "not recorded"
+    lines = [
+        f"{group.label}: {rule}, of {len(results.groups)} configurations",
+        f"sweep {results.name}, commit {commit}, exported {datetime.now(UTC):%Y-%m-%d}",
+        f"seeds {', '.join(map(str, group.seeds))}; after epoch {group.epoch}; whole test set of {results.data}",
+    ]
+    for metric, unit in (("mse", "MSE on [-1, 1]"), ("perplexity", "perplexity")):
+        if estimate := group.estimate(metric):
+            known = (
+                f"95 % interval {estimate.interval_text}" if estimate.n > 1 else "one seed, so no interval and no claim"
+            )
+            lines.append(f"{unit}: {estimate.text}, {known}, n = {estimate.n}")
+    lines.append(front_words(results))
+    # TOML allows no control characters in comments, and a name could hold some.
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
+    """Write a run's best configurations as TOML files for ``python -m trainables.final``.
+
+    Args:
+        run: A run's name, its folder, or latest.
+        out: The folder that holds the runs.
+    """
+    for path in write_exports(load(find_run(run, out))):
+        print(path)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,26 @@
+"""The pictures of a run. Import late: this is where matplotlib comes in."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis.figures.curves import curves
+from analysis.figures.front import front
+from analysis.figures.images import images
+from analysis.figures.style import DPI
+from analysis.files import replacing
+from analysis.results import Results
+
+__all__ = ["curves", "front", "images", "write_figures"]
+
+
+def write_figures(results: Results) -> list[Path]:
+    """Write ``figures/pareto.png``, ``reconstructions.png`` and ``curves.png``, where there is something to show."""
+    drawn = {"pareto": front(results), "reconstructions": images(results), "curves": curves(results)}
+    return [_save(figure, results.folder / "figures" / f"{name}.png") for name, figure in drawn.items() if figure]
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with replacing(path) as half:
+        figure.savefig(half, format="png", dpi=DPI)
+    return path

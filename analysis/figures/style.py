@@ -1,0 +1,69 @@
+"""How the pictures look: colours that everybody can tell apart, and titles that say what was measured."""
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+from analysis.groups import Group
+from analysis.results import Results
+
+DPI = 160
+MOST = 12
+"""So many configurations are named and coloured in one picture; of more, the front and the lowest MSEs."""
+
+# Okabe and Ito 2008, without yellow, which is too light for lines on white.
+_APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", ":", "-.")
+
+
+def estimator_colours(groups: Sequence[Group]) -> list[str]:
+    """A colour a group: by its estimator where that is swept, else as ``shades``."""
+    names = list(dict.fromkeys(estimator(group) for group in groups))
+    if len(names) < 2:
+        return shades(groups)
+    return [_APART[names.index(estimator(group)) % len(_APART)] for group in groups]
+
+
+def shades(groups: Sequence[Group]) -> list[str]:
+    """A colour a group: from dark to light in the groups' order, equal for groups that differ in the estimator only."""
+    rest = [repr(sorted((k, v) for k, v in group.config.items() if k != "estimator")) for group in groups]
+    order = list(dict.fromkeys(rest))
+    if len(order) == 1:
+        return [_APART[i % len(_APART)] for i in range(len(groups))]
+    ramp = colormaps["viridis"]
+    return [to_hex(ramp(0.85 * order.index(name) / (len(order) - 1))) for name in rest]
+
+
+def dashes(groups: Sequence[Group]) -> list[str]:
+    """A line style a group: by its estimator."""
+    names = list(dict.fromkeys(estimator(group) for group in groups))
+    return [LINES[names.index(estimator(group)) % len(LINES)] for group in groups]
+
+
+def estimator(group: Group) -> str:
+    """The name of a group's estimator."""
+    return str(group.config.get("estimator", ""))
+
+
+def titles(axes: Axes, title: str, below: str) -> None:
+    """A bold title and a plain line below it, never read as mathematics."""
+    lines = textwrap.wrap(below, 92, max_lines=3, placeholder=" …")
+    axes.text(0, 1.02, "\n".join(lines), transform=axes.transAxes, size=8, color="0.35", va="bottom", parse_math=False)
+    axes.set_title(title, loc="left", size=10.5, weight="bold", pad=8 + 11 * len(lines), parse_math=False)
+
+
+def subject(results: Results) -> str:
+    """Data set, epoch and seeds, short enough for a title."""
+    data = textwrap.shorten(results.data, 40, placeholder="…") or "data not recorded"
+    return f"{data}, after epoch {results.epoch}, {results.seeds}"
+
+
+def bare(axes: Axes) -> None:
+    """Only the two axes that carry numbers, on a light grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)

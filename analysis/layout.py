@@ -1,0 +1,46 @@
+"""One table, two shapes: Markdown for files and a rich table for the terminal. Cells are text, never markup."""
+
+import re
+from dataclasses import dataclass
+
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a title, and the notes without which they would mislead."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    words: bool = False
+    """Whether all cells are words, to the left; else all but the first are numbers, to the right."""
+
+    def markdown(self) -> str:
+        """The table as GitHub's Markdown, everything a name could smuggle in escaped."""
+        rule = ["---", *("---" if self.words else "---:" for _ in self.columns[1:])]
+        lines = [self.columns, *self.rows]
+        escaped = [" | ".join(markdown_text(cell) for cell in line) for line in lines]
+        body = [f"| {escaped[0]} |", f"| {' | '.join(rule)} |", *(f"| {line} |" for line in escaped[1:])]
+        notes = [f"- {markdown_text(note)}" for note in self.notes]
+        return "\n".join([f"## {markdown_text(self.title)}", "", *body, *([""] if notes else []), *notes]) + "\n"
+
+    def rich(self) -> RenderableType:
+        """The table for a terminal."""
+        table = RichTable(title=Text(self.title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for index, column in enumerate(self.columns):
+            right = index > 0 and not self.words
+            table.add_column(Text(column), justify="right" if right else "left", vertical="top")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return Stack(table, *(Text(note, style="dim") for note in self.notes))
+
+
+def markdown_text(text: str) -> str:
+    """``text`` so that Markdown shows it as it is, on one line."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_|~$]|\](?=\s?[\[(]))", r"\\\1", flat)

@@ -1,0 +1,35 @@
+"""The front of MSE against perplexity: drawn, and printed with what it means.
+
+python -m analysis.pareto RUN
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from analysis.command import command
+from analysis.figures import write_figures
+from analysis.findings import words
+from analysis.results import load
+from analysis.tables import groups_table
+from trainables.runs import find_run
+
+
+def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
+    """Draw a run's figures, and print the configurations on the front of MSE against perplexity.
+
+    Args:
+        run: A run's name, its folder, or latest.
+        out: The folder that holds the runs.
+    """
+    results = load(find_run(run, out))
+    console = Console(highlight=False, markup=False)
+    if results.front:
+        console.print(groups_table(results, results.front, "Front of the means, lowest MSE first").rich(), "")
+    for line in (*words(results), *map(str, write_figures(results))):
+        console.print(line, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    command(main)

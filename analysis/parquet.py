@@ -1,0 +1,76 @@
+"""The journal as one table: a row a (trial, epoch), for pandas, polars, DuckDB or anything else that reads Parquet."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.files import replacing
+from analysis.results import load
+from trainables.journal import TrialRecord
+from vqcore.config import FIELDS, TrialConfig
+
+UNITS = {
+    "mse": "mean squared error on [-1, 1]",
+    "perplexity": "codes: exp of the entropy of code use, from one histogram over the whole set",
+    "usage": "share of the codes used at least once",
+    "bits": "bits an image: log2 of perplexity times codes an image",
+    "loss": "total training objective on [-1, 1]; not comparable across commitment_weight",
+    "codebook_loss": "unweighted mean squared distance of encoder outputs to their codes",
+    "commitment_loss": "unweighted mean squared distance of encoder outputs to their codes",
+}
+"""What the metrics are measured in; each on the whole test set, and with ``train_`` before its name while training."""
+
+_METRICS = (*UNITS, *(f"train_{name}" for name in UNITS), "seconds")
+_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def write_parquet(run_folder: Path) -> Path:
+    """Write ``results.parquet``: trial, epoch, configuration, metrics, status and reason of the trial.
+
+    The schema's metadata holds the units (JSON), the sweep's name, and as JSON the trials that ended before their first
+    epoch and so have no row. ``ConfigError`` if the folder holds no run.
+    """
+    results = load(run_folder)
+    rows = [(trial, epoch) for trial in results.trials for epoch in sorted(trial.epochs)]
+    columns: dict[str, pa.Array] = {
+        "trial": pa.array([trial.key for trial, _ in rows], pa.string()),
+        "epoch": pa.array([epoch for _, epoch in rows], pa.int64()),
+    }
+    for name in _names(FIELDS, (trial.config for trial in results.trials)):
+        columns[name] = _column(name, [trial.config.get(name) for trial, _ in rows])
+    for name in _names(_METRICS, (metrics for trial in results.trials for metrics in trial.epochs.values())):
+        columns.setdefault(name, pa.array([_float(trial, epoch, name) for trial, epoch in rows], pa.float64()))
+    for name in ("status", "reason"):
+        columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())
+    rowless = {t.key: {"status": t.status, "reason": t.reason} for t in results.trials if not t.epochs}
+    metadata = {"units": json.dumps(_units()), "sweep": results.name, "trials_without_epochs": json.dumps(rowless)}
+    path = run_folder / "results.parquet"
+    with replacing(path) as half:
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), half)
+    return path
+
+
+def _names(known: Iterable[str], found: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys([*known, *sorted({name for names in found for name in names})]))
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    if name in FIELDS:
+        # The field's own type, so that a beta written 1 is a float like its neighbours.
+        return pa.array(values, _TYPES[type(TrialConfig().flat()[name])])
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def _float(trial: TrialRecord, epoch: int, name: str) -> float | None:
+    value = trial.epochs[epoch].get(name)
+    return None if value is None else float(value)
+
+
+def _units() -> dict[str, str]:
+    test = {name: f"{unit}; whole test set" for name, unit in UNITS.items()}
+    train = {f"train_{name}": f"{unit}; training set, during the epoch" for name, unit in UNITS.items()}
+    return {**test, **train, "seconds": "seconds of wall time of the epoch", "epoch": "1 = after the first pass"}

@@ -1,0 +1,1 @@
+"""What is swept: one short module a sweep, run with ``python -m``."""

@@ -1,0 +1,28 @@
+"""The beta ablation: how much commitment? The paper's table 3 (E4), for any estimators, with repeated seeds.
+
+python -m sweeps.beta_ablation --num-gpus 8 --data cifar10
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.cli import Flags, main
+
+
+@dataclass(frozen=True)
+class BetaAblation(Flags):
+    """Train a VQ-VAE for each commitment weight beta and each estimator, with repeated seeds."""
+
+    betas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)
+    """Commitment weights."""
+    estimators: tuple[str, ...] = ("rotation",)
+    """Gradient estimators: rotation, ste."""
+
+
+def space(flags: BetaAblation) -> dict[str, tuple[Any, ...]]:
+    """The swept fields and their values."""
+    return {"estimator": flags.estimators, "commitment_weight": flags.betas}
+
+
+if __name__ == "__main__":
+    main("beta_ablation", BetaAblation, space)

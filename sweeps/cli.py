@@ -1,0 +1,152 @@
+"""The command line that every sweep has: check, run, analyse, say what was found."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+
+from sweeps.engine.plan import print_plan
+from sweeps.engine.session import INTERRUPTED, Request, check_request, run_session
+from trainables.runs import find_run
+from trainables.tracking import default_uri
+from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_toml
+
+@dataclass(frozen=True)
+class Flags:
+    """What every sweep can be told."""
+
+    data: str = "cifar10-mini"
+    """cifar10-mini (2,500 real images, embedded), cifar10 (downloaded), or a folder: a Parquet export, cifar-10-batches-py, or train/ and test/ with images."""
+    image_size: int | None = None
+    """Resize images to this side, in pixels; a multiple of 4."""
+    preset: Literal["compact", "paper"] = "compact"
+    """The model: compact (64/128 channels, 512 codes of 64), paper (128/256 channels, 1,024 codes of 256)."""
+    codebook_size: int | None = None
+    """Number of codes; the preset's unless given."""
+    decay: float = 0.99
+    """Of the codebook's moving averages. 0.99 is the textbook's; runs of under some 2,000 steps want 0.8 to 0.9."""
+    epochs: int = 10
+    """Passes of each trial over the training images."""
+    batch_size: int = 128
+    """Images a step."""
+    learning_rate: float = 2e-4
+    """Adam's."""
+    precision: Precision = "auto"
+    """auto is bf16 where the hardware has it."""
+    seeds: int = 3
+    """Repetitions of each configuration, with seeds 0, 1, ..."""
+    num_gpus: int | None = None
+    """GPUs to use; all there are unless given, 0 trains on the CPU."""
+    trials_per_gpu: float = 1
+    """Trials that share a GPU; each may take its share of the memory and no more."""
+    num_cpus: int | None = None
+    """CPUs to use; all there are unless given."""
+    address: str | None = None
+    """A running Ray cluster to join, as host:port or auto; Ray is started on this machine unless given."""
+    name: str | None = None
+    """Name of the run; the time of its start unless given."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    storage: Path | None = None
+    """Folder for checkpoints; the run's own unless given. On a cluster, one that every node reaches."""
+    tracking_uri: str | None = None
+    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
+    plan: bool = False
+    """Say what the sweep would cost and stop."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Go on with a run, with its own flags; those given beside it win, so more --epochs or --seeds extend it."""
+
+
+F = TypeVar("F", bound=Flags)
+WHAT = ("data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision")
+"""Flags that make another sweep of it, and so cannot change on resume."""
+
+
+def base_config(flags: Flags) -> TrialConfig:
+    """What all trials share, from the flags. ``ConfigError`` with every problem."""
+    shared = {name: getattr(flags, name) for name in ("decay", "epochs", "batch_size", "learning_rate", "precision")}
+    if flags.codebook_size is not None:
+        shared["codebook_size"] = flags.codebook_size
+    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**shared)
+
+
+def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> Request:
+    """The flags as the engine takes them."""
+    kept = {n: str(v) if isinstance(v, Path) else v for n, v in dataclasses.asdict(flags).items() if v is not None}
+    return Request(
+        sweep=sweep,
+        base=lambda: base_config(flags),
+        space=space,
+        seeds=flags.seeds,
+        data=flags.data,
+        image_size=flags.image_size,
+        num_gpus=flags.num_gpus,
+        trials_per_gpu=flags.trials_per_gpu,
+        num_cpus=flags.num_cpus,
+        address=flags.address,
+        name=flags.name or time.strftime("%Y%m%d-%H%M%S"),
+        out=flags.out,
+        storage=flags.storage,
+        tracking_uri=flags.tracking_uri or default_uri(flags.out),
+        resume=flags.resume is not None,
+        flags={name: value for name, value in kept.items() if name not in ("plan", "resume", "name", "out")},
+    )
+
+
+def main(sweep: str, flags_type: type[F], space: Callable[[F], dict[str, tuple[Any, ...]]]) -> None:
+    """Run a sweep from the command line and exit: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    sys.exit(command(sweep, flags_type, space, sys.argv[1:]))
+
+
+def command(
+    sweep: str, flags_type: type[F], space: Callable[[F], dict[str, tuple[Any, ...]]], arguments: Sequence[str]
+) -> int:
+    """``main`` as a function of the arguments; the exit code."""
+    console = Console(highlight=False)
+    try:
+        flags = _parse(sweep, flags_type, arguments)
+        ready = check_request(request_of(sweep, flags, space(flags)))
+        if flags.plan:
+            print_plan(console, ready.configs, ready.data, ready.booking)
+            return 0
+        return run_session(ready, console)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        console.print("Interrupted before the first trial.")
+        return INTERRUPTED
+
+
+def _parse(sweep: str, flags_type: type[F], arguments: Sequence[str]) -> F:
+    """Flags from the command line, over those of the resumed run if there is one."""
+    prog = f"python -m sweeps.{sweep}"
+    flags = tyro.cli(flags_type, prog=prog, args=arguments)
+    if flags.resume is None:
+        return flags
+    folder = find_run(flags.resume, flags.out)
+    if folder.parent.name != sweep:
+        raise ConfigError([f"--resume {flags.resume}: is a run of {folder.parent.name}; python -m sweeps.{folder.parent.name}"])
+    saved = _flags_from_toml(flags_type, read_toml(folder / "sweep.toml").get("flags", {}))
+    resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
+    changed = [name for name in WHAT if getattr(resumed, name) != getattr(saved, name)]
+    if changed:
+        raise ConfigError(
+            f"--{name.replace('_', '-')} {getattr(resumed, name)}: run {folder.name} has {getattr(saved, name)}, and a run "
+            "keeps what its trials have in common; leave it out, or start a new run" for name in changed
+        )
+    return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)
+
+
+def _flags_from_toml(flags_type: type[F], saved: dict[str, Any]) -> F:
+    paths = {name: Path(saved[name]) for name in ("out", "storage") if name in saved}
+    known = {field.name for field in dataclasses.fields(flags_type)}
+    values = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
+    return flags_type(**{**values, **paths})

@@ -1,0 +1,29 @@
+"""The runner's contract in process, one trial at a time: what tests use, and machines without Ray."""
+
+import traceback
+
+from sweeps.engine.slices import Slices
+from trainables.recorder import Recorder
+from trainables.trial import run_trial
+
+
+def run_inline(slices: Slices, recorder: Recorder) -> None:
+    """Run until every trial has ended. An error ends its trial as ``failed``; ``KeyboardInterrupt`` passes through."""
+    while (piece := slices.next()) is not None:
+        job, known = piece.job, recorder.last_epoch(piece.job.key)
+        ended = False
+        try:
+            for event in run_trial(job, piece.until, known):
+                recorder.told(job, event)
+                ended = ended or event["event"] == "end"
+        except Exception as error:
+            recorder.failed(job, describe(error))
+            ended = True
+        slices.returned(job.key, recorder.last_epoch(job.key), ended)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: type, words, and the line of code that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({frame[0].filename.rsplit('/', 1)[-1]}:{frame[0].lineno})" if frame else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

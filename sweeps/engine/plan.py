@@ -1,0 +1,63 @@
+"""What a sweep would cost, without running it."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.engine.checks import checkpoints_bytes, megabytes
+from sweeps.engine.progress import clock
+from sweeps.engine.resources import Booking
+from trainables.trial import prepare_process
+from vqcore.config import TrialConfig
+from vqcore.data import DataSet
+from vqcore.training import Images, Trainer
+
+PROBE_STEPS = 12
+"""Training steps that are measured, the first quarter of them as warm-up."""
+
+
+def print_plan(console: Console, configs: tuple[TrialConfig, ...], data: DataSet, booking: Booking) -> None:
+    """Trials, epochs, images, disk, and the time that a short probe of the largest trial predicts."""
+    epochs = sum(config.training.epochs for config in configs)
+    per_epoch = probe_seconds(max(configs, key=lambda c: c.model.quantizer.codebook_size), data, booking)
+    share = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
+    table = Table(show_header=False, title="Plan", title_justify="left")
+    for name, value in (
+        ("trials", f"{len(configs)}, {booking.slots} at once, each on {share}"),
+        ("data", f"{data.source}: {data.train_images:,} train, {data.test_images:,} test, {data.image_size} pixels"),
+        ("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"),
+        ("an epoch", f"{per_epoch:.1f} s, from a probe of {PROBE_STEPS} steps in this process"),
+        ("wall time", f"about {clock(per_epoch * epochs / min(booking.slots, len(configs)))}, start-up aside"),
+        ("checkpoints", megabytes(checkpoints_bytes(configs, booking.slots))),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    if booking.gpus and booking.gpus < 1:
+        console.print("The probe had the GPU to itself; trials that share one are slower each.")
+
+
+def probe_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float:
+    """Seconds of one epoch with its evaluation, from a few steps of each."""
+    threads = torch.get_num_threads()
+    try:
+        trainer = Trainer(config, prepare_process(booking.cpus, booking.gpus))
+        size = min(config.training.batch_size, data.train_images)
+        few, warm = size * PROBE_STEPS, size * (PROBE_STEPS // 4)
+        train, test = data.train(), data.test()
+        trainer.train_epoch(Images(train[:warm], trainer.device))
+        step = _seconds(lambda: trainer.train_epoch(Images(train[:few], trainer.device))) / min(few, len(train))
+        image = _seconds(lambda: trainer.evaluate(Images(test[:few], trainer.device))) / min(few, len(test))
+    finally:
+        torch.set_num_threads(threads)
+    return step * data.train_images + image * data.test_images
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -1,0 +1,126 @@
+"""What a sweep shows while it runs: a live table on a terminal, a line every few seconds elsewhere."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from trainables.journal import Event, RunRecord, TrialRecord
+from trainables.trial import TrialJob
+
+LINE_SECONDS = 5.0
+"""Time between lines where there is no terminal."""
+
+MOST_ROWS = 40
+"""Trials shown at once: those running first, then the latest to end."""
+
+_STYLE = {"running": "cyan", "completed": "green", "stopped": "yellow", "diverged": "red", "failed": "red"}
+
+
+class Screen:
+    """A listener of the recorder; use it as a context manager around the run."""
+
+    def __init__(self, console: Console, run: RunRecord, jobs: Iterable[TrialJob], swept: tuple[str, ...], slots: int):
+        self._console, self._run, self._swept, self._slots = console, run, swept, slots
+        self._jobs = list(jobs)
+        self._last_line = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table)
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take notice of an event: the run's record has it already."""
+        if self._console.is_terminal:
+            return
+        if event["event"] == "end" and event["status"] in ("diverged", "failed"):
+            self._console.print(Text(f"{self._name(event['trial'])}: {event['status']}, {event['reason']}"))
+        if time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(Text(self.summary()))
+
+    def summary(self) -> str:
+        """Where the sweep stands, in a line."""
+        ended = sum(self._record(job) is not None and self._record(job).status != "running" for job in self._jobs)  # type: ignore[union-attr]
+        done, planned = self._epochs()
+        words = [f"{ended}/{len(self._jobs)} trials", f"{done}/{planned} epochs"]
+        latest = [trial for job in self._jobs if (trial := self._record(job)) and trial.epochs]
+        if latest:
+            best = min(latest, key=lambda t: t.epochs[t.last_epoch].get("mse", float("inf")))
+            metrics = best.epochs[best.last_epoch]
+            words.append(f"lowest MSE {metrics['mse']:.4f} at perplexity {metrics['perplexity']:.0f} ({self._name(best.key)})")
+        if (left := self._seconds_left()) is not None:
+            words.append(f"{clock(left)} left")
+        return "  ".join(words)
+
+    def _table(self) -> RenderableType:
+        table = Table(expand=False, pad_edge=False)
+        for name in (*map(short, self._swept), "seed", "state", "epoch", "MSE", "perplexity", "usage"):
+            table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
+        shown = sorted(self._jobs, key=self._order)[:MOST_ROWS]
+        for job in sorted(shown, key=lambda job: job.number):
+            table.add_row(*self._row(job))
+        hidden = len(self._jobs) - len(shown)
+        lines = [Text(self.summary(), style="bold")]
+        lines += [Text(f"{hidden} more trials", style="dim")] if hidden else []
+        return Group(table, *lines)
+
+    def _row(self, job: TrialJob) -> list[RenderableType]:
+        flat, trial = job.config.flat(), self._record(job)
+        status = trial.status if trial else "waiting"
+        cells = [f"{flat[name]}" for name in (*self._swept, "seed")]
+        metrics: dict[str, Any] = trial.epochs.get(trial.last_epoch, {}) if trial else {}
+        cells += [status, f"{trial.last_epoch if trial else 0}/{job.config.training.epochs}"]
+        cells += [f"{metrics['mse']:.4f}", f"{metrics['perplexity']:.1f}", f"{metrics['usage']:.0%}"] if metrics else [""] * 3
+        return [Text(cell, style=_STYLE.get(status, "dim")) for cell in cells]
+
+    def _order(self, job: TrialJob) -> tuple[int, float]:
+        trial = self._record(job)
+        if trial is None:
+            return (2, job.number)
+        return (0, job.number) if trial.status == "running" else (1, -max(trial.times.values(), default=0.0))
+
+    def _name(self, key: str) -> str:
+        flat = next((job.config.flat() for job in self._jobs if job.key == key), {})
+        return ", ".join(f"{short(name)} {flat[name]}" for name in (*self._swept, "seed") if name in flat)
+
+    def _record(self, job: TrialJob) -> TrialRecord | None:
+        return self._run.trials.get(job.key)
+
+    def _epochs(self) -> tuple[int, int]:
+        """Epochs done and planned; trials that ended early plan no more."""
+        done = planned = 0
+        for job in self._jobs:
+            trial, budget = self._record(job), job.config.training.epochs
+            epochs = min(trial.last_epoch, budget) if trial else 0
+            done += epochs
+            planned += epochs if trial and trial.status in ("stopped", "diverged", "failed") else budget
+        return done, planned
+
+    def _seconds_left(self) -> float | None:
+        """From the mean time of an epoch and the slots; None before the first."""
+        done, planned = self._epochs()
+        seconds = [m["seconds"] for trial in self._run.trials.values() for m in trial.epochs.values() if "seconds" in m]
+        return (planned - done) * sum(seconds) / len(seconds) / self._slots if seconds else None
+
+
+def short(name: str) -> str:
+    """A field's name as people say it."""
+    return {"commitment_weight": "beta", "codebook_size": "codes", "learning_rate": "lr"}.get(name, name)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

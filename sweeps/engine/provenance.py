@@ -1,0 +1,75 @@
+"""Where results come from: commit, packages, hardware, command."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
+
+
+def provenance() -> dict[str, str]:
+    """Facts about this code and this machine, as short texts by name. Holds no path and no environment value."""
+    return {
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", _module(), *_without_secrets(sys.argv[1:])]),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "hardware": hardware(),
+    }
+
+
+def commit() -> str:
+    """The commit of the code, with ``+changes`` if files differ from it; ``unknown`` outside a git checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def hardware() -> str:
+    """CPU, usable cores, GPUs."""
+    cpu = f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join([cpu, *(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))])
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "sweeps"
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """Command-line words with the user:password of URLs, as in ``--tracking-uri``, taken out."""
+    return [
+        f"{word.partition('://')[0]}://***@{word.rpartition('@')[2]}" if "://" in word and "@" in word else word
+        for word in arguments
+    ]

@@ -1,0 +1,67 @@
+"""How trials are packed onto a machine or a cluster: arithmetic only."""
+
+import math
+import os
+from dataclasses import dataclass
+
+from vqcore.config import ConfigError
+
+RAY_UNIT = 10_000
+"""Ray counts resources in units of 1/10,000 and rounds to them: seven times 1/7 would be 1.0003 GPUs, and not fit."""
+
+
+@dataclass(frozen=True)
+class Available:
+    """What there is to book."""
+
+    cpus: int
+    gpus: int
+    where: str = "this machine"
+
+
+@dataclass(frozen=True)
+class Booking:
+    """What one trial books, and how many run at once."""
+
+    slots: int
+    cpus: float
+    gpus: float
+
+
+def this_machine() -> Available:
+    """CPUs this process may use, and the GPUs that torch can use here."""
+    import torch
+
+    return Available(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+
+
+def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_cpus: int | None) -> Booking:
+    """The packing of trials. ``None`` takes all there are. Raises ``ConfigError`` for what does not fit or pack.
+
+    With GPUs a trial books 1/``trials_per_gpu`` of one and an equal share of the CPUs, one at most; without, one CPU.
+    """
+    gpus = available.gpus if num_gpus is None else num_gpus
+    cpus = available.cpus if num_cpus is None else num_cpus
+    problems = []
+    if gpus < 0 or gpus > available.gpus:
+        problems.append(
+            f"--num-gpus {gpus}: {available.where} has {available.gpus}; "
+            f"ask for 0 to {available.gpus} (--num-gpus 0 trains on the CPU)"
+        )
+    if cpus < 1 or cpus > available.cpus:
+        problems.append(f"--num-cpus {cpus}: {available.where} has {available.cpus}; ask for 1 to {available.cpus}")
+    if not 1 <= trials_per_gpu <= 100 or trials_per_gpu != int(trials_per_gpu):
+        whole = min(100, max(1, math.floor(trials_per_gpu))) if math.isfinite(trials_per_gpu) else 1
+        problems.append(
+            f"--trials-per-gpu {trials_per_gpu:g}: a GPU packs a whole number of trials, from 1 to 100; try {whole}"
+        )
+    if problems:
+        raise ConfigError(problems)
+    if gpus == 0:
+        return Booking(cpus, 1.0, 0.0)
+    slots = gpus * int(trials_per_gpu)
+    return Booking(slots, min(1.0, _share(cpus, slots)), _share(1, int(trials_per_gpu)))
+
+
+def _share(whole: int, parts: int) -> float:
+    return math.floor(RAY_UNIT * whole / parts) / RAY_UNIT

@@ -1,0 +1,183 @@
+"""The sweep on Ray Tune: slices of trials on fractional GPUs, over one machine or a cluster.
+
+Tune places and restarts; what runs next is decided by ``slices``, what happened is in the journal. A slice is a trial
+to Tune. Actors are reused, so that torch is imported and a CUDA context made once a slot and not once a slice. Tune's
+own state is not kept: a sweep is resumed from its journal and the trials' checkpoints.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "1e9")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from sweeps.engine.resources import Available, Booking
+from sweeps.engine.slices import Slices
+from trainables.recorder import Recorder
+from trainables.trial import TrialJob, run_trial
+from vqcore.data import ensure_local
+
+MAX_FAILURES = 2
+"""Times a trial is started again, from its checkpoint, when its process or node dies."""
+
+TrialFunction = Callable[[TrialJob, int, int], Iterator[dict[str, Any]]]
+
+
+def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
+    """Start Ray on this machine, or join the cluster at ``address``; what can be booked there."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet)
+    total = ray.cluster_resources()
+    where = f"the cluster at {address}" if address else "this machine"
+    return Available(int(total.get("CPU", 0)), int(total.get("GPU", 0)), where)
+
+
+def disconnect() -> None:
+    """Leave Ray, ending it if ``connect`` started it."""
+    ray.shutdown()
+
+
+def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: TrialFunction = run_trial) -> None:
+    """Run until every trial has ended, or until Ctrl-C, after which trials are simply left open.
+
+    ``trial`` is what runs in an actor; it yields events as ``run_trial`` does.
+    """
+    share = _share_data if len(ray.nodes()) > 1 else None
+    bookkeeper = _Bookkeeper(slices, recorder, share)
+
+    def trainable(config: dict[str, Any]) -> None:
+        job: TrialJob = config["job"]
+        if config["arrays"] is not None:
+            job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
+        for event in trial(job, config["until"], config["known"]):
+            tune.report({"told": event})
+
+    with tempfile.TemporaryDirectory(prefix="vqsweep-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": booking.cpus, "gpu": booking.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Bridge(bookkeeper),
+                num_samples=-1,
+                max_concurrent_trials=booking.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                callbacks=[_Ears(bookkeeper)],
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                progress_reporter=_Silence(),
+                verbose=1,
+            ),
+        ).fit()
+
+
+def _share_data(job: TrialJob) -> Any:
+    return ray.put((job.data.train(), job.data.test()))
+
+
+@dataclass
+class _Bookkeeper:
+    """Between Tune's trial ids and our trials."""
+
+    slices: Slices
+    recorder: Recorder
+    share: Callable[[TrialJob], Any] | None
+
+    def __post_init__(self) -> None:
+        self._jobs: dict[str, TrialJob] = {}
+        self._arrays: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher and callbacks for a restore of its own, which we never ask for
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.slices.finished:
+            return str(Searcher.FINISHED)
+        piece = self.slices.next()
+        if piece is None:
+            return None
+        job = self._jobs[trial_id] = piece.job
+        if self.share is not None and self._arrays is None:
+            self._arrays = self.share(job)
+        known = self.recorder.last_epoch(job.key)
+        return {"job": job, "until": piece.until, "known": known, "arrays": self._arrays}
+
+    def told(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "told" in result and trial_id in self._jobs:
+            self.recorder.told(self._jobs[trial_id], result["told"])
+
+    def over(self, trial_id: str, error: str | None) -> None:
+        job = self._jobs.pop(trial_id, None)
+        if job is None:
+            return
+        if error is not None:
+            self.recorder.failed(job, error)
+        known = self.recorder.run.trials.get(job.key)
+        self.slices.returned(job.key, known.last_epoch if known else 0, known is not None and known.status != "running")
+
+
+class _Bridge(Searcher):  # type: ignore[misc]
+    """Tune asks here for its next trial: gets the next slice."""
+
+    def __init__(self, bookkeeper: _Bookkeeper) -> None:
+        super().__init__()
+        self._bookkeeper = bookkeeper
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self._bookkeeper.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing: ``_Ears`` hears it too, with the error's words."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+
+class _Ears(tune.Callback):  # type: ignore[misc]
+    """Hears what happens to Tune's trials."""
+
+    def __init__(self, bookkeeper: _Bookkeeper) -> None:
+        self._bookkeeper = bookkeeper
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._bookkeeper.told(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._bookkeeper.over(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        words = [line.strip() for line in (trial.get_pickled_error() and str(trial.get_pickled_error()) or "").splitlines()]
+        self._bookkeeper.over(trial.trial_id, next((w for w in reversed(words) if w), "the trial's process died"))
+
+
+class _Silence(tune.ProgressReporter):  # type: ignore[misc]
+    """Tune prints nothing: the screen is ours."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        """Nothing."""

@@ -1,0 +1,182 @@
+import io
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from analysis.export import write_exports
+from analysis.files import replacing
+from analysis.report import analyse
+from analysis.results import load
+from vqcore.config import ConfigError, TrialConfig
+
+EXPORTS = {"best_mse.toml", "best_perplexity.toml", "knee.toml"}
+EVERYTHING = {"results.parquet", "results.md", "paper_table3.md", "pareto.png", "curves.png", *EXPORTS}
+
+
+def names(findings):
+    return {path.name for path in findings.paths}
+
+
+def test_a_finished_run_leaves_everything(ablation):
+    findings = analyse(ablation)
+    assert names(findings) == EVERYTHING | {"reconstructions.png"}
+    assert all(path.stat().st_size for path in findings.paths)
+    assert findings.lines[0] == (
+        "9 of 10 trials completed. Compared after epoch 4 on cifar10-mini, 3 seeds a configuration."
+    )
+    assert any(line.startswith("Lowest MSE: beta 0.1, 0.0") and "n = 3" in line for line in findings.lines)
+    assert any(line.startswith("Highest perplexity: beta 0.25") for line in findings.lines)
+    assert any(line.startswith("A trade-off: 2 configurations") for line in findings.lines)
+    assert "Not compared: beta 2, seed 0, diverged after epoch 1: loss is not finite" in findings.lines
+
+
+def test_the_last_page_shows_names_as_they_are(make_run):
+    run = make_run(name="[red]<script>")
+    run.trial([], "failed", "[bold]boom[/bold]", commitment_weight=1)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(analyse(run.close()).renderable())
+    assert "[bold]boom[/bold]" in console.file.getvalue()
+
+
+def test_one_configuration_best_in_both_is_no_trade_off(make_run):
+    run = make_run()
+    run.seeds([0.02, 0.0201], [300, 301], commitment_weight=0.1)
+    run.seeds([0.03, 0.0301], [200, 201], commitment_weight=1.0)
+    lines = analyse(run.done()).lines
+    assert "beta 0.1 is best in both, MSE and perplexity: the front is one point, no trade-off here." in lines
+
+
+def test_differences_within_the_spread_are_said(make_run):
+    run = make_run()
+    run.seeds([0.020, 0.024, 0.022], [300, 280, 290], commitment_weight=0.1)
+    run.seeds([0.023, 0.021, 0.0225], [295, 285, 289], commitment_weight=0.25)
+    best = next(line for line in analyse(run.done()).lines if line.startswith("Lowest MSE"))
+    assert best.endswith("Within the seeds' spread, so not told apart from: beta 0.25.")
+
+
+def test_one_seed_is_no_claim(make_run):
+    run = make_run()
+    run.seeds([0.020], [300], commitment_weight=0.1)
+    run.seeds([0.030], [200], commitment_weight=0.25)
+    best = next(line for line in analyse(run.done()).lines if line.startswith("Lowest MSE"))
+    assert best.endswith("One seed: an order, not a claim.")
+
+
+def test_a_run_in_which_nothing_completed(make_run):
+    run = make_run()
+    run.trial([(0.1, 5)], None, commitment_weight=0.1)
+    findings = analyse(run.close())
+    assert names(findings) == {"results.parquet", "results.md", "paper_table3.md"}
+    assert findings.lines == (
+        "0 of 6 trials completed; the run is not finished. Nothing to compare yet.",
+        "Not compared: 1 trials that are not finished",
+    )
+
+
+def test_a_run_that_has_just_begun(make_run):
+    assert "0 of 6 trials completed" in analyse(make_run().close()).lines[0]
+
+
+def test_one_finished_trial(make_run):
+    run = make_run()
+    run.trial([(0.05, 50)], commitment_weight=0.25)
+    findings = analyse(run.close())
+    assert names(findings) == EVERYTHING
+    assert "One configuration only: there is no front to speak of." in findings.lines
+
+
+def test_half_written_reconstructions_are_passed_over(make_run):
+    run = make_run()
+    whole, cut = run.seeds([0.02, 0.021], [300, 301], commitment_weight=0.1)
+    run.reconstructions(whole)
+    run.reconstructions(cut)
+    path = run.folder / "trials" / whole / "reconstructions.npy"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "reconstructions.png" in names(analyse(run.done()))
+    (run.folder / "trials" / cut / "reconstructions.npy").write_bytes(b"")
+    assert "reconstructions.png" not in names(analyse(run.folder))
+
+
+@pytest.mark.parametrize("many", [1, 40])
+def test_figures_of_few_and_many_configurations(make_run, many):
+    run = make_run(name="$x_1^{", swept=("commitment_weight", "estimator"), data="a$b$/c_{d")
+    for i in range(many):
+        run.seeds([0.02 + i / 1000], [300 - i], commitment_weight=0.1 + i / 7, estimator=("ste", "rotation")[i % 2])
+    pixels = imread(next(path for path in analyse(run.done()).paths if path.name == "pareto.png"))
+    assert pixels.shape[0] > 600
+    assert np.ptp(pixels) > 0
+
+
+def test_exports_load_and_carry_their_evidence(ablation):
+    paths = write_exports(load(ablation))
+    text = {path.stem: path.read_text() for path in paths}
+    tables = tomllib.loads(text["best_perplexity"])
+    config = TrialConfig.from_toml(tables)
+    assert (config.model.quantizer.commitment_weight, config.training.seed, config.training.epochs) == (0.25, 0, 4)
+    assert TrialConfig.from_toml(tomllib.loads(text["best_mse"])).model.quantizer.commitment_weight == 0.1
+    assert tables["data"] == {"source": "cifar10-mini", "hash": "0123456789abcdef", "image_size": 32}
+    comments = [line for line in text["best_mse"].splitlines() if line.startswith("#")]
+    for evidence in ("seeds 0, 1, 2", "95 % interval [0.0", "n = 3", "sweep quick, commit 1234567", "lowest mean MSE"):
+        assert any(evidence in line for line in comments), evidence
+
+
+def test_exports_of_a_name_that_toml_could_not_hold(make_run):
+    run = make_run(name="a\nb\x00c\x7f\u2028[data]")
+    run.seeds([0.02], [300], commitment_weight=0.1)
+    for path in write_exports(load(run.done())):
+        assert TrialConfig.from_toml(tomllib.loads(path.read_text())).training.seed == 0
+
+
+def test_nothing_to_export_is_said(make_run):
+    with pytest.raises(ConfigError, match="no trial has completed"):
+        write_exports(load(make_run().close()))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail():
+        with replacing(path) as half:
+            half.write_text("new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_what_cannot_be_written_is_said_and_hides_nothing(ablation):
+    (ablation / "figures").write_text("a file where a folder should be")
+    findings = analyse(ablation)
+    assert names(findings) == EVERYTHING - {"pareto.png", "curves.png"}
+    assert any("pareto could not be written" in line for line in findings.lines)
+
+
+@pytest.mark.parametrize(
+    ("module", "says"), [("pareto", "A trade-off"), ("tables", "Table 3"), ("export", "knee.toml")]
+)
+def test_commands(ablation, module, says):
+    out = ablation.parent.parent
+    command = [sys.executable, "-m", f"analysis.{module}", "run", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert says in done.stdout
+
+
+def test_a_run_that_is_not_there_exits_2_with_the_plain_message(tmp_path):
+    command = [sys.executable, "-m", "analysis.export", "nowhere", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reading_a_run_needs_neither_ray_nor_matplotlib():
+    code = "import sys, analysis.report; sys.exit(bool({'ray', 'matplotlib', 'mlflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,106 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from analysis.layout import Table, markdown_text
+from analysis.results import load
+from analysis.tables import all_tables, caveat_table, groups_table, paper, paper_table, write_tables
+
+
+def shown(renderable, width=200):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_groups_with_mean_sd_n_and_what_the_mse_is_of(ablation):
+    table = groups_table(load(ablation))
+    assert [row[:2] for row in table.rows] == [("beta 0.1 *", "3"), ("beta 0.25 *", "3"), ("beta 1", "3")]
+    assert "±" in table.rows[0][2]
+    text = table.markdown()
+    assert "MSE on [-1, 1]" in text
+    assert "not comparable across beta" in text
+
+
+def test_total_is_the_papers_formula(make_run):
+    run = make_run()
+    run.seeds([0.02], [200], commitment_weight=0.25)
+    group = load(run.done()).groups[0]
+    assert group.mean("total") == pytest.approx(0.02 + 1.25 * 0.02 / 1.25)
+    assert group.mean("train_total") == pytest.approx(0.95 * group.mean("total"))
+
+
+def test_the_papers_rows_stand_beside_ours(ablation):
+    rows = {row[:2]: row[2:] for row in paper_table(load(ablation)).rows}
+    assert [beta for beta, whose in rows if whose == "paper"] == ["0.1", "0.25", "0.5", "1", "2"]
+    assert rows["0.25", "paper"] == ("1", "0.0102", "282.6", "0.0342", "0.0529")
+    assert rows["0.25", "ours: beta 0.25"][:2] == ("3", "0.02170 ± 0.00034")
+    assert rows["0.5", "ours"] == ("0", "–", "–", "–", "–")
+    train = {row[:2]: row[2:] for row in paper_table(load(ablation), "train_").rows}
+    assert train["0.25", "paper"][1] == "0.0095"
+
+
+def test_a_beta_the_paper_lacks_has_no_row_of_theirs(make_run):
+    run = make_run()
+    run.seeds([0.02], [200], commitment_weight=3.0)
+    assert [row[1] for row in paper_table(load(run.done())).rows if row[0] == "3"] == ["ours: beta 3"]
+
+
+def test_tables_fit_a_terminal_of_80_columns(make_run):
+    run = make_run(swept=("commitment_weight", "estimator"))
+    run.seeds([0.021234, 0.0221, 0.0213], [200, 301, 250], commitment_weight=0.25, estimator="rotation")
+    for tables in all_tables(load(run.done())).values():
+        for table in tables:
+            if not table.words:
+                body = shown(table.rich(), 80).splitlines()[: 2 + len(table.rows)]
+                assert len([line for line in body if line.strip()]) == 2 + len(table.rows)
+                assert not any("…" in line for line in body)
+
+
+def test_the_published_totals_obey_the_formula_that_ours_are_shown_by():
+    for row in paper()["table3"]:
+        for split in ("train", "test"):
+            numbers = row[split]
+            expected = numbers["reconstruction"] + (1 + row["beta"]) * numbers["codebook"]
+            assert numbers["total"] == pytest.approx(expected, abs=2.5e-4)
+
+
+def test_caveats_stand_side_by_side(ablation):
+    rows = {row[0]: row[1:] for row in caveat_table(load(ablation)).rows}
+    assert "averaged over batches" in rows["perplexity"][0]
+    assert "whole set" in rows["perplexity"][1]
+    assert rows["bottleneck"][0].startswith("leaks")
+    assert rows["epochs"] == ("50", "4")
+    assert rows["codes K"] == ("1024", "512")
+
+
+def test_markdown_files_list_what_was_left_out(ablation):
+    paths = write_tables(load(ablation))
+    assert [path.name for path in paths] == ["results.md", "paper_table3.md"]
+    assert "diverged after epoch 1: loss is not finite" in paths[0].read_text()
+    assert "What sets them apart" in paths[1].read_text()
+
+
+def test_names_stay_text_in_markdown_and_terminal(make_run):
+    run = make_run()
+    run.trial([(1, 2)], "failed", "<script>|x|\n**bold** [link](y) [red]r[/red]", commitment_weight=1)
+    table = all_tables(load(run.close()))["results"][1]
+    lines = table.markdown().splitlines()
+    assert lines[-1].count(" | ") == 2
+    assert r"&lt;script&gt;\|x\| \*\*bold\*\*" in lines[-1]
+    assert "[red]r[/red]" in shown(table.rich())
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [("a_b", r"a\_b"), ("[x](y)", r"[x\](y)"), ("on [-1, 1]; 2", "on [-1, 1]; 2"), ("$x$", r"\$x\$")],
+)
+def test_markdown_text(text, escaped):
+    assert markdown_text(text) == escaped
+
+
+def test_a_table_without_rows_is_a_table():
+    table = Table("Nothing", ("a", "b"), ())
+    assert table.markdown().splitlines()[2:] == ["| a | b |", "| --- | ---: |"]
+    assert "a" in shown(table.rich())

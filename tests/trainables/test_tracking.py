@@ -1,0 +1,351 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps.sync import main as sync_command
+from trainables.journal import Journal
+from trainables.runs import JOURNAL, find_run
+from trainables.tracking import Tracker, accept, check, default_uri, sync
+from vqcore.config import ConfigError
+
+BETAS = {"aaa": 0.25, "bbb": 1.0, "ccc": 2.0}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One database for all: its schema takes seconds to make. Making it here keeps the readers below from racing it."""
+    out = tmp_path_factory.mktemp("runs")
+    open_sweep(out / "beta_ablation" / "first").close()
+    assert sync(out / "beta_ablation" / "first", default_uri(out)) == 1
+    return out
+
+
+@pytest.fixture
+def folder(out, request):
+    """A run folder of its own, with what an analysis leaves in it."""
+    folder = out / "beta_ablation" / re.sub(r"\W", "_", request.node.name)
+    for name in ("sweep.toml", "figures/pareto.png", "tables/table3.md", "exports/knee.toml", "trials/aaa/last.bin"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def open_sweep(folder):
+    journal = Journal(folder / JOURNAL)
+    journal.write(
+        "sweep",
+        sweep="beta_ablation",
+        name=folder.name,
+        id=f"{folder.name}-id",
+        swept=["commitment_weight", "seed"],
+        tags={"commit": "abc1234", "data_hash": "d00d", "hardware": "2 cores"},
+        params={"epochs": 3, "betas": [0.25, 1.0]},
+    )
+    return journal
+
+
+def start(journal, *keys):
+    for number, key in enumerate(keys):
+        config = {"commitment_weight": BETAS[key], "seed": 1, "decay": 0.9}
+        journal.write("start", trial=key, number=number, config=config, info={"device": "cpu", "precision": "fp32"})
+
+
+def report(journal, key, *epochs):
+    for epoch in epochs:
+        journal.write("epoch", trial=key, epoch=epoch, metrics={"mse": 1 / epoch, "perplexity": 10.0 * epoch})
+
+
+def finish(journal, *keys, status="completed", reason=""):
+    for key in keys:
+        journal.write("end", trial=key, status=status, reason=reason, epoch=3)
+
+
+def seen(uri, folder):
+    """What MLflow shows of a run: its parent, children by key, and each child's points."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("vqsweep/beta_ablation")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`vqsweep.sweep` = '{folder.name}-id'")
+    children = {run.data.tags["vqsweep.trial"]: run for run in runs if "vqsweep.trial" in run.data.tags}
+    (parent,) = [run for run in runs if "vqsweep.trial" not in run.data.tags]
+    assert len(runs) == 1 + len(children)
+    points = {
+        key: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(run.info.run_id, "mse")]
+        for key, run in children.items()
+    }
+    return parent, children, points
+
+
+def artifacts(uri, run):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    tops = client.list_artifacts(run.info.run_id)
+    return {f.path for top in tops for f in (client.list_artifacts(run.info.run_id, top.path) if top.is_dir else [top])}
+
+
+def eventually(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except (AttributeError, ValueError, KeyError):  # the experiment, the parent, the child: not there yet
+            pass
+        assert time.monotonic() < deadline, "still not so"
+        time.sleep(0.1)
+
+
+def test_a_sweep_is_followed_while_it_runs_and_replayed_without_doubling(out, folder):
+    uri, journal = default_uri(out), open_sweep(folder)
+    tracker = Tracker(folder, uri)
+    tracker.start()
+    start(journal, "aaa", "bbb", "ccc")
+    report(journal, "aaa", 1)
+    eventually(lambda: len(seen(uri, folder)[2]["aaa"]) == 1)
+    assert seen(uri, folder)[1]["aaa"].info.status == "RUNNING"
+    report(journal, "aaa", 2, 3)
+    report(journal, "bbb", 1, 2)
+    report(journal, "aaa", 2)  # told again by a trial that resumed from an older checkpoint: the first counts
+    finish(journal, "aaa")
+    finish(journal, "bbb", status="diverged", reason="loss is nan in epoch 3")
+    finish(journal, "ccc", status="stopped", reason="dominated")
+    journal.write("done")
+    assert tracker.close()
+    assert tracker.problem is None
+    once = seen(uri, folder)
+    parent, children, points = once
+    assert (parent.info.run_name, parent.info.status) == (folder.name, "FINISHED")
+    assert parent.data.params == {"epochs": "3", "betas": "[0.25, 1.0]"}
+    assert parent.data.tags["commit"] == "abc1234"
+    assert {key: run.info.status for key, run in children.items()} == {
+        "aaa": "FINISHED",
+        "bbb": "FAILED",
+        "ccc": "FINISHED",
+    }
+    a, b = children["aaa"], children["bbb"]
+    assert a.info.run_name == "beta=0.25 seed=1"
+    assert a.data.params == {"commitment_weight": "0.25", "seed": "1", "decay": "0.9"}
+    assert a.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert a.data.tags["data_hash"] == "d00d"
+    assert a.data.tags["precision"] == "fp32"
+    assert b.data.tags["vqsweep.reason"] == "loss is nan in epoch 3"
+    assert [(step, value) for step, _, value in points["aaa"]] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert a.data.metrics == {"mse": 1 / 3, "perplexity": 30.0}
+    assert all(abs(stamp / 1000 - time.time()) < 600 for _, stamp, _ in points["aaa"])
+    assert artifacts(uri, parent) == {"sweep.toml", "figures/pareto.png", "tables/table3.md", "exports/knee.toml"}
+
+    assert sync(folder, uri) == 4
+    again = seen(uri, folder)
+    assert again[2] == points
+    assert {k: run.to_dictionary() for k, run in again[1].items()} == {
+        k: run.to_dictionary() for k, run in children.items()
+    }
+
+
+def test_a_pause_closes_the_runs_and_a_resume_goes_on_in_them(out, folder):
+    uri, journal = default_uri(out), open_sweep(folder)
+    first = Tracker(folder, uri)
+    first.start()
+    start(journal, "aaa", "bbb")
+    report(journal, "aaa", 1)
+    journal.write("pause")
+    assert first.close()
+    parent, children, _ = seen(uri, folder)
+    assert {parent.info.status, *(run.info.status for run in children.values())} == {"KILLED"}
+    assert children["aaa"].data.tags["vqsweep.reason"] == "interrupted"
+    journal.close()
+
+    journal = open_sweep(folder)
+    second = Tracker(folder, uri)
+    second.start()
+    start(journal, "aaa")
+    eventually(lambda: seen(uri, folder)[1]["aaa"].info.status == "RUNNING")
+    report(journal, "aaa", 2)
+    finish(journal, "aaa")
+    journal.write("done")
+    assert second.close()
+    parent_now, children_now, points = seen(uri, folder)
+    assert (parent_now.info.run_id, parent_now.info.status) == (parent.info.run_id, "FINISHED")
+    assert children_now["aaa"].info.run_id == children["aaa"].info.run_id
+    assert {key: run.info.status for key, run in children_now.items()} == {"aaa": "FINISHED", "bbb": "KILLED"}
+    assert [step for step, _, _ in points["aaa"]] == [1, 2]
+
+
+def test_sync_closes_what_a_killed_driver_left_open_but_not_what_a_live_one_sends(out, folder, capsys):
+    uri, journal = default_uri(out), open_sweep(folder)
+    tracker = Tracker(folder, uri)
+    tracker.start()
+    start(journal, "aaa", "bbb")
+    report(journal, "aaa", 1, 2)
+    finish(journal, "bbb")
+    eventually(lambda: seen(uri, folder)[1]["bbb"].info.status == "FINISHED")
+    with pytest.raises(ConfigError, match="is sending this run now"):
+        sync(folder, uri)
+    assert tracker.close()  # the journal has no end: as after kill -9
+    assert seen(uri, folder)[0].info.status == "RUNNING"
+    assert sync_command(folder.name, out) == 0
+    assert "trials: 2" in capsys.readouterr().out
+    parent, children, points = seen(uri, folder)
+    assert parent.info.status == "KILLED"
+    assert [step for step, _, _ in points["aaa"]] == [1, 2]  # sent twice, stored once
+    assert {key: run.info.status for key, run in children.items()} == {"aaa": "KILLED", "bbb": "FINISHED"}
+
+
+def test_one_value_that_mlflow_refuses_holds_up_nothing_else(out, folder):
+    uri, journal = default_uri(out), open_sweep(folder)
+    start(journal, "aaa", "bbb")
+    journal.write("epoch", trial="aaa", epoch=1, metrics={"no such name!?": 1.0})
+    report(journal, "bbb", 1)
+    finish(journal, "aaa", "bbb")
+    journal.write("done")
+    tracker = Tracker(folder, uri)
+    tracker.start()
+    assert tracker.close() is False
+    assert "no such name" in tracker.problem
+    parent, children, points = seen(uri, folder)
+    assert parent.info.status == children["bbb"].info.status == "FINISHED"
+    assert len(points["bbb"]) == 1
+
+
+def test_a_dead_server_costs_the_driver_nothing_and_close_keeps_its_time(tmp_path):
+    journal = open_sweep(tmp_path)
+    start(journal, "aaa")
+    tracker = Tracker(tmp_path, f"http://ann:s3cret@127.0.0.1:{free_port()}")
+    began = time.perf_counter()
+    tracker.start()
+    assert time.perf_counter() - began < 0.1
+    eventually(lambda: tracker.problem)
+    began = time.perf_counter()
+    assert tracker.close(timeout=1.5) is False
+    assert time.perf_counter() - began < 2
+    assert "s3cret" not in tracker.problem
+    assert "\n" not in tracker.problem
+
+
+def test_check_answers_in_time_and_masks_secrets():
+    began = time.perf_counter()
+    warning = check(f"http://ann:s3cret@127.0.0.1:{free_port()}")
+    assert "refused" in warning
+    assert "sweeps.sync" in warning
+    assert "s3cret" not in warning
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        assert "no answer" in check(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+    assert time.perf_counter() - began < 2
+
+
+def test_check_of_a_database(tmp_path):
+    assert check(default_uri(tmp_path / "new")) is None
+    (tmp_path / "mlflow.db").write_text("this is not a database")
+    assert "is not a SQLite database" in check(default_uri(tmp_path))
+    assert "is not a folder" in check(default_uri(tmp_path / "mlflow.db"))
+
+
+@pytest.mark.parametrize("uri", ["", "runs/mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "htp://h"])
+def test_what_mlflow_cannot_keep_is_refused(uri, tmp_path):
+    for refuse in (accept, check, lambda uri: Tracker(tmp_path, uri), lambda uri: sync(tmp_path, uri)):
+        with pytest.raises(ConfigError, match=r"give sqlite:///runs/mlflow\.db"):
+            refuse(uri)
+
+
+def test_relative_database_is_made_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert accept("sqlite:///runs/mlflow.db") == default_uri(Path("runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+
+
+def test_sync_of_an_unreachable_server_or_an_empty_run_is_a_clear_error(tmp_path, capsys):
+    (tmp_path / "s" / "one").mkdir(parents=True)
+    (tmp_path / "s" / "one" / JOURNAL).touch()
+    assert sync_command("one", tmp_path, f"http://127.0.0.1:{free_port()}") == 2
+    assert "no answer" in capsys.readouterr().err
+    assert sync_command("one", tmp_path) == 2
+    assert "nothing to send" in capsys.readouterr().err
+
+
+def test_find_run(tmp_path):
+    with pytest.raises(ConfigError, match="there are none yet"):
+        find_run("latest", tmp_path)
+    for age, name in enumerate(["s/old", "s/same", "t/same", "t/new"]):
+        open_sweep(tmp_path / name).close()
+        os.utime(tmp_path / name / JOURNAL, (1e9 + age, 1e9 + age))
+    assert find_run("old", tmp_path) == tmp_path / "s" / "old"
+    assert find_run("s/same", tmp_path) == tmp_path / "s" / "same"
+    assert find_run("latest", tmp_path) == tmp_path / "t" / "new"
+    assert find_run(str(tmp_path / "t" / "same"), tmp_path / "elsewhere") == tmp_path / "t" / "same"
+    with pytest.raises(ConfigError, match="several runs"):
+        find_run("same", tmp_path)
+    with pytest.raises(ConfigError, match=r"'nope': no such run .* latest are new, same"):
+        find_run("nope", tmp_path)
+    with pytest.raises(ConfigError, match="no such run"):
+        find_run("", tmp_path)
+
+
+def test_mlflow_is_not_imported_before_it_is_needed():
+    code = "import sys, trainables.tracking, sweeps.sync; sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Starts a real server on one port, as often as asked; each call kills the one before it."""
+    port, running = free_port(), []
+
+    def kill():
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        running.clear()
+
+    def restart():
+        store = f"sqlite:///{tmp_path}/server.db"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "art")]
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (tmp_path / "server.log").open("ab") as log:
+            running.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+        eventually(lambda: check(f"http://127.0.0.1:{port}", 1) is None, seconds=120)
+
+    restart()
+    yield f"http://127.0.0.1:{port}", kill, restart
+    kill()
+
+
+@pytest.mark.service
+def test_everything_arrives_once_through_a_server_that_dies_in_between(server, folder):
+    uri, kill, restart = server
+    journal = open_sweep(folder)
+    tracker = Tracker(folder, uri)
+    tracker.start()
+    start(journal, "aaa", "bbb")
+    report(journal, "aaa", 1, 2)
+    eventually(lambda: len(seen(uri, folder)[2]["aaa"]) == 2)
+    kill()
+    report(journal, "aaa", 3)
+    report(journal, "bbb", 1, 2)
+    eventually(lambda: tracker.problem)
+    restart()
+    report(journal, "bbb", 3)
+    finish(journal, "aaa", "bbb")
+    journal.write("done")
+    assert tracker.close(timeout=60)
+    assert tracker.problem is None
+    parent, children, points = seen(uri, folder)
+    assert {parent.info.status, *(run.info.status for run in children.values())} == {"FINISHED"}
+    assert {key: [step for step, _, _ in values] for key, values in points.items()} == {
+        "aaa": [1, 2, 3],
+        "bbb": [1, 2, 3],
+    }
+    assert "figures/pareto.png" in artifacts(uri, parent)

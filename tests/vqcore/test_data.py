@@ -1,0 +1,562 @@
+"""A data set in any layout becomes the same pixels, once, safely; what is wrong with it is said in full."""
+
+import io
+import os
+import pickle
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import md5
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from vqcore.config import ConfigError, problems_of
+from vqcore.data import ensure_local, prepare
+
+REPO = Path(__file__).parents[2]
+SHAPE = (8, 8, 3)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pixels(count: int, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def parquet(path: Path, images: Sequence[bytes | None], column: str = "image", struct: bool = True) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values: list[Any] = [{"bytes": image, "path": None} for image in images] if struct else list(images)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if struct else pa.binary()
+    pq.write_table(pa.table({column: pa.array(values, kind), "label": pa.array([0] * len(images))}), path)
+
+
+def a_set(folder: Path, train: Sequence[bytes | None] | None = None, test: Sequence[bytes | None] | None = None) -> str:
+    parquet(folder / "train-0.parquet", [encoded(i) for i in pixels(6)] if train is None else train)
+    parquet(folder / "test-0.parquet", [encoded(i) for i in pixels(3, seed=1)] if test is None else test)
+    return str(folder)
+
+
+def image_folder(folder: Path, train: np.ndarray, test: np.ndarray, test_name: str = "test") -> str:
+    for split, images in (("train", train), (test_name, test)):
+        for row, image in enumerate(images):
+            path = folder / split / f"class{row % 2}" / f"{row:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(image))
+    return str(folder)
+
+
+def official_batch(path: Path, images: np.ndarray) -> None:
+    """A batch as Python 2 pickled it: protocol 2, str for text and for bytes."""
+    raw = images.transpose(0, 3, 1, 2).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        + b"(K\x01M" + struct.pack("<H", len(images)) + b"M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        + b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<I", len(raw)) + raw
+        + b"tbU\x06labels]u."
+    )  # fmt: skip
+
+
+def official_set(folder: Path, rows: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    train, test = pixels(rows, (32, 32, 3)), pixels(3, (32, 32, 3), 1)
+    for number, batch in enumerate(np.split(train, 5)):
+        official_batch(folder / f"data_batch_{number + 1}", batch)
+    official_batch(folder / "test_batch", test)
+    return train, test
+
+
+def problem(source: object, image_size: Any = None) -> str:
+    return "\n".join(problems_of(lambda: prepare(str(source), image_size)))
+
+
+# What is read
+
+
+def test_the_embedded_images_are_the_default() -> None:
+    data = prepare()
+    assert (data.source, data.image_size, data.train_images, data.test_images) == ("cifar10-mini", 32, 2500, 500)
+    assert data.train().shape == (2500, 32, 32, 3)
+    assert data.test().dtype == np.uint8
+    table = pq.read_table(REPO / "vqcore/embedded/cifar10-mini/test-00000-of-00001.parquet")
+    last = Image.open(io.BytesIO(table["img"][-1].as_py()["bytes"]))
+    np.testing.assert_array_equal(data.test()[-1], np.asarray(last))
+
+
+def test_every_layout_gives_the_same_pixels_and_the_same_hash(tmp_path: Path) -> None:
+    train, test = official_set(tmp_path / "official" / "cifar-10-batches-py")
+    png_train, png_test = [encoded(i) for i in train], [encoded(i) for i in test]
+    for place in ("flat", "data/data", "sub/plain_text"):
+        parquet(tmp_path / place / "train-00000-of-00002.parquet", png_train[:4], "img")
+        parquet(tmp_path / place / "train-00001-of-00002.parquet", png_train[4:], "img")
+        parquet(tmp_path / place / "validation.parquet", png_test, "img")
+    parquet(tmp_path / "binary" / "train.parquet", png_train, "picture", struct=False)
+    parquet(tmp_path / "binary" / "test.parquet", png_test, "picture", struct=False)
+    order = [*range(0, 10, 2), *range(1, 10, 2)]  # class folders are read one after the other
+    image_folder(tmp_path / "images", train[np.argsort(order)], test[[0, 2, 1]], "val")
+
+    names = ("official", "official/cifar-10-batches-py", "flat", "data", "sub", "binary", "images")
+    sets = [prepare(str(tmp_path / name)) for name in names]
+    assert len({data.hash for data in sets}) == 1
+    for data in sets:
+        np.testing.assert_array_equal(data.train(), train)
+        np.testing.assert_array_equal(data.test(), test)
+
+
+def test_the_hash_depends_on_every_pixel_and_the_order(tmp_path: Path) -> None:
+    images = pixels(6)
+    changed = images.copy()
+    changed[5, 7, 7, 2] ^= 1
+    variants = (images, changed, images[::-1], images[:5])
+    hashes = {prepare(a_set(tmp_path / str(n), [encoded(i) for i in v])).hash for n, v in enumerate(variants)}
+    assert len(hashes) == 4
+
+
+def test_test_images_come_before_validation_images(tmp_path: Path) -> None:
+    folder = a_set(tmp_path / "set")
+    parquet(tmp_path / "set" / "validation.parquet", [encoded(i) for i in pixels(9)])
+    assert prepare(folder).test_images == 3
+
+
+def test_file_managers_droppings_are_not_images(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "set", pixels(2), pixels(2))
+    (tmp_path / "set/train/class0/._000.png").write_bytes(b"finder")
+    (tmp_path / "set/train/notes.txt").write_text("not an image")
+    assert prepare(folder).train_images == 2
+
+
+GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+RED = np.full(SHAPE, (255, 0, 0), np.uint8)
+
+
+def rgba(alpha: int) -> Image.Image:
+    image = Image.fromarray(RED)
+    image.putalpha(alpha)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (encoded(GREY), np.stack([GREY] * 3, -1)),
+        (encoded(Image.fromarray(GREY.astype(np.uint16) * 257)), np.stack([GREY] * 3, -1)),
+        (encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"), np.stack([GREY] * 3, -1)),
+        (encoded(Image.fromarray(GREY > 99)), np.stack([(GREY > 99) * np.uint8(255)] * 3, -1)),
+        (encoded(Image.fromarray(RED).convert("P")), RED),
+        (encoded(Image.fromarray(RED).quantize(4), transparency=0), np.full(SHAPE, 255)),
+        (encoded(rgba(255)), RED),
+        (encoded(rgba(0)), np.full(SHAPE, 255)),
+        (encoded(rgba(51)), np.full(SHAPE, (255, 204, 204))),
+        (encoded(Image.fromarray(GREY).convert("LA")), np.stack([GREY] * 3, -1)),
+        (encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), RED),
+        (encoded(RED, "BMP"), RED),
+        (encoded(RED, "WEBP", lossless=True), RED),
+    ],
+    ids=[
+        "L",
+        "I;16",
+        "I;16 tiff",
+        "1",
+        "P",
+        "P transparent",
+        "opaque",
+        "clear",
+        "half clear",
+        "LA",
+        "CMYK",
+        "bmp",
+        "webp",
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, image: bytes, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(prepare(a_set(tmp_path / "set", [image])).train()[0], expected)
+
+
+def test_a_photo_is_stored_the_way_its_camera_says_is_up(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    image = pixels(1)[0]
+    stored = prepare(a_set(tmp_path / "set", [encoded(image, exif=exif)])).train()[0]
+    np.testing.assert_array_equal(stored, np.rot90(image, -1))
+
+
+def test_image_size_resizes_whole_images_of_any_size(tmp_path: Path) -> None:
+    half = np.zeros((20, 50, 3), np.uint8)
+    half[:, 25:] = 255
+    data = prepare(a_set(tmp_path / "set", [encoded(half), encoded(pixels(1)[0])]), image_size=16)
+    assert data.image_size == 16
+    assert data.train().shape == (2, 16, 16, 3)
+    assert data.train()[0, :, :6].max() < 5
+    assert data.train()[0, :, 10:].min() > 250
+
+
+# What is kept
+
+
+def test_a_second_call_reads_the_cache(tmp_path: Path) -> None:
+    folder = a_set(tmp_path / "set")
+    first = prepare(folder)
+    before = (Path(first.folder) / "train.npy").stat()
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    again = prepare(str(tmp_path / "elsewhere"))
+    assert again == replace(first, source=str(tmp_path / "elsewhere"))
+    assert (Path(again.folder) / "train.npy").stat() == before
+
+
+def test_a_changed_file_is_another_data_set(tmp_path: Path) -> None:
+    first = prepare(a_set(tmp_path / "set"))
+    second = prepare(a_set(tmp_path / "set", [encoded(i) for i in pixels(6, seed=9)]))
+    assert first.hash != second.hash
+    assert first.folder != second.folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: (entry / "train.npy").unlink(),
+        lambda entry: (entry / "test.npy").write_bytes((entry / "test.npy").read_bytes()[:-1]),
+        lambda entry: (entry / "meta.json").write_text("{"),
+        lambda entry: (entry / "meta.json").write_text("[]"),
+        lambda entry: (entry / "meta.json").unlink(),
+    ],
+    ids=["no train", "short test", "half meta", "odd meta", "no meta"],
+)
+def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    folder = a_set(tmp_path / "set")
+    first = prepare(folder)
+    damage(Path(first.folder))
+    assert prepare(folder) == first
+    np.testing.assert_array_equal(first.train(), pixels(6))
+    np.testing.assert_array_equal(first.test(), pixels(3, seed=1))
+
+
+def test_the_arrays_cannot_be_written(tmp_path: Path) -> None:
+    data = prepare(a_set(tmp_path / "set"))
+    with pytest.raises(ValueError, match="read-only"):
+        data.train()[0] = 0
+
+
+def test_the_cache_follows_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VQSWEEP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert Path(prepare(a_set(tmp_path / "set")).folder).is_relative_to(tmp_path / "xdg" / "vqsweep")
+
+
+PREPARE = "import sys; from vqcore.data import prepare; print(prepare(sys.argv[1]))"
+
+
+def preparing(folder: str) -> "subprocess.Popen[str]":
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARE, folder], cwd=REPO, env=env, text=True, stdout=subprocess.PIPE
+    )
+
+
+@pytest.fixture
+def slow_set(tmp_path: Path) -> str:
+    """Takes about a second to decode."""
+    images = [encoded(i) for i in pixels(40, (32, 32, 3))]
+    return a_set(tmp_path / "slow", images * 400, images)
+
+
+def test_a_build_that_is_killed_leaves_nothing_that_is_used(slow_set: str, cache: Path, tmp_path: Path) -> None:
+    process = preparing(slow_set)
+    while not (begun := [path for path in cache.glob("data/*.tmp/train.npy") if path.stat().st_size > 1000]):
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert begun[0].exists(), "killed too late: the build was complete"
+    assert not list(cache.glob("data/*/meta.json"))
+
+    prepare(a_set(tmp_path / "other"))  # any later build takes the debris away
+    assert not list(cache.glob("data/*.tmp"))
+    np.testing.assert_array_equal(prepare(slow_set).test(), pixels(40, (32, 32, 3)))
+
+
+def test_sweeps_that_start_at_once_share_one_build(slow_set: str, cache: Path) -> None:
+    processes = [preparing(slow_set) for _ in range(2)]
+    inodes = set()
+    while any(process.poll() is None for process in processes):
+        inodes |= {path.stat().st_ino for path in cache.glob("data/*[0-9a-f]/meta.json")}
+        time.sleep(0.01)
+    said = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said == {f"{prepare(slow_set)}\n"}
+    assert len(inodes) == 1, "the data set was built twice"
+
+
+def test_a_node_without_the_files_makes_them_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, calls = prepare(a_set(tmp_path / "set")), []
+
+    def fetch() -> tuple[np.ndarray, np.ndarray]:
+        calls.append(1)
+        return pixels(6), pixels(3, seed=1)
+
+    assert ensure_local(data, fetch) == data
+    assert not calls, "the files were there"
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path / "node"))
+    shutil.rmtree(data.folder)
+    local = ensure_local(data, fetch)
+    assert Path(local.folder).is_relative_to(tmp_path / "node")
+    assert ensure_local(data, fetch) == local == replace(data, folder=local.folder)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(local.train(), pixels(6))
+    np.testing.assert_array_equal(local.test(), pixels(3, seed=1))
+    (Path(local.folder) / "train.npy").write_bytes(b"")
+    np.testing.assert_array_equal(ensure_local(data, fetch).train(), pixels(6))
+
+
+def test_a_node_refuses_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = prepare(a_set(tmp_path / "set"))
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path / "node"))
+    shutil.rmtree(data.folder)
+    with pytest.raises(ConfigError, match=data.hash):
+        ensure_local(data, lambda: (pixels(6, seed=2), pixels(3)))
+    assert not [path for path in (tmp_path / "node/data").iterdir() if path.is_dir()]
+
+
+def private_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's account of private memory")
+def test_fifty_thousand_images_open_at_once_and_cost_no_memory(tmp_path: Path) -> None:
+    """The figures promised: under 50 ms and under 20 MB for a trial, after an epoch over every image."""
+    official_set(tmp_path / "set", 50_000)
+    data = prepare(str(tmp_path / "set"))
+    order, before = np.random.default_rng(0).permutation(50_000), private_bytes()
+
+    began = time.perf_counter()
+    local = ensure_local(data, lambda: pytest.fail("fetched what is there"))
+    train, _ = local.train(), local.test()
+    opened = time.perf_counter() - began
+    for start in range(0, 50_000, 128):
+        batch = train[order[start : start + 128]]
+
+    assert batch.shape == (80, 32, 32, 3)
+    assert private_bytes() - before < 20e6
+    assert opened < 0.05
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "cifr10"])
+def test_a_missing_folder_or_an_unknown_name(name: str) -> None:
+    assert f"data = '{name}'" in problem(name)
+    assert "cifar10-mini, cifar10" in problem(name)
+
+
+def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "set.parquet").write_bytes(b"")
+    assert "is a file; name the folder" in problem(tmp_path / "set.parquet")
+
+
+def test_an_empty_folder_and_one_of_other_things(tmp_path: Path) -> None:
+    assert "is empty; it must hold train*.parquet" in problem(tmp_path)
+    (tmp_path / "readme.txt").write_text("hello")
+    assert "nothing in it is known; it must hold train*.parquet" in problem(tmp_path)
+
+
+def test_half_a_data_set(tmp_path: Path) -> None:
+    a_set(tmp_path / "parquet")
+    (tmp_path / "parquet/test-0.parquet").unlink()
+    assert "has train but no test images" in problem(tmp_path / "parquet")
+    image_folder(tmp_path / "images", pixels(1), pixels(1))
+    shutil.rmtree(tmp_path / "images/train")
+    assert "has test but no train images" in problem(tmp_path / "images")
+    official_set(tmp_path / "official")
+    (tmp_path / "official/data_batch_5").unlink()
+    (tmp_path / "official/test_batch").unlink()
+    assert "lacks data_batch_5, test_batch" in problem(tmp_path / "official")
+    parquet(tmp_path / "shards/train-00001-of-00003.parquet", [])
+    parquet(tmp_path / "shards/test.parquet", [])
+    assert "has 1 of the 3 train files" in problem(tmp_path / "shards")
+
+
+def test_several_data_sets_in_one_folder(tmp_path: Path) -> None:
+    a_set(tmp_path / "hub" / "large")
+    a_set(tmp_path / "hub" / "small")
+    assert "several data sets (large, small); name one" in problem(tmp_path / "hub")
+
+
+def test_images_that_do_not_decode_are_named_with_their_rows_in_both_splits(tmp_path: Path, cache: Path) -> None:
+    good = encoded(pixels(1)[0])
+    said = problem(a_set(tmp_path / "set", [good, b"nonsense", None, good[:-30]], [b"", good]))
+    for row in ("train row 1 (train-0.parquet)", "train row 2", "train row 3", "test row 0 (test-0.parquet)"):
+        assert f"{row}" in said
+    assert said.count("does not decode") == 4
+    assert not [path for path in (cache / "data").iterdir() if path.is_dir()]
+
+
+def test_a_file_that_does_not_decode_is_named(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "set", pixels(3), pixels(3))
+    (tmp_path / "set/train/class1/001.png").write_bytes(b"nonsense")
+    assert "train/class1/001.png: does not decode" in problem(folder)
+
+
+def test_many_wrong_images_are_not_all_listed(tmp_path: Path) -> None:
+    said = problem(a_set(tmp_path / "set", [b"nonsense"] * 500, [b"nonsense"] * 500)).splitlines()
+    assert len(said) == 6
+    assert said[-1].startswith("... and more")
+
+
+def test_columns_without_images(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        pq.write_table(pa.table({"label": [1], "text": ["a"]}), tmp_path / f"{name}.parquet")
+    assert "no image column; there are label, text" in problem(tmp_path)
+    for name in ("train", "test"):
+        pq.write_table(pa.table({"left": [b"a"], "right": [b"a"]}), tmp_path / f"{name}.parquet")
+    assert "left, right could all be it" in problem(tmp_path)
+
+
+def test_zero_rows(tmp_path: Path) -> None:
+    said = problem(a_set(tmp_path / "set", [], []))
+    assert "train has no images" in said
+    assert "test has no images" in said
+
+
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    folder = a_set(tmp_path / "set")
+    (tmp_path / "set/train-0.parquet").write_bytes(b"PAR1 and no more")
+    assert "train-0.parquet: is not a readable Parquet file" in problem(folder)
+    whole = (tmp_path / "set/test-0.parquet").read_bytes()
+    (tmp_path / "set/train-0.parquet").write_bytes(whole[:4] + b"\xff" * 300 + whole[304:])
+    assert "train-0.parquet" in problem(folder)
+
+
+@pytest.mark.parametrize("size", [0, 3, 30, -4, 32.0, True])
+def test_a_bad_image_size_is_told_together_with_a_bad_folder(size: object) -> None:
+    said = problem("/no/such/folder", size)
+    assert f"image_size = {size!r}" in said
+    assert "/no/such/folder" in said
+
+
+def test_images_that_the_model_cannot_take_name_the_flag_that_helps(tmp_path: Path) -> None:
+    big, wide, odd = (encoded(pixels(1, shape)[0]) for shape in ((12, 12, 3), (8, 16, 3), (30, 30, 3)))
+    good = encoded(pixels(1)[0])
+    mixed = problem(a_set(tmp_path / "mixed", [good, big], [good, wide]))
+    assert "train row 1 (train-0.parquet): is 12 x 12 among images of 8 x 8" in mixed
+    assert "test row 1 (test-0.parquet): is 16 x 8" in mixed
+    assert "--image-size 8" in mixed
+    assert "is 16 x 8; images must be square; --image-size 8" in problem(a_set(tmp_path / "wide", [wide]))
+    assert "30 x 30; sides must be divisible by 4" in problem(a_set(tmp_path / "odd", [odd]))
+    assert "--image-size 32" in problem(a_set(tmp_path / "odd", [odd]))
+
+
+class Harmful:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_batch_cannot_run_code(tmp_path: Path) -> None:
+    official_set(tmp_path / "set")
+    (tmp_path / "set/data_batch_3").write_bytes(pickle.dumps({"data": Harmful(tmp_path / "harm")}, protocol=2))
+    assert "mkdir, which is no part of an array: not loaded" in problem(tmp_path / "set")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", pickle.dumps({"data": 3}), pickle.dumps([1])])
+def test_a_damaged_batch(tmp_path: Path, content: bytes) -> None:
+    official_set(tmp_path / "set")
+    (tmp_path / "set/data_batch_3").write_bytes(content)
+    assert "data_batch_3: is not a readable CIFAR-10 batch" in problem(tmp_path / "set")
+
+
+def test_no_space_says_how_much_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    said = problem("cifar10-mini")
+    assert "needs 9.2 MB, 1.0 MB are free, 8.2 MB are missing" in said
+    assert "VQSWEEP_CACHE" in said
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path / "taken"))
+    said = problem(a_set(tmp_path / "set"))
+    assert "cannot be written" in said
+    assert "VQSWEEP_CACHE" in said
+
+
+# The download
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_download_that_fails_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # where nobody listens
+    said = problem("cifar10")
+    assert "could not be downloaded" in said
+    assert "--data DIR" in said
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and its address."""
+    (tmp_path / "served").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_download_is_checked_unpacked_and_fetched_once(
+    tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = served
+    train, _ = official_set(tmp_path / "home")
+    with tarfile.open(folder / "cifar.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "home", "cifar-10-batches-py")
+    sums = [[path.name, md5(path.read_bytes()).hexdigest()] for path in (tmp_path / "home").iterdir()]
+    monkeypatch.setattr(CIFAR10, "url", f"{address}/cifar.tar.gz")
+    monkeypatch.setattr(CIFAR10, "train_list", sums)
+    monkeypatch.setattr(CIFAR10, "test_list", [])
+
+    monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
+    assert "could not be downloaded" in problem("cifar10")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5((folder / "cifar.tar.gz").read_bytes()).hexdigest())
+    np.testing.assert_array_equal(prepare("cifar10").train(), train)
+    (folder / "cifar.tar.gz").unlink()
+    assert prepare("cifar10").train_images == 10

@@ -1,0 +1,61 @@
+"""The driver's side of a run: takes the trials' events, writes the journal first, then tells whoever watches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.journal import Event, Journal, RunRecord, read
+from trainables.trial import TrialJob
+
+Listener = Callable[[Event], None]
+
+
+class Recorder:
+    """The only writer of a run's journal. Each epoch and end of a trial is recorded once, however often it is told."""
+
+    def __init__(self, run_folder: Path, listeners: list[Listener] | None = None) -> None:
+        path = run_folder / "journal.jsonl"
+        self.run: RunRecord = read(path)
+        """What the journal says, kept up to date."""
+        self._journal = Journal(path)
+        self._started: set[str] = set()
+        self.listeners: list[Listener] = listeners or []
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Record an event of the run itself: ``sweep``, ``pause``, ``done``."""
+        record = self._journal.write(event, **fields)
+        self.run.apply(record)
+        for listener in self.listeners:
+            listener(record)
+
+    def told(self, job: TrialJob, event: Event) -> None:
+        """Record what a trial yielded, unless it is known already."""
+        fields = {name: value for name, value in event.items() if name != "event"}
+        known = self.run.trials.get(job.key)
+        match event["event"]:
+            case "start":
+                if job.key not in self._started:
+                    self._started.add(job.key)
+                    config = job.config.flat()
+                    self.write("start", trial=job.key, number=job.number, config=config, **fields)
+            case "epoch":
+                if known is None or event["epoch"] not in known.epochs:
+                    self.write("epoch", trial=job.key, **fields)
+            case "end":
+                if known is None or known.status == "running":
+                    self.write("end", trial=job.key, epoch=known.last_epoch if known else 0, **fields)
+
+    def failed(self, job: TrialJob, reason: str) -> None:
+        """Record that a trial ended by an error, with the error's own words."""
+        if job.key not in self.run.trials:
+            self.told(job, {"event": "start", "info": {}})
+        self.told(job, {"event": "end", "status": "failed", "reason": reason})
+
+    def last_epoch(self, key: str) -> int:
+        """The last epoch recorded of a trial; 0 if none."""
+        trial = self.run.trials.get(key)
+        return trial.last_epoch if trial else 0
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()

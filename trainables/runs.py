@@ -1,0 +1,35 @@
+"""Where a run is: the folder under ``--out`` that a name on a command line means."""
+
+from pathlib import Path
+
+from vqcore.config import ConfigError
+
+JOURNAL = "journal.jsonl"
+"""The file that makes a folder a run."""
+
+
+def find_run(name: str, out: Path) -> Path:
+    """The folder of a run: ``<out>/<sweep>/NAME``, or a path to it, or the ``latest`` that was written to.
+
+    Raises ``ConfigError`` when there is none (it lists the latest names), or when several sweeps have one of that name.
+    """
+    runs = _runs(out)
+    if name == "latest" and runs:
+        return runs[0]
+    found = [run for run in runs if name in (run.name, f"{run.parent.name}/{run.name}")]
+    path = Path(name)
+    if not found and name and (path / JOURNAL).is_file():
+        found = [path]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError([f"{name}: several runs have this name; give one as a path: {', '.join(map(str, found))}"])
+    latest = ", ".join(run.name for run in runs[:5])
+    there_is = f"the latest are {latest}" if runs else "there are none yet; start one with `python -m sweeps.<sweep>`"
+    raise ConfigError([f"{name!r}: no such run in {out}; {there_is}"])
+
+
+def _runs(out: Path) -> list[Path]:
+    """Every run folder, the one written to last first."""
+    journals = sorted(out.glob(f"*/*/{JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
+    return [journal.parent for journal in journals]

@@ -1,0 +1,194 @@
+"""One epoch, one evaluation, and everything the next epoch depends on."""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vqcore.config import Precision, TrialConfig
+from vqcore.metrics import CodeHistogram, MeanSquaredError
+from vqcore.vqvae import VQVAE, seeded
+
+EVALUATION_BATCH = 256
+FINITE_CHECK_STEPS = 50
+"""Steps between looks at the loss: often enough to stop a diverged trial early, seldom enough not to stall a GPU."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not finite any more; the message says where."""
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """What ``auto`` means on ``device``: bf16 where the hardware itself computes it, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+class Images:
+    """uint8 images (N, H, W, 3) where the batches are made: mapped from disk for the CPU, whole on a GPU."""
+
+    def __init__(self, array: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> None:
+        self._device = device
+        self._array = array
+        self._resident = torch.from_numpy(np.array(array)).to(device) if device.type == "cuda" else None
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def batch(self, index: Tensor | slice) -> Float[Tensor, "b 3 h w"]:
+        """fp32 on [-1, 1], channels last: the layout in which the bytes already lie."""
+        if self._resident is not None:
+            bytes_BHWC = self._resident[index if isinstance(index, slice) else index.to(self._device)]
+        else:
+            # np.array: a copy of these rows alone, and a writable one, which torch asks for
+            bytes_BHWC = torch.from_numpy(np.array(self._array[index if isinstance(index, slice) else index.numpy()]))
+        return bytes_BHWC.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
+
+
+class _Tally:
+    """Metrics of one pass over a set."""
+
+    def __init__(self, model: VQVAE, device: torch.device) -> None:
+        self._histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
+        self._mse = MeanSquaredError(device)
+        self._quantization = MeanSquaredError(device)
+        self._weight = model.config.quantizer.commitment_weight
+        self._codes_per_image = 0
+
+    def update(self, images: Tensor, reconstruction: Tensor, indices: Tensor, codebook_loss: Tensor) -> None:
+        self._mse.update(reconstruction, images)
+        self._histogram.update(indices)
+        self._quantization.total += codebook_loss.double() * len(images)
+        self._quantization.count += len(images)
+        self._codes_per_image = indices[0].numel()
+
+    def metrics(self) -> dict[str, float]:
+        mse, quantization = self._mse.value, self._quantization.value
+        return {
+            "mse": mse,
+            "perplexity": self._histogram.perplexity,
+            "usage": self._histogram.usage,
+            "bits": self._histogram.bits(self._codes_per_image),
+            "loss": mse + self._weight * quantization,
+            "codebook_loss": quantization,
+            "commitment_loss": quantization,
+        }
+
+
+class Trainer:
+    """A model in training. Two of them with equal configuration, data and device do the same, to the last bit on a CPU.
+
+    ``state`` and ``load_state`` carry all that the next epoch depends on; the order of the data is a function of seed
+    and epoch alone, so that every configuration with one seed sees the same batches.
+    """
+
+    def __init__(self, config: TrialConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.epoch = 0
+        self.precision = resolve_precision(config.training.precision, self.device)
+        model = seeded(config.model, config.training.seed).to(self.device)
+        if self.precision == "bf16":
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: VQVAE = model
+        self._parameters = list(self.model.parameters())
+        self.optimizer = torch.optim.Adam(self._parameters, lr=config.training.learning_rate, fused=True)
+
+    def train_epoch(self, images: Images) -> dict[str, float]:
+        """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``Diverged``."""
+        self.model.train()
+        tally = _Tally(self.model, self.device)
+        for step, batch in enumerate(self._training_batches(images)):
+            loss = self._step(images.batch(batch), tally)
+            if step % FINITE_CHECK_STEPS == 0:
+                self._check_finite(loss, step)
+        self._check_finite(loss, step)
+        self.epoch += 1
+        return tally.metrics()
+
+    @torch.no_grad()
+    def evaluate(self, images: Images) -> dict[str, float]:
+        """Metrics over every one of ``images``. Changes no state."""
+        self.model.eval()
+        tally = _Tally(self.model, self.device)
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch = images.batch(slice(start, start + EVALUATION_BATCH))
+            with self._autocast():
+                out = self.model(batch)
+            tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
+        return tally.metrics()
+
+    @torch.no_grad()
+    def reconstruct(self, images: Images, count: int) -> UInt8[np.ndarray, "2 n h w 3"]:
+        """The first ``count`` images and their reconstructions, as bytes."""
+        self.model.eval()
+        batch = images.batch(slice(0, count))
+        with self._autocast():
+            reconstruction = self.model(batch).reconstruction.float()
+        both = torch.stack([batch, reconstruction]).add(1).mul(127.5).round().clamp(0, 255)
+        pixels: np.ndarray = both.permute(0, 1, 3, 4, 2).to("cpu", torch.uint8).numpy()
+        return pixels
+
+    def state(self) -> dict[str, Tensor]:
+        """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors."""
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for number, parameter in enumerate(self._parameters):
+            for name, tensor in self.optimizer.state[parameter].items():
+                state[f"optimizer.{number}.{name}"] = tensor
+        state["generator.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        state["epoch"] = torch.tensor(self.epoch)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on exactly where ``state`` was taken. Raises ``KeyError`` or ``RuntimeError`` if it is another model's."""
+        prefix = "model."
+        self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
+        for number, parameter in enumerate(self._parameters):
+            moments = self.optimizer.state[parameter] = {}
+            for name in ("exp_avg", "exp_avg_sq"):
+                # in the parameter's own memory layout: vectorised arithmetic may round differently in another
+                moments[name] = torch.empty_like(parameter).copy_(state[f"optimizer.{number}.{name}"])
+            moments["step"] = state[f"optimizer.{number}.step"].to(self.device)
+        torch.set_rng_state(state["generator.cpu"])
+        if self.device.type == "cuda" and "generator.cuda" in state:
+            torch.cuda.set_rng_state(state["generator.cuda"], self.device)
+        self.epoch = int(state["epoch"])
+
+    def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
+        with self._autocast():
+            out = self.model(batch)
+        loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        with torch.no_grad():
+            tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
+        return loss.detach()
+
+    def _training_batches(self, images: Images) -> Iterator[Tensor]:
+        # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
+        generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(images), generator=generator)
+        size = min(self.config.training.batch_size, len(images))
+        for start in range(0, len(images) - size + 1, size):
+            yield order[start : start + size]
+
+    def _check_finite(self, loss: Tensor, step: int) -> None:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise Diverged(f"loss is {value} in epoch {self.epoch + 1}, step {step + 1}")
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
