@@ -1,6 +1,7 @@
 """What was found, in words: no claim from one seed, and none where the seeds' spread could make the difference."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +50,12 @@ def front_words(results: Results) -> str:
     """What the front of the means is, and whether there is a trade-off at all. There must be a group."""
     if len(results.groups) == 1:
         return "One configuration only: there is no front to speak of."
-    if len(results.front) == 1:
-        return (
-            f"{results.front[0].label} is best in both, MSE and perplexity: the front is one point, no trade-off here."
-        )
-    names = "; ".join(group.label for group in results.front)
-    if len({(group.mean("mse"), group.mean("perplexity")) for group in results.front}) == 1:
-        return f"Best in both, with equal means: {names}. No trade-off here."
-    return f"A trade-off: {len(results.front)} configurations are on the front of the means, lowest MSE first: {names}."
+    by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
+    names = _names(results.front)
+    if len({(group.mean("mse"), group.mean("perplexity")) for group in results.front}) > 1:
+        return f"{by}: a trade-off, {len(results.front)} configurations are on the front, lowest MSE first: {names}."
+    equals = "" if len(results.front) == 1 else " (equal)"
+    return f"{by}: best in both MSE and perplexity is {names}{equals}; the front is one point, no trade-off here."
 
 
 def _state(results: Results) -> str:
@@ -89,7 +88,7 @@ def _best(results: Results, metric: str) -> str:
     return f"{said} Within the seeds' spread, so not told apart from: {_names(alike)}."
 
 
-def _names(groups: list[Group], most: int = 8) -> str:
+def _names(groups: Sequence[Group], most: int = 8) -> str:
     rest = len(groups) - most
     return "; ".join(group.label for group in groups[:most]) + (f"; and {rest} more" if rest > 0 else "")
 
@@ -102,5 +101,5 @@ def _left_out(results: Results) -> list[str]:
     ]
     counts = Counter(trial.status for trial, _ in results.left_out)
     if counts["running"]:
-        told.append(f"{counts['running']} trials that are not finished")
+        told.append(f"{counts['running']} not finished")
     return told

@@ -17,12 +17,12 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
-    words: bool = False
-    """Whether all cells are words, to the left; else all but the first are numbers, to the right."""
+    left: int = 1
+    """So many columns hold words, set to the left; the others hold numbers, set to the right."""
 
     def markdown(self) -> str:
         """The table as GitHub's Markdown, everything a name could smuggle in escaped."""
-        rule = ["---", *("---" if self.words else "---:" for _ in self.columns[1:])]
+        rule = ["---" if index < self.left else "---:" for index in range(len(self.columns))]
         lines = [self.columns, *self.rows]
         escaped = [" | ".join(markdown_text(cell) for cell in line) for line in lines]
         body = [f"| {escaped[0]} |", f"| {' | '.join(rule)} |", *(f"| {line} |" for line in escaped[1:])]
@@ -31,10 +31,10 @@ class Table:
 
     def rich(self) -> RenderableType:
         """The table for a terminal."""
-        table = RichTable(title=Text(self.title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+        table = RichTable(title=Text(self.title), title_justify="left", header_style="bold", box=None)
+        table.pad_edge, table.padding = False, (0, 1, 0, 0)  # 80 columns are few
         for index, column in enumerate(self.columns):
-            right = index > 0 and not self.words
-            table.add_column(Text(column), justify="right" if right else "left", vertical="top")
+            table.add_column(Text(column), justify="left" if index < self.left else "right", vertical="top")
         for row in self.rows:
             table.add_row(*map(Text, row))
         return Stack(table, *(Text(note, style="dim") for note in self.notes))

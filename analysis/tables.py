@@ -41,25 +41,29 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, title:
         interval = mse.interval_text if mse else "–"
         row = (_text(group, "mse"), interval, f"{psnr(group.mean('mse')):.2f}", _text(group, "perplexity"))
         rows.append((group.label + (" *" if group in results.front else ""), str(len(group.seeds)), *row))
-    columns = ("configuration", "n", "MSE", "95 % interval", "PSNR dB", "perplexity")
+    columns = ("configuration", "n", "MSE", "95 % interval", "dB", "perplexity")
     notes = (
-        f"{results.data}, after epoch {results.epoch}, whole test set; MSE on [-1, 1]; mean ± sample sd over n seeds",
+        f"{results.data}, after epoch {results.epoch}, whole test set; MSE on [-1, 1] and its PSNR in dB; "
+        "mean ± sample sd over n seeds",
         "* on the front of the means: no other configuration has a lower MSE and a higher perplexity",
     )
     return Table(title, columns, tuple(rows), notes)
 
 
 def rates_table(results: Results) -> Table:
-    """How much each configuration says of an image, and its losses: mean ± sd over seeds."""
-    metrics = {"usage": "usage", "bits": "bits/image", "codebook_loss": "codebook loss", "total": "total"}
-    rows = tuple((group.label, *(_text(group, metric) for metric in metrics)) for group in results.groups)
-    return Table("Rate and losses, whole test set", ("configuration", *metrics.values()), rows, (NO_TOTAL,))
+    """How much each configuration says of an image, and its losses, which are no measure of quality."""
+    rows = tuple(
+        (group.label, _text(group, "usage"), _text(group, "bits"), _mean(group, "codebook_loss"), _mean(group, "total"))
+        for group in results.groups
+    )
+    columns = ("configuration", "usage", "bits/image", "codebook loss", "total")
+    return Table("Rate and losses, whole test set", columns, rows, (NO_TOTAL,))
 
 
 def left_out_table(results: Results) -> Table | None:
     """The trials that are not compared, with the reason; none if all are."""
     rows = [(_trial(trial.config, results), trial.key, why) for trial, why in results.left_out]
-    return Table("Not compared", ("trial", "key", "why"), tuple(rows), words=True) if rows else None
+    return Table("Not compared", ("trial", "key", "why"), tuple(rows), left=3) if rows else None
 
 
 def paper_table(results: Results, prefix: str = "") -> Table:
@@ -68,19 +72,19 @@ def paper_table(results: Results, prefix: str = "") -> Table:
     published = {row["beta"]: row[split] for row in paper()["table3"]}
     rows: list[tuple[str, ...]] = []
     for beta in sorted({*published, *(_beta(group) for group in results.groups)}):
-        ours = [_ours(group, prefix) for group in results.groups if math.isclose(_beta(group), beta)]
+        ours = [_ours(group, results, prefix) for group in results.groups if math.isclose(_beta(group), beta)]
         theirs = [("paper", "1", *(_number(published[beta][name]) for name in _PAPERS))] if beta in published else []
         rows += [(f"{beta:g}", *row) for row in [*theirs, *(ours or [("ours", "0", *["–"] * len(_PAPERS))])]]
     notes = ("ours: mean ± sample sd over n seeds; what sets the two apart is listed below", NO_TOTAL)
     columns = ("beta", "whose", "n", "MSE", "perplexity", "codebook", "total")
-    return Table(f"Table 3 of the paper beside ours, {where}", columns, tuple(rows), notes)
+    return Table(f"Table 3 of the paper beside ours, {where}", columns, tuple(rows), notes, left=2)
 
 
-def _ours(group: Group, prefix: str) -> tuple[str, ...]:
-    codebook, total = (group.estimate(f"{prefix}{name}") for name in ("codebook_loss", "total"))
-    means = (estimate.show(estimate.mean) if estimate else "–" for estimate in (codebook, total))
-    first = (_text(group, f"{prefix}mse"), _text(group, f"{prefix}perplexity"))
-    return (f"ours: {group.label}", str(len(group.seeds)), *first, *means)
+def _ours(group: Group, results: Results, prefix: str) -> tuple[str, ...]:
+    rest = described(group.config, [name for name in results.swept if name != "commitment_weight"])
+    numbers = (_text(group, f"{prefix}mse"), _text(group, f"{prefix}perplexity"))
+    losses = (_mean(group, f"{prefix}codebook_loss"), _mean(group, f"{prefix}total"))
+    return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers, *losses)
 
 
 def _beta(group: Group) -> float:
@@ -115,7 +119,7 @@ def caveat_table(results: Results) -> Table:
     notes = (
         "so the two columns are not the same experiment, and a difference between them is not a ranking of methods",
     )
-    return Table("What sets them apart", ("", "paper", "this run"), rows, notes, words=True)
+    return Table("What sets them apart", ("", "paper", "this run"), rows, notes, left=3)
 
 
 def all_tables(results: Results) -> dict[str, list[Table]]:
@@ -141,6 +145,11 @@ def write_tables(results: Results) -> list[Path]:
 def _text(group: Group, metric: str) -> str:
     estimate = group.estimate(metric)
     return estimate.text if estimate else "–"
+
+
+def _mean(group: Group, metric: str) -> str:
+    estimate = group.estimate(metric)
+    return estimate.show(estimate.mean) if estimate else "–"
 
 
 def _number(value: float) -> str:

@@ -66,7 +66,7 @@ class Tracker:
     def close(self, timeout: float = 30.0) -> bool:
         """Send what is left, for ``timeout`` seconds at most; whether all of it was sent.
 
-        After False the caller says: ``python -m sweeps.sync NAME``.
+        After False the caller says: ``python -m sweeps.sync NAME --tracking-uri URI``.
         """
         self._closing.set()
         if self._thread.is_alive():
@@ -159,7 +159,8 @@ def check(uri: str, timeout: float = 5.0) -> str | None:
         trouble = None
     if trouble is None:
         return None
-    return f"--tracking-uri {_mask(uri, uri)}: {trouble}; put it right, then send with `python -m sweeps.sync NAME`"
+    where = f"--tracking-uri {_mask(uri, uri)}"
+    return f"{where}: {trouble}; put it right, then send with `python -m sweeps.sync NAME {where}`"
 
 
 def _sqlite_path(uri: str) -> Path | None:

@@ -31,7 +31,11 @@ def curves(results: Results) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch", size=9)
         axes.set_ylabel(name, size=9)
-    style.titles(left, f"By epoch: {style.subject(results)}", "Lines: means over seeds; bands: ± 1 sd.")
+    style.titles(
+        left,
+        f"By epoch: {style.data(results)}, {results.seeds}",
+        style.spread(results, "Lines: means over seeds; bands: ± 1 sd."),
+    )
     rest = len(results.groups) - len(featured)
     handles, names = left.get_legend_handles_labels()
     title = f"and {rest} more in grey" if rest else None

@@ -1,5 +1,7 @@
 """MSE against perplexity: every seed, the means with their spread, and the front of the means."""
 
+from itertools import pairwise
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures import labels, style
 from analysis.findings import front_words
-from analysis.groups import Group
+from analysis.groups import Group, described
 from analysis.results import Results
 
 
@@ -17,23 +19,38 @@ def front(results: Results) -> Figure | None:
         return None
     figure = Figure(figsize=(7.4, 5.4), dpi=style.DPI, layout="constrained")
     axes = figure.subplots()
-    featured = results.featured(style.MOST)
-    colours = dict(zip((g.label for g in featured), style.estimator_colours(featured), strict=True))
+    colours = dict(zip((g.label for g in results.groups), style.estimator_colours(results.groups), strict=True))
     for group in results.groups:
-        _draw(axes, group, colours.get(group.label, "0.7"))
+        _draw(axes, group, colours[group.label])
     axes.margins(0.12)
-    _staircase(axes, results)
+    steps = _staircase(axes, results)
     style.bare(axes)
     axes.set_xlabel("perplexity, whole test set (more codes in use →)", size=9)
     axes.set_ylabel("MSE on [-1, 1], whole test set (← better)", size=9)
-    below = "Small: a seed. Large: the mean, bars ± 1 sd over seeds. " + front_words(results)
-    if len(featured) < len(results.groups):
-        below += f" Named: {len(featured)} of {len(results.groups)} configurations."
-    style.titles(axes, f"MSE against perplexity: {style.subject(results)}", below)
-    _legend(axes, featured, colours)
-    named = [(g.label, g.mean("perplexity"), g.mean("mse"), colours[g.label]) for g in featured]
-    labels.place(axes, named, [place for group in results.groups for place in _inked(group)])
+    style.titles(axes, f"MSE against perplexity: {style.data(results)}, {_when(results)}", _below(results))
+    several = _legend(axes, results, colours)
+    named = results.groups if len(results.groups) <= style.MOST else results.front[: style.MOST]
+    names = [_name(group, results) if several else group.label for group in named]
+    spots = [(group.mean("perplexity"), group.mean("mse"), colours[group.label]) for group in named]
+    inked = [place for group in results.groups for place in _inked(group)]
+    labels.place(axes, [(name, *spot) for name, spot in zip(names, spots, strict=True)], [*inked, *steps])
     return figure
+
+
+def _when(results: Results) -> str:
+    return f"after epoch {results.epoch}, {results.seeds}"
+
+
+def _below(results: Results) -> str:
+    marks = style.spread(results, "Small: a seed. Large: the mean, bars ± 1 sd over seeds.")
+    some = " Only the front is named." if len(results.groups) > style.MOST else ""
+    return f"{marks} {front_words(results)}{some}"
+
+
+def _name(group: Group, results: Results) -> str:
+    """The label without the estimator, which the colour tells."""
+    rest = [name for name in results.swept if name != "estimator"]
+    return described(group.config, rest) or group.label
 
 
 def _draw(axes: Axes, group: Group, colour: str) -> None:
@@ -48,8 +65,8 @@ def _draw(axes: Axes, group: Group, colour: str) -> None:
     )  # fmt: skip
 
 
-def _staircase(axes: Axes, results: Results) -> None:
-    """The border of what the front dominates: the lowest MSE at each perplexity or more."""
+def _staircase(axes: Axes, results: Results) -> list[tuple[float, float]]:
+    """The border of what the front dominates: the lowest MSE at each perplexity or more. Returns places along it."""
     left, right, bottom, top = *axes.get_xlim(), *axes.get_ylim()
     corners = sorted((group.mean("perplexity"), group.mean("mse")) for group in results.front)
     steps = [(left, corners[0][1])]
@@ -57,14 +74,18 @@ def _staircase(axes: Axes, results: Results) -> None:
         steps += [(x, y), (x, after)]
     axes.plot(*zip(*steps, strict=True), color="0.35", lw=1, ls=(0, (4, 3)), zorder=2)
     axes.set(xlim=(left, right), ylim=(bottom, top))
+    along = np.linspace(0, 1, 40)
+    return [(a + t * (c - a), b + t * (d - b)) for (a, b), (c, d) in pairwise(steps) for t in along]
 
 
-def _legend(axes: Axes, featured: tuple[Group, ...], colours: dict[str, str]) -> None:
+def _legend(axes: Axes, results: Results, colours: dict[str, str]) -> bool:
+    """Name the line, and the estimators if there are several; returns whether there are."""
     handles = [Line2D([], [], color="0.35", lw=1, ls=(0, (4, 3)), label="front of the means")]
-    by_estimator = {style.estimator(group): colours[group.label] for group in featured}
+    by_estimator = {style.estimator(group): colours[group.label] for group in results.groups}
     if len(by_estimator) > 1:
         handles += [Line2D([], [], marker="o", ls="", color=c, label=name) for name, c in by_estimator.items()]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.11), ncols=6, fontsize=8, frameon=False)
+    return len(by_estimator) > 1
 
 
 def _inked(group: Group) -> list[tuple[float, float]]:
@@ -73,5 +94,5 @@ def _inked(group: Group) -> list[tuple[float, float]]:
     x, y = group.estimate("perplexity"), group.estimate("mse")
     if x is None or y is None or x.sd is None or y.sd is None:
         return seeds
-    along = np.linspace(-1, 1, 7)
+    along = np.linspace(-1, 1, 21)
     return [*seeds, *((x.mean + t * x.sd, y.mean) for t in along), *((x.mean, y.mean + t * y.sd) for t in along)]

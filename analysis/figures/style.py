@@ -12,7 +12,7 @@ from analysis.results import Results
 
 DPI = 160
 MOST = 12
-"""So many configurations are named and coloured in one picture; of more, the front and the lowest MSEs."""
+"""So many configurations can be told apart by name or colour in one picture."""
 
 # Okabe and Ito 2008, without yellow, which is too light for lines on white.
 _APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -34,7 +34,7 @@ def shades(groups: Sequence[Group]) -> list[str]:
     if len(order) == 1:
         return [_APART[i % len(_APART)] for i in range(len(groups))]
     ramp = colormaps["viridis"]
-    return [to_hex(ramp(0.85 * order.index(name) / (len(order) - 1))) for name in rest]
+    return [to_hex(ramp(0.8 * order.index(name) / (len(order) - 1))) for name in rest]
 
 
 def dashes(groups: Sequence[Group]) -> list[str]:
@@ -50,15 +50,20 @@ def estimator(group: Group) -> str:
 
 def titles(axes: Axes, title: str, below: str) -> None:
     """A bold title and a plain line below it, never read as mathematics."""
-    lines = textwrap.wrap(below, 92, max_lines=3, placeholder=" …")
+    lines = textwrap.wrap(below, 110, max_lines=3, placeholder=" …")
     axes.text(0, 1.02, "\n".join(lines), transform=axes.transAxes, size=8, color="0.35", va="bottom", parse_math=False)
     axes.set_title(title, loc="left", size=10.5, weight="bold", pad=8 + 11 * len(lines), parse_math=False)
 
 
-def subject(results: Results) -> str:
-    """Data set, epoch and seeds, short enough for a title."""
-    data = textwrap.shorten(results.data, 40, placeholder="…") or "data not recorded"
-    return f"{data}, after epoch {results.epoch}, {results.seeds}"
+def spread(results: Results, several: str) -> str:
+    """How spread is drawn, in the words of ``several``; or that one seed has none."""
+    one = all(len(group.seeds) == 1 for group in results.groups)
+    return "One seed a configuration, so no spread." if one else several
+
+
+def data(results: Results) -> str:
+    """The data set's name, short enough for a title."""
+    return results.data if len(results.data) <= 40 else results.data[:39] + "…"
 
 
 def bare(axes: Axes) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from analysis.export import write_exports
 from analysis.files import replacing
+from analysis.findings import words
 from analysis.report import analyse
 from analysis.results import load
 from vqcore.config import ConfigError, TrialConfig
@@ -31,7 +32,7 @@ def test_a_finished_run_leaves_everything(ablation):
     )
     assert any(line.startswith("Lowest MSE: beta 0.1, 0.0") and "n = 3" in line for line in findings.lines)
     assert any(line.startswith("Highest perplexity: beta 0.25") for line in findings.lines)
-    assert any(line.startswith("A trade-off: 2 configurations") for line in findings.lines)
+    assert any(line.startswith("By the means: a trade-off, 2 configurations") for line in findings.lines)
     assert "Not compared: beta 2, seed 0, diverged after epoch 1: loss is not finite" in findings.lines
 
 
@@ -48,7 +49,7 @@ def test_one_configuration_best_in_both_is_no_trade_off(make_run):
     run.seeds([0.02, 0.0201], [300, 301], commitment_weight=0.1)
     run.seeds([0.03, 0.0301], [200, 201], commitment_weight=1.0)
     lines = analyse(run.done()).lines
-    assert "beta 0.1 is best in both, MSE and perplexity: the front is one point, no trade-off here." in lines
+    assert any("best in both MSE and perplexity is beta 0.1; the front is one point" in line for line in lines)
 
 
 def test_differences_within_the_spread_are_said(make_run):
@@ -65,6 +66,7 @@ def test_one_seed_is_no_claim(make_run):
     run.seeds([0.030], [200], commitment_weight=0.25)
     best = next(line for line in analyse(run.done()).lines if line.startswith("Lowest MSE"))
     assert best.endswith("One seed: an order, not a claim.")
+    assert any(line.startswith("By a single seed, so no claim: best in both") for line in words(load(run.folder)))
 
 
 def test_a_run_in_which_nothing_completed(make_run):
@@ -74,7 +76,7 @@ def test_a_run_in_which_nothing_completed(make_run):
     assert names(findings) == {"results.parquet", "results.md", "paper_table3.md"}
     assert findings.lines == (
         "0 of 6 trials completed; the run is not finished. Nothing to compare yet.",
-        "Not compared: 1 trials that are not finished",
+        "Not compared: 1 not finished",
     )
 
 
@@ -88,6 +90,14 @@ def test_one_finished_trial(make_run):
     findings = analyse(run.close())
     assert names(findings) == EVERYTHING
     assert "One configuration only: there is no front to speak of." in findings.lines
+
+
+def test_configurations_that_tie_are_said_to_be_equal(make_run):
+    run = make_run()
+    for beta in (0.1, 0.25):
+        run.seeds([0.02, 0.021], [300, 301], commitment_weight=beta)
+    lines = analyse(run.done()).lines
+    assert any("best in both MSE and perplexity is beta 0.1; beta 0.25 (equal)" in line for line in lines)
 
 
 def test_half_written_reconstructions_are_passed_over(make_run):
@@ -159,7 +169,7 @@ def test_what_cannot_be_written_is_said_and_hides_nothing(ablation):
 
 
 @pytest.mark.parametrize(
-    ("module", "says"), [("pareto", "A trade-off"), ("tables", "Table 3"), ("export", "knee.toml")]
+    ("module", "says"), [("pareto", "a trade-off"), ("tables", "Table 3"), ("export", "knee.toml")]
 )
 def test_commands(ablation, module, says):
     out = ablation.parent.parent

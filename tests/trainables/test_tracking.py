@@ -216,6 +216,26 @@ def test_one_value_that_mlflow_refuses_holds_up_nothing_else(out, folder):
     assert len(points["bbb"]) == 1
 
 
+def test_a_run_that_somebody_deleted_meanwhile_is_made_again_with_all_its_points(out, folder):
+    from mlflow import MlflowClient
+
+    uri, journal = default_uri(out), open_sweep(folder)
+    tracker = Tracker(folder, uri)
+    tracker.start()
+    start(journal, "aaa")
+    report(journal, "aaa", 1)
+    eventually(lambda: len(seen(uri, folder)[2]["aaa"]) == 1)
+    deleted = seen(uri, folder)[1]["aaa"].info.run_id
+    MlflowClient(uri).delete_run(deleted)
+    report(journal, "aaa", 2)
+    finish(journal, "aaa")
+    journal.write("done")
+    assert tracker.close()
+    _, children, points = seen(uri, folder)
+    assert children["aaa"].info.run_id != deleted
+    assert [step for step, _, _ in points["aaa"]] == [1, 2]
+
+
 def test_a_dead_server_costs_the_driver_nothing_and_close_keeps_its_time(tmp_path):
     journal = open_sweep(tmp_path)
     start(journal, "aaa")

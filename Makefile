@@ -1,0 +1,30 @@
+# make demo, make test, make ui: each sets up .venv first, once.
+PYTHON ?= python3
+RUNS ?= runs
+PORT ?= 5000
+BIN := .venv/bin
+
+.PHONY: demo test check ui clean
+
+demo: .venv/installed
+	$(BIN)/python -m sweeps.beta_ablation --out $(RUNS) $(DEMO)
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+ui: .venv/installed
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --artifacts-destination $(abspath $(RUNS))/mlartifacts
+
+# pip runs again only when what is to be installed has changed
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,183 @@
+"""Full-length training of one configuration: ``python -m trainables.final exports/knee.toml --epochs 100``.
+
+Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. Started again with the same words it goes on
+from its checkpoint, to the last bit on the CPU.
+"""
+
+import os
+import sys
+import time
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from trainables.checkpoint import load_checkpoint
+from trainables.journal import Event
+from trainables.recorder import Recorder
+from trainables.tracking import Tracker, accept, check, default_uri
+from trainables.trial import TrialJob, run_trial
+from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
+from vqcore.data import DataSet, prepare
+from vqcore.metrics import psnr
+from vqcore.training import Trainer
+from vqcore.vqvae import load, save
+
+
+@dataclass(frozen=True)
+class Final:
+    """Train one exported configuration at full length."""
+
+    config: Annotated[Path, tyro.conf.Positional]
+    """A TOML file that ``analysis.export`` wrote."""
+    epochs: int = 100
+    """Passes over the training images; more than at the last start extends the training."""
+    data: str | None = None
+    """Data set; the one named in the file unless given."""
+    seed: int | None = None
+    """Seed; the file's unless given."""
+    name: str | None = None
+    """Name of the training; the file's name and its configuration's key unless given."""
+    out: Path = Path("runs")
+    """Folder of all runs; this one's is <out>/final/<name>."""
+    num_gpus: int | None = None
+    """1 or 0; a GPU if there is one unless given."""
+    num_cpus: int | None = None
+    """Threads on the CPU; all there are unless given."""
+    tracking_uri: str | None = None
+    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit code: 0, 1 for a training that failed, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
+    try:
+        job, folder = check_final(flags)
+        with FileLock(folder / ".lock", timeout=0):
+            return _train(job, folder, flags)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Timeout:
+        print(f"{folder}: another process trains there; wait for it, or choose another --name", file=sys.stderr)
+        return 2
+
+
+def check_final(flags: Final) -> tuple[TrialJob, Path]:
+    """The training that the flags ask for, and its folder. Raises one ``ConfigError`` with all that is wrong."""
+    tables = read_toml(flags.config)
+    source = tables.get("data", {})
+    changes = {"epochs": flags.epochs} | ({} if flags.seed is None else {"seed": flags.seed})
+    named = flags.data or source.get("source")
+    problems = list(problems_of(lambda: TrialConfig.from_toml(tables).replace(**changes)))
+    problems += problems_of(lambda: prepare(named, source.get("image_size")))
+    problems += problems_of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
+    gpus = torch.cuda.device_count()
+    if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
+        problems.append(f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}")
+    cores = len(os.sched_getaffinity(0))
+    if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
+        problems.append(f"--num-cpus {flags.num_cpus}: this machine has {cores}; ask for 1 to {cores}")
+    if flags.name is not None and Path(flags.name).name != flags.name:
+        problems.append(f"--name {flags.name!r}: must be a plain name, without path separators")
+    if problems:
+        raise ConfigError(problems)
+    config, data = TrialConfig.from_toml(tables).replace(**changes), prepare(named, source.get("image_size"))
+    key = config.key(data.hash)
+    folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
+    folder.mkdir(parents=True, exist_ok=True)
+    share = float(min(1, gpus) if flags.num_gpus is None else flags.num_gpus)
+    return TrialJob(key, 0, config, data, folder / "trials" / key, float(flags.num_cpus or cores), share), folder
+
+
+def _train(job: TrialJob, folder: Path, flags: Final) -> int:
+    console, uri = Console(highlight=False), flags.tracking_uri or default_uri(flags.out)
+    recorder, tracker = Recorder(folder), Tracker(folder, uri)
+    _record(recorder, job, folder)
+    if warning := check(uri):
+        console.print(Text(f"MLflow: {warning}. The training goes on.", style="yellow"))
+    tracker.start()
+    console.print(f"{folder}: {job.config.training.epochs} epochs on {job.data.source}")
+    interrupted = False
+    try:
+        _run(job, recorder, console)
+    except KeyboardInterrupt:
+        interrupted = True
+    trial = recorder.run.trials.get(job.key)
+    completed = not interrupted and trial is not None and trial.status == "completed"
+    if completed:
+        _keep_model(job, folder)
+    recorder.write("pause" if interrupted else "done")
+    recorder.close()
+    if not tracker.close(timeout=10 if interrupted else 60):
+        console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}; python -m sweeps.sync {folder}"))
+    return _farewell(console, folder, trial.reason if trial else "", completed, interrupted)
+
+
+def _run(job: TrialJob, recorder: Recorder, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("training", total=job.config.training.epochs)
+
+        def show(event: Event) -> None:
+            if event["event"] != "epoch":
+                return
+            m = event["metrics"]
+            said = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}  usage {m['usage']:.0%}"
+            progress.update(bar, completed=event["epoch"], description=said)
+            if not console.is_terminal:
+                console.print(f"epoch {event['epoch']}/{job.config.training.epochs}  {said}")
+
+        recorder.listeners.append(show)
+        progress.update(bar, completed=recorder.last_epoch(job.key))
+        for event in run_trial(job, known=recorder.last_epoch(job.key)):
+            recorder.told(job, event)
+
+
+def _record(recorder: Recorder, job: TrialJob, folder: Path) -> None:
+    data: DataSet = job.data
+    facts: dict[str, Any] = {"data": data.source, "data_hash": data.hash, "image_size": data.image_size}
+    recorder.write(
+        "sweep",
+        sweep="final",
+        name=folder.name,
+        id=recorder.run.sweep.get("id") or uuid.uuid4().hex,
+        swept=[],
+        trials=1,
+        epochs=job.config.training.epochs,
+        tags={"data": data.source, "data_hash": data.hash, "torch": torch.__version__},
+        params={**facts, "started": time.strftime("%Y-%m-%d")},
+    )
+
+
+def _keep_model(job: TrialJob, folder: Path) -> None:
+    checkpoint = load_checkpoint(job.folder)
+    if checkpoint is None:
+        raise ConfigError([f"{job.folder}: the checkpoint is damaged; start again to train anew"])
+    trainer = Trainer(replace(job.config), "cpu")
+    trainer.load_state(checkpoint.tensors)
+    save(trainer.model, job.config, folder / "model.safetensors")
+    load(folder / "model.safetensors")  # a model that cannot be read back must not be called done
+
+
+def _farewell(console: Console, folder: Path, reason: str, completed: bool, interrupted: bool) -> int:
+    if completed:
+        console.print("Next:")
+        console.print(Text(f'  use it:  vqcore.load("{folder}/model.safetensors")'), soft_wrap=True)
+        return 0
+    if interrupted:
+        console.print("Interrupted; the same command goes on from the last epoch.")
+        return 130
+    console.print(Text(f"The training ended early: {reason}", style="red"))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
