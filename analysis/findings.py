@@ -62,7 +62,8 @@ def _state(results: Results) -> str:
     completed = sum(trial.status == "completed" for trial in results.trials)
     planned = results.record.sweep.get("trials") or len(results.trials)
     state = f"{completed} of {planned} trials completed"
-    if not results.record.done:
+    # Not by the journal's "done": the sweep asks for its findings before it writes that.
+    if sum(trial.status != "running" for trial in results.trials) < planned:
         state += "; the run is not finished"
     if not results.groups:
         return f"{state}. Nothing to compare yet."

@@ -80,6 +80,14 @@ def test_a_run_in_which_nothing_completed(make_run):
     )
 
 
+def test_a_sweep_is_finished_when_every_trial_has_ended(make_run):
+    run = make_run(trials=2)
+    run.trial([(0.1, 5)], commitment_weight=0.1)
+    assert "not finished" in words(load(run.folder))[0]
+    run.trial([], "failed", "out of memory", commitment_weight=1)
+    assert words(load(run.close()))[0].startswith("1 of 2 trials completed. Compared")
+
+
 def test_a_run_that_has_just_begun(make_run):
     assert "0 of 6 trials completed" in analyse(make_run().close()).lines[0]
 

@@ -1,0 +1,69 @@
+"""Every shape annotation of vqcore is checked as it is called; one thread; a GPU test that cannot run says why."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+_ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(_ROOT))  # so that bare pytest does not take tests/vqcore for vqcore
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+
+# before anything imports vqcore; config.py answers wrong types itself, with a ConfigError
+_HOOKED = [f"vqcore.{file.stem}" for file in (_ROOT / "vqcore").glob("[a-z]*.py") if file.stem != "config"]
+install_import_hook(_HOOKED, "beartype.beartype")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from vqcore.data import DataSet  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def _why_no_gpu() -> str | None:
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        return f"CUDA {torch.version.cuda} does not start: {str(error).splitlines()[0]}"
+    return f"torch {torch.__version__} finds no CUDA device"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and (reason := _why_no_gpu()):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a CUDA GPU: {reason}"))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[[int, int], np.ndarray]:
+    """(count, seed) -> smooth uint8 pictures (count, 16, 16, 3): there is something to learn in them."""
+
+    def make(count: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        down, across = np.meshgrid(np.linspace(0, 1, 16), np.linspace(0, 1, 16), indexing="ij")
+        waves = rng.uniform(1, 6, (4, count, 1, 1, 3))
+        turns = waves[0] * down[None, :, :, None] + waves[1] * across[None, :, :, None] + waves[2]
+        return np.uint8(127.5 * (1 + np.sin(turns)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_set(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, int], np.ndarray]) -> DataSet:
+    """96 training and 24 test pictures of 16 x 16, as ``prepare`` would leave them."""
+    folder = tmp_path_factory.mktemp("data")
+    splits = {"train": pictures(96, 0), "test": pictures(24, 1)}
+    for name, images in splits.items():
+        np.save(Path(folder) / f"{name}.npy", images)
+    digest = hashlib.sha256(b"".join(images.tobytes() for images in splits.values())).hexdigest()[:16]
+    return DataSet("pictures", digest, str(folder), 16, len(splits["train"]), len(splits["test"]))
