@@ -17,12 +17,14 @@ from trainables.runs import find_run
 from trainables.tracking import default_uri
 from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_toml
 
+
 @dataclass(frozen=True)
 class Flags:
     """What every sweep can be told."""
 
     data: str = "cifar10-mini"
-    """cifar10-mini (2,500 real images, embedded), cifar10 (downloaded), or a folder: a Parquet export, cifar-10-batches-py, or train/ and test/ with images."""
+    """cifar10-mini (2,500 real images, embedded), cifar10 (downloaded), or a folder: a Parquet export,
+    cifar-10-batches-py, or train/ and test/ with images."""
     image_size: int | None = None
     """Resize images to this side, in pixels; a multiple of 4."""
     preset: Literal["compact", "paper"] = "compact"
@@ -79,6 +81,8 @@ def base_config(flags: Flags) -> TrialConfig:
 def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> Request:
     """The flags as the engine takes them."""
     kept = {n: str(v) if isinstance(v, Path) else v for n, v in dataclasses.asdict(flags).items() if v is not None}
+    if "@" in kept.get("tracking_uri", ""):
+        del kept["tracking_uri"]  # a password is not written down; it is given again on resume
     return Request(
         sweep=sweep,
         base=lambda: base_config(flags),
@@ -133,20 +137,22 @@ def _parse(sweep: str, flags_type: type[F], arguments: Sequence[str]) -> F:
         return flags
     folder = find_run(flags.resume, flags.out)
     if folder.parent.name != sweep:
-        raise ConfigError([f"--resume {flags.resume}: is a run of {folder.parent.name}; python -m sweeps.{folder.parent.name}"])
+        raise ConfigError([f"--resume {flags.resume}: is a run of python -m sweeps.{folder.parent.name}"])
     saved = _flags_from_toml(flags_type, read_toml(folder / "sweep.toml").get("flags", {}))
     resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
     changed = [name for name in WHAT if getattr(resumed, name) != getattr(saved, name)]
     if changed:
         raise ConfigError(
-            f"--{name.replace('_', '-')} {getattr(resumed, name)}: run {folder.name} has {getattr(saved, name)}, and a run "
-            "keeps what its trials have in common; leave it out, or start a new run" for name in changed
+            f"--{name.replace('_', '-')} {getattr(resumed, name)}: run {folder.name} has {getattr(saved, name)}, and "
+            "a run keeps what its trials have in common; leave it out, or start a new run"
+            for name in changed
         )
     return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)
 
 
 def _flags_from_toml(flags_type: type[F], saved: dict[str, Any]) -> F:
-    paths = {name: Path(saved[name]) for name in ("out", "storage") if name in saved}
     known = {field.name for field in dataclasses.fields(flags_type)}
-    values = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
-    return flags_type(**{**values, **paths})
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
+    if "storage" in values:
+        values["storage"] = Path(values["storage"])
+    return flags_type(**values)

@@ -1,7 +1,7 @@
 """Full-length training of one configuration: ``python -m trainables.final exports/knee.toml --epochs 100``.
 
-Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. Started again with the same words it goes on
-from its checkpoint, to the last bit on the CPU.
+Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. Started again with the same words it goes
+on from its checkpoint, to the last bit on the CPU.
 """
 
 import os
@@ -22,7 +22,7 @@ from rich.text import Text
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Event
 from trainables.recorder import Recorder
-from trainables.tracking import Tracker, accept, check, default_uri
+from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
 from vqcore.data import DataSet, prepare
@@ -117,7 +117,8 @@ def _train(job: TrialJob, folder: Path, flags: Final) -> int:
     recorder.write("pause" if interrupted else "done")
     recorder.close()
     if not tracker.close(timeout=10 if interrupted else 60):
-        console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}; python -m sweeps.sync {folder}"))
+        console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}", style="yellow"))
+        console.print(Text(f"  tell it: {sync_command(folder, uri)}"), soft_wrap=True)
     return _farewell(console, folder, trial.reason if trial else "", completed, interrupted)
 
 
@@ -130,7 +131,7 @@ def _run(job: TrialJob, recorder: Recorder, console: Console) -> None:
             if event["event"] != "epoch":
                 return
             m = event["metrics"]
-            said = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}  usage {m['usage']:.0%}"
+            said = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
             progress.update(bar, completed=event["epoch"], description=said)
             if not console.is_terminal:
                 console.print(f"epoch {event['epoch']}/{job.config.training.epochs}  {said}")

@@ -127,6 +127,12 @@ def default_uri(out: Path) -> str:
     return f"sqlite:///{out.absolute() / 'mlflow.db'}"
 
 
+def sync_command(run_folder: Path, uri: str) -> str:
+    """The command that sends later what could not be sent to ``uri``; a password in it is left for its owner to add."""
+    where = "" if uri == default_uri(run_folder.parent.parent) else f" --tracking-uri {_mask(uri, uri)}"
+    return f"python -m sweeps.sync {run_folder}{where}"
+
+
 def accept(uri: str) -> str:
     """A tracking URI, a SQLite path in it made absolute. ``ConfigError`` for what MLflow or we cannot use."""
     scheme, separator, rest = uri.partition("://")

@@ -20,7 +20,7 @@ import torch
 from trainables.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from vqcore.config import TrialConfig
 from vqcore.data import DataSet
-from vqcore.training import Diverged, Images, Trainer
+from vqcore.training import DivergedError, Images, Trainer
 from vqcore.vqvae import parameter_count
 
 RECONSTRUCTIONS = 8
@@ -62,7 +62,7 @@ def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterat
     yield from history[known:until]
     try:
         yield from _epochs(job, trainer, history, until)
-    except Diverged as error:
+    except DivergedError as error:
         yield {"event": "end", "status": "diverged", "reason": str(error)}
     else:
         if until == budget:
@@ -87,17 +87,17 @@ def prepare_process(cpus: float, gpus: float) -> torch.device:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them: mapping and zeroing the activations anew at every step
-    costs 10 % of a bf16 training step on the CPU, and 20 % of an fp32 one. Elsewhere than on glibc, nothing is done."""
+    """Tell glibc to reuse large blocks instead of returning them; elsewhere than on glibc, do nothing.
+
+    Mapping and zeroing the activations anew at every step costs 10 % of a bf16 step on the CPU, 20 % of an fp32 one.
+    """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         trim_threshold, mmap_threshold = -1, -3
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def _epochs(
-    job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], until: int
-) -> Iterator[dict[str, Any]]:
+def _epochs(job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], until: int) -> Iterator[dict[str, Any]]:
     if trainer.epoch >= until:
         return
     train, test = _images(job.data, trainer.device)
@@ -106,7 +106,7 @@ def _epochs(
         trained = trainer.train_epoch(train)
         metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
         if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
-            raise Diverged(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
+            raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
         metrics["seconds"] = round(time.perf_counter() - started, 3)
         event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
         history.append(event)

@@ -21,6 +21,9 @@ from vqcore.estimators import ESTIMATORS
 Precision = Literal["auto", "fp32", "bf16"]
 Scalar = str | int | float | bool
 
+MAX_SEED = 2**32 - 1
+"""Leaves room in torch's 64 bits for mixing in the epoch."""
+
 
 class ConfigError(ValueError):
     """Everything that is wrong with a configuration, a line each: the value, the rule, the next step."""
@@ -56,6 +59,9 @@ class _Checked:
     def __post_init__(self) -> None:
         if problems := tuple(self._problems()):
             raise ConfigError(problems)
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+            if one.type is float:  # 1 and 1.0 are equal, and must give a trial one key
+                object.__setattr__(self, one.name, float(getattr(self, one.name)))
 
     def _problems(self) -> Iterable[str]:
         raise NotImplementedError  # pragma: no cover - every config says what its rules are
@@ -79,10 +85,11 @@ class QuantizerConfig(_Checked):
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 2, "codebook_size")
         yield from _at_least(self, 1, "dim")
-        if self.estimator not in ESTIMATORS:
+        if not isinstance(self.estimator, str) or self.estimator not in ESTIMATORS:
             yield f"estimator = {self.estimator!r}: there are {', '.join(sorted(ESTIMATORS))}"
         if not _number(self.commitment_weight, lambda v: v >= 0):
-            yield f"commitment_weight (beta) = {self.commitment_weight!r}: must be a finite number, 0 or more; 0.25 is usual"
+            beta = f"commitment_weight (beta) = {self.commitment_weight!r}"
+            yield f"{beta}: must be a finite number, 0 or more; 0.25 is usual"
         if not _number(self.decay, lambda v: 0 < v < 1):
             yield f"decay = {self.decay!r}: must lie strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs"
 
@@ -111,7 +118,7 @@ PRESETS: dict[str, ModelConfig] = {
     "compact": ModelConfig(),
     "paper": ModelConfig(128, 256, 256, 2, QuantizerConfig(codebook_size=1024, dim=256)),
 }
-"""Models by name. ``paper``: the anchor of *Rotational and Rescaling VQ-VAE*; ``compact``: a ninth of its arithmetic."""
+"""Models by name. ``paper``: the anchor of *Rotational and Rescaling VQ-VAE*; ``compact``: a ninth of its work."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ class TrainingConfig(_Checked):
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 1, "epochs", "batch_size")
         yield from _at_least(self, 0, "seed")
+        if isinstance(self.seed, int) and self.seed > MAX_SEED:
+            yield f"seed = {self.seed!r}: must be at most {MAX_SEED}; 0, 1, 2 are usual"
         if not _number(self.learning_rate, lambda v: v > 0):
             yield f"learning_rate = {self.learning_rate!r}: must be a finite number above 0; 2e-4 is usual"
         if self.precision not in get_args(Precision):
@@ -155,9 +164,7 @@ class TrialConfig:
     @classmethod
     def from_flat(cls, values: Mapping[str, Scalar]) -> "TrialConfig":
         """The inverse of ``flat``; what is not named keeps its default. Raises ``ConfigError`` with every problem."""
-        problems = [
-            f"{name}: no such field; there are {', '.join(FIELDS)}" for name in values if name not in FIELDS
-        ]
+        problems = [f"{name}: no such field; there are {', '.join(FIELDS)}" for name in values if name not in FIELDS]
 
         def build(kind: type, **nested: object) -> Any:
             own = {f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values}
@@ -190,8 +197,16 @@ class TrialConfig:
     @classmethod
     def from_toml(cls, tables: Mapping[str, Any]) -> "TrialConfig":
         """The inverse of ``toml``; other tables are left alone."""
-        model = dict(tables.get("model", {}))
-        return cls.from_flat({**model.pop("quantizer", {}), **model, **tables.get("training", {})})
+        model, training = _table(tables, "model"), _table(tables, "training")
+        quantizer = _table(model, "quantizer")
+        return cls.from_flat({**quantizer, **{n: v for n, v in model.items() if n != "quantizer"}, **training})
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError([f"{name} = {table!r}: must be a table of fields; write [{name}] and its fields below it"])
+    return table
 
 
 FIELDS: tuple[str, ...] = tuple(TrialConfig().flat())

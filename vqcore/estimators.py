@@ -93,5 +93,5 @@ class _Cross(torch.autograd.Function):
 
 def cross(z_ND: Float[Tensor, "n d"], q_ND: Float[Tensor, "n d"], name: str) -> Float[Tensor, "n d"]:
     """The codes q, bit for bit, with estimator ``name``'s gradient to the encoder outputs z. q itself gets none."""
-    crossed: Tensor = _Cross.apply(z_ND, q_ND, ESTIMATORS[name])  # type: ignore[no-untyped-call]
+    crossed: Tensor = _Cross.apply(z_ND, q_ND, ESTIMATORS[name])
     return crossed

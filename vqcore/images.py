@@ -94,7 +94,8 @@ def _rgb(item: Item) -> "Image.Image":
     try:
         if isinstance(encoded, np.ndarray):
             return Image.fromarray(encoded)
-        image: Image.Image = Image.open(io.BytesIO(encoded.read_bytes() if isinstance(encoded, Path) else encoded))
+        content = encoded.read_bytes() if isinstance(encoded, Path) else encoded or b""
+        image: Image.Image = Image.open(io.BytesIO(content))
         if "exif" in image.info:
             image = ImageOps.exif_transpose(image)
         return _to_rgb(image)

@@ -23,7 +23,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Same shape out."""
-        return (x + self.layers(x)).relu_()
+        y: Tensor = x + self.layers(x)
+        return y.relu_()
 
 
 class UpConv(nn.ConvTranspose2d):
@@ -34,7 +35,7 @@ class UpConv(nn.ConvTranspose2d):
 
     def forward(self, x: Float[Tensor, "b c h w"], output_size: list[int] | None = None) -> Float[Tensor, "b o h2 w2"]:
         """(B, C, H, W) to (B, O, 2H, 2W)."""
-        y = F.conv_transpose2d(x, self.weight, None, self.stride, self.padding)
+        y = F.conv_transpose2d(x, self.weight, None, stride=2, padding=1)
         assert self.bias is not None
         # added apart: on the CPU the bias gradient inside a transposed convolution costs a third of its backward pass
         return y + self.bias.to(y.dtype).view(1, -1, 1, 1)
@@ -45,7 +46,7 @@ def _residuals(config: ModelConfig) -> list[nn.Module]:
 
 
 def _projection(source: int, target: int) -> nn.Module:
-    """A 1x1 convolution where the widths differ; the paper's model, whose codes are as wide as its features, has none."""
+    """A 1x1 convolution where the widths differ; in the paper's model they are equal and there is none."""
     return nn.Identity() if source == target else nn.Conv2d(source, target, 1)
 
 

@@ -54,7 +54,7 @@ class VectorQuantizer(nn.Module):
         """Quantize ``z``, whose dimension ``channel_dim`` has ``config.dim`` entries; any other dimensions."""
         if z.shape[channel_dim] != self.config.dim:
             raise ValueError(
-                f"dimension {channel_dim} of the input has {z.shape[channel_dim]} entries, the codes {self.config.dim}: "
+                f"dimension {channel_dim} of the input has {z.shape[channel_dim]} entries, a code {self.config.dim}: "
                 f"name the channel dimension of {tuple(z.shape)} with channel_dim="
             )
         with torch.autocast(z.device.type, enabled=False):

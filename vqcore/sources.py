@@ -16,8 +16,9 @@ from vqcore.config import ConfigError
 
 Images = npt.NDArray[np.uint8]
 """(rows, height, width, 3)."""
-Item = tuple[str, bytes | Path | Images]
-"""Where an image is, for people, and the image: encoded, in a file of its own, or as (height, width, 3) pixels."""
+Item = tuple[str, bytes | Path | Images | None]
+"""Where an image is, for people, and the image: encoded, in a file of its own, or as (height, width, 3) pixels; None
+where its row has none."""
 
 EMBEDDED = Path(__file__).parent / "embedded"
 KNOWN = ("cifar10-mini", "cifar10")

@@ -19,7 +19,7 @@ FINITE_CHECK_STEPS = 50
 """Steps between looks at the loss: often enough to stop a diverged trial early, seldom enough not to stall a GPU."""
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """The loss is not finite any more; the message says where."""
 
 
@@ -99,13 +99,13 @@ class Trainer:
         self.precision = resolve_precision(config.training.precision, self.device)
         model = seeded(config.model, config.training.seed).to(self.device)
         if self.precision == "bf16":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         self.model: VQVAE = model
         self._parameters = list(self.model.parameters())
         self.optimizer = torch.optim.Adam(self._parameters, lr=config.training.learning_rate, fused=True)
 
     def train_epoch(self, images: Images) -> dict[str, float]:
-        """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``Diverged``."""
+        """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
         self.model.train()
         tally = _Tally(self.model, self.device)
         for step, batch in enumerate(self._training_batches(images)):
@@ -171,11 +171,12 @@ class Trainer:
             out = self.model(batch)
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         with torch.no_grad():
             tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
-        return loss.detach()
+        final: Tensor = loss.detach()
+        return final
 
     def _training_batches(self, images: Images) -> Iterator[Tensor]:
         # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
@@ -188,7 +189,7 @@ class Trainer:
     def _check_finite(self, loss: Tensor, step: int) -> None:
         value = float(loss)
         if not math.isfinite(value):
-            raise Diverged(f"loss is {value} in epoch {self.epoch + 1}, step {step + 1}")
+            raise DivergedError(f"loss is {value} in epoch {self.epoch + 1}, step {step + 1}")
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

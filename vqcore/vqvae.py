@@ -1,11 +1,11 @@
 """The VQ-VAE: encoder, nearest code, decoder (van den Oord et al. 2017), and how a trained one is kept."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ def load(path: str | Path) -> VQVAE:
         raise ConfigError([f"{path}: no such file; name the model.safetensors that a final training left"])
     try:
         model.load_state_dict(load_file(path))
-    except (RuntimeError, OSError, json.JSONDecodeError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise ConfigError([f"{path}: does not hold the model that its TOML describes ({error})"]) from error
     return model.eval()
 

@@ -39,10 +39,12 @@ class Problems:
 def check_name(name: str, folder: Path) -> None:
     """``ConfigError`` unless ``name`` is a plain, new folder name."""
     if not NAME.fullmatch(name) or name == "latest":
-        raise ConfigError([
-            f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, "
-            "100 at most, without path separators and not 'latest'; --out chooses the folder"
-        ])
+        raise ConfigError(
+            [
+                f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, "
+                "100 at most, without path separators and not 'latest'; --out chooses the folder"
+            ]
+        )
     if (folder / name).exists():
         raise ConfigError([f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"])
 
@@ -67,10 +69,12 @@ def check_space(storage: Path, needed: int) -> None:
     existing = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ConfigError([
-            f"--storage {storage}: the checkpoints need {megabytes(needed)}, {megabytes(free)} are free, "
-            f"{megabytes(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
-        ])
+        raise ConfigError(
+            [
+                f"--storage {storage}: the checkpoints need {megabytes(needed)}, {megabytes(free)} are free, "
+                f"{megabytes(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
+            ]
+        )
 
 
 def megabytes(size: int) -> str:

@@ -58,7 +58,9 @@ class Screen:
         if latest:
             best = min(latest, key=lambda t: t.epochs[t.last_epoch].get("mse", float("inf")))
             metrics = best.epochs[best.last_epoch]
-            words.append(f"lowest MSE {metrics['mse']:.4f} at perplexity {metrics['perplexity']:.0f} ({self._name(best.key)})")
+            words.append(
+                f"lowest MSE {metrics['mse']:.4f} at perplexity {metrics['perplexity']:.0f} ({self._name(best.key)})"
+            )
         if (left := self._seconds_left()) is not None:
             words.append(f"{clock(left)} left")
         return "  ".join(words)
@@ -81,7 +83,11 @@ class Screen:
         cells = [f"{flat[name]}" for name in (*self._swept, "seed")]
         metrics: dict[str, Any] = trial.epochs.get(trial.last_epoch, {}) if trial else {}
         cells += [status, f"{trial.last_epoch if trial else 0}/{job.config.training.epochs}"]
-        cells += [f"{metrics['mse']:.4f}", f"{metrics['perplexity']:.1f}", f"{metrics['usage']:.0%}"] if metrics else [""] * 3
+        cells += (
+            [f"{metrics['mse']:.4f}", f"{metrics['perplexity']:.1f}", f"{metrics['usage']:.0%}"]
+            if metrics
+            else [""] * 3
+        )
         return [Text(cell, style=_STYLE.get(status, "dim")) for cell in cells]
 
     def _order(self, job: TrialJob) -> tuple[int, float]:

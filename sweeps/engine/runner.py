@@ -41,12 +41,12 @@ def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
     """Start Ray on this machine, or join the cluster at ``address``; what can be booked there."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         ray.init(address=address, **quiet)
     else:
         ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet)
-    total = ray.cluster_resources()
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     where = f"the cluster at {address}" if address else "this machine"
     return Available(int(total.get("CPU", 0)), int(total.get("GPU", 0)), where)
 
@@ -61,7 +61,8 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
 
     ``trial`` is what runs in an actor; it yields events as ``run_trial`` does.
     """
-    share = _share_data if len(ray.nodes()) > 1 else None
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    share = _share_data if len(nodes) > 1 else None
     bookkeeper = _Bookkeeper(slices, recorder, share)
 
     def trainable(config: dict[str, Any]) -> None:
@@ -136,14 +137,14 @@ class _Bookkeeper:
         self.slices.returned(job.key, known.last_epoch if known else 0, known is not None and known.status != "running")
 
 
-class _Bridge(Searcher):  # type: ignore[misc]
+class _Bridge(Searcher):
     """Tune asks here for its next trial: gets the next slice."""
 
     def __init__(self, bookkeeper: _Bookkeeper) -> None:
         super().__init__()
         self._bookkeeper = bookkeeper
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         return self._bookkeeper.suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -156,7 +157,7 @@ class _Bridge(Searcher):  # type: ignore[misc]
         """Nothing: the journal is the state."""
 
 
-class _Ears(tune.Callback):  # type: ignore[misc]
+class _Ears(tune.Callback):
     """Hears what happens to Tune's trials."""
 
     def __init__(self, bookkeeper: _Bookkeeper) -> None:
@@ -169,11 +170,16 @@ class _Ears(tune.Callback):  # type: ignore[misc]
         self._bookkeeper.over(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        words = [line.strip() for line in (trial.get_pickled_error() and str(trial.get_pickled_error()) or "").splitlines()]
-        self._bookkeeper.over(trial.trial_id, next((w for w in reversed(words) if w), "the trial's process died"))
+        self._bookkeeper.over(trial.trial_id, _last_line(trial.get_pickled_error()))
 
 
-class _Silence(tune.ProgressReporter):  # type: ignore[misc]
+def _last_line(error: BaseException | None) -> str:
+    """What an error says in the end: Ray puts the whole remote traceback before it."""
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "the trial's process died"
+
+
+class _Silence(tune.ProgressReporter):
     """Tune prints nothing: the screen is ours."""
 
     def should_report(self, trials: list[Any], done: bool = False) -> bool:

@@ -19,7 +19,7 @@ from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.slices import Slices
 from sweeps.engine.spec import SweepSpec
 from trainables.recorder import Recorder
-from trainables.tracking import Tracker, accept, check
+from trainables.tracking import Tracker, accept, check, sync_command
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, Scalar, TrialConfig, write_toml
 from vqcore.data import DataSet, prepare
@@ -247,7 +247,7 @@ def _say_next(ready: Ready, tracker: Tracker, console: Console, interrupted: boo
     else:
         waited = clock(time.monotonic() - started)
         console.print(Text(f"MLflow is behind after {waited}: {tracker.problem or 'it is slow'}", style="yellow"))
-        lines.append(("tell MLflow", f"python -m sweeps.sync {request.name}"))
+        lines.append(("tell MLflow", sync_command(request.folder, request.tracking_uri)))
     console.print("Next:")
     for what, how in lines:
         # soft_wrap: a command that the terminal breaks cannot be copied

@@ -2,8 +2,8 @@
 
 A trial resumes to the last bit from its checkpoint on any slot, so it need not keep the slot it started on. Trials run
 to their end while there are plenty; in the tail of a sweep, when the trials left are fewer than twice the slots, they
-take turns, the one that is furthest behind first. Five equal trials on two slots then take 2.5 times
-as long as one, not 3 (McNaughton's bound for preemptive scheduling), and no slot idles while a last trial runs alone.
+take turns, the one that is furthest behind first. Five equal trials on two slots then take 2.5 times as long as one,
+not 3 (McNaughton's bound for preemptive scheduling), and no slot idles while a last trial runs alone.
 """
 
 from collections.abc import Iterable
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from trainables.trial import TrialJob
 
-
 TURNS = 8
-"""Turns that a trial's budget is cut into in the tail: short enough to even out, long enough not to notice the switch."""
+"""Turns that a budget is cut into in the tail: short enough to even out, long enough not to notice the switch."""
 
 
 @dataclass(frozen=True)

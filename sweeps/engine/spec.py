@@ -35,7 +35,9 @@ class SweepSpec:
         if self.seeds < 1:
             problems.append(f"seeds = {self.seeds}: must be at least 1; 3 or more give an interval")
         problems += [f"{name}: no values to sweep" for name, values in self.space.items() if not values]
-        problems += [f"{n} = {v}: each value once; seeds repeat it" for n, v in self.space.items() if len(set(v)) < len(v)]
+        problems += [
+            f"{n} = {v}: each value once; seeds repeat it" for n, v in self.space.items() if len(set(v)) < len(v)
+        ]
         configs: list[TrialConfig] = []
         for seed in range(max(1, self.seeds)):
             for values in itertools.product(*self.space.values()):

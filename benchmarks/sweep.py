@@ -1,0 +1,250 @@
+"""python -m benchmarks.sweep: our beta ablation beside a typical script (``peer_sweep.py``), process for process.
+
+Same networks, codebook, optimiser, images and epochs; one CPU a trial, two trials at once. Wall time runs from the
+start of the process to its exit, and so counts imports, Ray's start, data, tracking and, of ours, journal, checkpoints,
+figures, tables and exports. Ours decodes its data set anew each time: its cache is a fresh folder (cold).
+"""
+
+import importlib.util
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.beta_ablation import BetaAblation
+from sweeps.engine.provenance import provenance
+from sweeps.engine.spec import SweepSpec
+from trainables.journal import JournalReader, read
+from vqcore.config import ConfigError, Precision, TrialConfig, problems_of
+
+ROOT = Path(__file__).parent.parent
+PEER = "vector-quantize-pytorch"
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class SweepBenchmark:
+    """Measure our sweep beside a typical script, as whole processes, in turn."""
+
+    betas: tuple[float, ...] = BetaAblation.betas
+    """Commitment weights: a trial each."""
+    epochs: int = 4
+    """Passes of each trial over 2,432 images, with an evaluation of 500 after each."""
+    decay: float = BetaAblation.decay
+    """Of the codebook's moving averages, on both sides."""
+    precision: Precision = "auto"
+    """Of ours; the peer computes in fp32, as its script says nothing else."""
+    repeats: int = 2
+    """Runs of each side; medians are compared."""
+    out: Path = Path("benchmarks/results/sweep.json")
+    """The JSON file to write."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process. Times in seconds."""
+
+    side: str
+    """``ours`` or ``peer``."""
+    wall: float
+    """From the start of the process to its exit."""
+    first_epoch: float
+    """From the start of the process to the first epoch that any trial reported."""
+    after_last_epoch: float
+    """From the last epoch that any trial reported to the exit."""
+    mse: dict[str, float]
+    """Of the test images on [-1, 1], after the last epoch, by beta."""
+    perplexity: dict[str, float]
+    """Over all test images, after the last epoch, by beta."""
+    details: dict[str, Any]
+    """What only this side tells."""
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """A process that has ended: seconds since 1970 of its start, and how long it took."""
+
+    started: float
+    wall: float
+
+    def times(self, epochs: Iterable[float]) -> tuple[float, float, float]:
+        """``wall``, ``first_epoch`` and ``after_last_epoch`` of a ``Run``, from when its epochs were reported."""
+        reported = sorted(epochs)
+        started, wall = self.started, self.wall
+        return round(wall, 3), round(reported[0] - started, 3), round(started + wall - reported[-1], 3)
+
+
+def check(benchmark: SweepBenchmark) -> None:
+    """Raise ``ConfigError`` with all that is wrong, before anything runs."""
+    spec = SweepSpec("beta_ablation", TrialConfig(), {"commitment_weight": benchmark.betas}, seeds=1)
+    problems = [
+        *problems_of(spec.configs),
+        *problems_of(lambda: TrialConfig().replace(epochs=benchmark.epochs, decay=benchmark.decay)),
+    ]
+    if benchmark.repeats < 1:
+        problems.append(f"repeats = {benchmark.repeats}: must be at least 1; 2 is usual")
+    if importlib.util.find_spec(PEER.replace("-", "_")) is None:
+        problems.append(f"{PEER} is not installed, and the peer needs it; pip install -e '.[benchmarks]'")
+    if problems:
+        raise ConfigError(problems)
+
+
+def run_ours(benchmark: SweepBenchmark, folder: Path) -> Run:
+    """The whole command of ours, with all that it leaves behind."""
+    words = ["--epochs", benchmark.epochs, "--seeds", 1, "--num-gpus", 0, "--num-cpus", SLOTS]
+    words += ["--decay", benchmark.decay, "--precision", benchmark.precision, "--betas", *benchmark.betas]
+    words += ["--out", folder / "runs", "--name", "benchmark"]
+    process = _clocked("sweeps.beta_ablation", words, folder, VQSWEEP_CACHE=str(folder / "cache"))
+    journal = folder / "runs" / "beta_ablation" / "benchmark" / "journal.jsonl"
+    trials = read(journal).trials.values()
+    last = {f"{trial.config['commitment_weight']:g}": trial.epochs[trial.last_epoch] for trial in trials}
+    told = [(event["event"], event["time"]) for event in JournalReader(journal).new()]
+    first_start, last_end = min(t for e, t in told if e == "start"), max(t for e, t in told if e == "end")
+    return Run(
+        "ours",
+        *process.times(t for e, t in told if e == "epoch"),
+        mse={beta: metrics["mse"] for beta, metrics in last.items()},
+        perplexity={beta: metrics["perplexity"] for beta, metrics in last.items()},
+        details={
+            "before_first_trial": round(first_start - process.started, 3),
+            "after_last_trial": round(process.started + process.wall - last_end, 3),
+            "precision": sorted({trial.info["precision"] for trial in trials}),
+            "epochs": sum(len(trial.epochs) for trial in trials),
+        },
+    )
+
+
+def run_peer(benchmark: SweepBenchmark, folder: Path) -> Run:
+    """The peer's script; what it found is read where its user would look, in MLflow's database."""
+    words = ["--out", folder, "--epochs", benchmark.epochs, "--decay", benchmark.decay, "--num-cpus", SLOTS]
+    process = _clocked("benchmarks.peer_sweep", [*words, "--betas", *benchmark.betas], folder)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        rows = database.execute(
+            "SELECT p.value, m.key, m.value, m.step, m.timestamp / 1000.0 FROM metrics m "
+            "JOIN params p ON p.run_uuid = m.run_uuid AND p.key = 'beta' WHERE m.key IN ('mse', 'perplexity')"
+        ).fetchall()
+    last = {(key, f"{float(beta):g}"): value for beta, key, value, step, _ in rows if step == benchmark.epochs}
+    epochs = [time for _, key, _, _, time in rows if key == "mse"]
+    return Run(
+        "peer",
+        *process.times(epochs),
+        mse={beta: value for (key, beta), value in last.items() if key == "mse"},
+        perplexity={beta: value for (key, beta), value in last.items() if key == "perplexity"},
+        details={"precision": ["fp32"], "epochs": len(epochs)},
+    )
+
+
+SIDES: dict[str, Callable[[SweepBenchmark, Path], Run]] = {"peer": run_peer, "ours": run_ours}
+
+
+def measure(benchmark: SweepBenchmark, console: Console) -> list[Run]:
+    """All runs, the sides in turn, each in a fresh folder. ``RuntimeError`` if one did not do all of the work."""
+    runs = []
+    for repeat in range(benchmark.repeats):
+        # the other order each time: what the machine does meanwhile should not always meet the same side
+        for side in list(SIDES)[:: 1 if repeat % 2 == 0 else -1]:
+            with tempfile.TemporaryDirectory(prefix="vqsweep-benchmark-") as folder:
+                run = SIDES[side](benchmark, Path(folder))
+            wanted = len(benchmark.betas) * benchmark.epochs
+            if run.details["epochs"] != wanted or len(run.mse) != len(benchmark.betas):
+                raise RuntimeError(f"{side}: {run.details['epochs']} epochs were recorded, {wanted} should have been")
+            console.print(f"{repeat + 1}/{benchmark.repeats} {side}: {run.wall:.1f} s")
+            runs.append(run)
+    return runs
+
+
+def summary(runs: Iterable[Run]) -> dict[str, Any]:
+    """Medians of each side, and how many times longer the peer took."""
+    sides: dict[str, list[Run]] = {}
+    for run in runs:
+        sides.setdefault(run.side, []).append(run)
+    medians = {
+        side: {name: median(getattr(run, name) for run in own) for name in ("wall", "first_epoch", "after_last_epoch")}
+        for side, own in sides.items()
+    }
+    return {"ratio": round(medians["peer"]["wall"] / medians["ours"]["wall"], 2), "median_seconds": medians}
+
+
+def tables(runs: list[Run], told: dict[str, Any]) -> list[Table]:
+    """For the terminal: times, and what both sides found."""
+    times = Table(title=f"Wall time: the peer takes {told['ratio']:.2f} times as long as ours", title_justify="left")
+    for name in ("", "median s", "each run", "to the first epoch", "after the last", "precision"):
+        times.add_column(name, justify="left" if name == "" else "right")
+    found = Table(title="Last epoch, test images: MSE on [-1, 1] / perplexity", title_justify="left")
+    found.add_column("beta", justify="right")
+    for side, medians in sorted(told["median_seconds"].items()):
+        own = [run for run in runs if run.side == side]
+        seconds = [f"{medians[name]:.1f}" for name in ("wall", "first_epoch", "after_last_epoch")]
+        each = " ".join(f"{run.wall:.1f}" for run in own)
+        times.add_row(side, seconds[0], each, *seconds[1:], ", ".join(own[0].details["precision"]))
+        found.add_column(side, justify="right")
+    first = [next(run for run in runs if run.side == side) for side in sorted(told["median_seconds"])]
+    for beta in sorted(first[0].mse, key=float):
+        found.add_row(beta, *(f"{run.mse[beta]:.4f} / {run.perplexity[beta]:.1f}" for run in first))
+    return [times, found]
+
+
+def main(benchmark: SweepBenchmark) -> int:
+    """Check, measure, say and write; the exit code: 2 for what was asked wrongly."""
+    try:
+        check(benchmark)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console(highlight=False)
+    load = [round(value, 2) for value in os.getloadavg()]
+    measured = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    runs = measure(benchmark, console)
+    told = summary(runs)
+    console.print(*tables(runs, told), sep="\n")
+    settings = {name: value for name, value in asdict(benchmark).items() if name != "out"}
+    record = {
+        **told,
+        "settings": {**settings, "slots": SLOTS, "data_cache_of_ours": "cold"},
+        "measured": measured,
+        "load_average_at_start": load,
+        "provenance": {**provenance(), PEER: metadata.version(PEER)},
+        "runs": [asdict(run) for run in runs],
+    }
+    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
+    benchmark.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _clocked(module: str, words: Iterable[object], folder: Path, **environment: str) -> Clocked:
+    """Run ``python -m module words`` to its end. ``RuntimeError`` with its last lines if it fails."""
+    command, log = [sys.executable, "-m", module, *map(str, words)], folder / "output.log"
+    with log.open("wb") as output:
+        started, clock = time.time(), time.perf_counter()
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        wall = time.perf_counter() - clock
+    if done.returncode:
+        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
+        raise RuntimeError(f"python -m {module} ended with exit code {done.returncode}:\n{last}")
+    return Clocked(started, wall)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(SweepBenchmark, prog="python -m benchmarks.sweep")))

@@ -1,0 +1,193 @@
+"""A configuration is right or refused, whole, with every problem; it survives every form it is written in."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vqcore.config import (
+    FIELDS,
+    MAX_SEED,
+    PRESETS,
+    ConfigError,
+    ModelConfig,
+    QuantizerConfig,
+    TrainingConfig,
+    TrialConfig,
+    problems_of,
+    read_toml,
+    write_toml,
+)
+
+WHOLE = ("codebook_size", "dim", "channels", "hidden_channels", "residual_channels", "epochs", "batch_size")
+NOT_WHOLE = (0, -1, 2.0, True, "64", None, float("nan"))
+NOT_NUMBERS = (float("nan"), float("inf"), -float("inf"), True, False, "0.5", None)
+
+
+def small(low: int) -> st.SearchStrategy[int]:
+    return st.integers(low, 10_000)
+
+
+trials = st.builds(
+    TrialConfig,
+    st.builds(
+        ModelConfig,
+        small(1),
+        small(1),
+        small(1),
+        small(0),
+        st.builds(
+            QuantizerConfig,
+            small(2),
+            small(1),
+            st.sampled_from(["ste", "rotation"]),
+            st.floats(0, 1e6) | st.integers(0, 9),
+            st.floats(0, 1, exclude_min=True, exclude_max=True),
+        ),
+    ),
+    st.builds(
+        TrainingConfig,
+        small(1),
+        small(1),
+        st.floats(0, 10, exclude_min=True),
+        st.sampled_from(["auto", "fp32", "bf16"]),
+        st.integers(0, MAX_SEED),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in WHOLE for value in NOT_WHOLE),
+        ("codebook_size", 1),
+        ("residual_blocks", -1),
+        ("residual_blocks", True),
+        ("seed", -1),
+        ("seed", 0.0),
+        ("seed", False),
+        ("seed", MAX_SEED + 1),
+        *((name, value) for name in ("commitment_weight", "decay", "learning_rate") for value in NOT_NUMBERS),
+        ("commitment_weight", -1e-9),
+        ("decay", 0),
+        ("decay", 1),
+        ("decay", 1.5),
+        ("decay", -0.5),
+        ("learning_rate", 0),
+        ("learning_rate", -1.0),
+        ("estimator", "STE"),
+        ("estimator", ""),
+        ("estimator", 3),
+        ("estimator", ["ste"]),
+        ("precision", "fp16"),
+        ("precision", None),
+        ("precision", ["bf16"]),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_value_and_the_rule(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrialConfig().replace(**{name: value})
+    (problem,) = caught.value.problems
+    assert problem.startswith(name)
+    assert f"{value!r}: " in problem
+    assert any(rule in problem for rule in ("must ", "there are "))
+
+
+def test_all_problems_of_all_parts_come_at_once() -> None:
+    bad = {"codebook_size": 1, "decay": 1.0, "commitment_weight": -1.0, "estimator": "x", "channels": 0, "epochs": 0}
+    problems = problems_of(lambda: TrialConfig.from_flat({**bad, "batch_size": 0, "precision": "x", "beta": 1.0}))
+    assert {problem.split(maxsplit=1)[0].rstrip(":") for problem in problems} == {
+        *bad, "batch_size", "precision", "beta",
+    }  # fmt: skip
+    assert "\n".join(problems) == str(ConfigError(problems))
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    (problem,) = problems_of(lambda: TrialConfig().replace(codebook=512))
+    assert problem.startswith("codebook: no such field")
+    assert "codebook_size" in problem
+
+
+@pytest.mark.parametrize("tables", [{"model": 3}, {"model": {"quantizer": "rotation"}}, {"training": [1]}])
+def test_a_field_where_a_table_belongs(tables: dict[str, Any]) -> None:
+    (problem,) = problems_of(lambda: TrialConfig.from_toml(tables))
+    assert "must be a table" in problem
+
+
+def test_the_smallest_allowed_values() -> None:
+    config = TrialConfig().replace(
+        codebook_size=2, dim=1, channels=1, hidden_channels=1, residual_channels=1, residual_blocks=0, epochs=1,
+        batch_size=1, commitment_weight=0, decay=1e-9, learning_rate=1e-12, seed=0,
+    )  # fmt: skip
+    assert config.model.quantizer.commitment_weight == 0
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        QuantizerConfig().dim = 3  # type: ignore[misc]
+
+
+@given(trials)
+def test_flat_and_back(config: TrialConfig) -> None:
+    assert tuple(config.flat()) == FIELDS
+    assert TrialConfig.from_flat(config.flat()) == config
+
+
+@given(trials)
+def test_toml_and_back(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> None:
+    path = tmp_path_factory.getbasetemp() / "config.toml"
+    write_toml(path, {**config.toml(), "evidence": {"seeds": [0, 1]}}, header="found by\n\na sweep")
+    assert path.read_text(encoding="utf-8").startswith("# found by\n#\n# a sweep\n\n")
+    assert TrialConfig.from_toml(read_toml(path)) == config
+    assert TrialConfig.from_toml(read_toml(path)).key("d") == config.key("d")
+
+
+def test_what_is_not_named_keeps_its_default() -> None:
+    assert TrialConfig.from_toml({}) == TrialConfig() == TrialConfig.from_flat({})
+    assert TrialConfig.from_toml({"model": {"quantizer": {"dim": 8}}}) == TrialConfig().replace(dim=8)
+
+
+@pytest.mark.parametrize("content", [b"model = ", b"\xff\xfe", b"[model]\n[model]"])
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.toml: is not valid TOML"):
+        read_toml(tmp_path / "x.toml")
+    with pytest.raises(ConfigError, match=r"gone\.toml: cannot be read \(No such file"):
+        read_toml(tmp_path / "gone.toml")
+
+
+OTHER = {
+    "codebook_size": 513, "dim": 65, "estimator": "ste", "commitment_weight": 0.26, "decay": 0.98, "channels": 65,
+    "hidden_channels": 129, "residual_channels": 33, "residual_blocks": 3, "batch_size": 127, "learning_rate": 3e-4,
+    "precision": "fp32", "seed": 1,
+}  # fmt: skip
+
+
+def test_the_key_names_the_training_but_not_its_length() -> None:
+    base = TrialConfig()
+    assert set(OTHER) == set(FIELDS) - {"epochs"}
+    keys = [base.key("data"), base.key("other data"), *(base.replace(**{n: v}).key("data") for n, v in OTHER.items())]
+    assert len(set(keys)) == len(keys)
+    assert base.replace(epochs=7).key("data") == base.key("data")
+    assert all(len(key) == 12 and int(key, 16) >= 0 for key in keys)
+
+
+def test_the_key_is_the_same_tomorrow() -> None:
+    """Journals on disk hold keys: one that changes orphans every checkpoint."""
+    assert TrialConfig().key("0123456789abcdef") == "d82ed1ae4a11"
+
+
+def test_a_whole_number_and_its_float_are_one_configuration() -> None:
+    whole, real = TrialConfig().replace(commitment_weight=1), TrialConfig().replace(commitment_weight=1.0)
+    assert whole.key("data") == real.key("data")
+    assert repr(whole) == repr(real)
+
+
+def test_the_papers_model() -> None:
+    paper = PRESETS["paper"]
+    assert (paper.channels, paper.hidden_channels, paper.residual_channels, paper.residual_blocks) == (128, 256, 256, 2)
+    assert (paper.quantizer.codebook_size, paper.quantizer.dim) == (1024, 256)
+    assert PRESETS["compact"] == ModelConfig(64, 128, 32, 2, QuantizerConfig(512, 64))

@@ -1,0 +1,64 @@
+"""Whole-set metrics against their definitions."""
+
+import math
+
+import pytest
+import torch
+
+from vqcore import CodeHistogram
+from vqcore.metrics import MeanSquaredError, psnr
+
+
+def test_perplexity_usage_and_bits_by_hand() -> None:
+    histogram = CodeHistogram(4)
+    histogram.update(torch.tensor([0, 0, 1, 2]))
+    entropy = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
+    assert histogram.perplexity == pytest.approx(math.exp(entropy))
+    assert histogram.usage == 0.75
+    assert histogram.bits(64) == pytest.approx(1.5 * 64) == pytest.approx(64 * math.log2(histogram.perplexity))
+
+
+def test_uniform_use_reaches_the_codebook_size_and_one_code_is_one() -> None:
+    uniform, single = CodeHistogram(1024), CodeHistogram(1024)
+    uniform.update(torch.arange(1024).repeat(3).view(3, 32, 32))
+    single.update(torch.full((7,), 5))
+    assert uniform.perplexity == pytest.approx(1024)
+    assert uniform.usage == 1
+    assert uniform.bits(1) == pytest.approx(10)
+    assert single.perplexity == 1
+    assert single.usage == 1 / 1024
+
+
+def test_before_anything_is_counted() -> None:
+    assert (CodeHistogram(8).perplexity, CodeHistogram(8).usage, CodeHistogram(8).bits(64)) == (1, 0, 0)
+    assert math.isnan(MeanSquaredError().value)
+
+
+def test_a_set_in_pieces_is_the_set() -> None:
+    """Averaged over batches, uniform use of 1,024 codes would read 584."""
+    indices = torch.randint(0, 1024, (40, 1024), generator=torch.Generator().manual_seed(0))
+    whole, streamed, shard = CodeHistogram(1024), CodeHistogram(1024), CodeHistogram(1024)
+    whole.update(indices)
+    for batch in indices[:30]:
+        streamed.update(batch)
+    shard.update(indices[30:])
+    streamed.merge(shard)
+    assert streamed.perplexity == whole.perplexity > 1000
+    assert torch.equal(streamed.counts, whole.counts)
+    assert int(whole.counts.sum()) == 40 * 1024
+
+
+def test_mean_squared_error_over_uneven_batches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randn(10, 3, 4, 4, generator=generator) for _ in range(2))
+    mse = MeanSquaredError()
+    for rows in (slice(0, 7), slice(7, 10)):
+        mse.update(prediction[rows].bfloat16(), target[rows])
+    exact = (prediction.bfloat16().double() - target.double()).square().mean()
+    assert mse.value == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_psnr() -> None:
+    assert psnr(0.0097) == pytest.approx(26.15, abs=0.01)
+    assert psnr(1.0, data_range=1.0) == 0
+    assert psnr(0.0) == math.inf
