@@ -184,7 +184,7 @@ def tables(runs: list[Run], told: dict[str, Any]) -> list[Table]:
     times = Table(title=f"Wall time: the peer takes {told['ratio']:.2f} times as long as ours", title_justify="left")
     for name in ("", "median s", "each run", "to the first epoch", "after the last", "precision"):
         times.add_column(name, justify="left" if name == "" else "right")
-    found = Table(title="Last epoch, test images: MSE on [-1, 1] / perplexity", title_justify="left")
+    found = Table(title="MSE on [-1, 1] / perplexity, test images", title_justify="left", min_width=48)
     found.add_column("beta", justify="right")
     for side, medians in sorted(told["median_seconds"].items()):
         own = [run for run in runs if run.side == side]

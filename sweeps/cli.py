@@ -50,7 +50,8 @@ class Flags:
     num_cpus: int | None = None
     """CPUs to use; all there are unless given."""
     address: str | None = None
-    """A running Ray cluster to join, as host:port or auto; Ray is started on this machine unless given."""
+    """A running Ray cluster to join, as host:port or auto, or inline: one trial at a time in this process, without
+    Ray. Ray is started on this machine unless given."""
     name: str | None = None
     """Name of the run; the time of its start unless given."""
     out: Path = Path("runs")
@@ -94,7 +95,7 @@ def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> R
         trials_per_gpu=flags.trials_per_gpu,
         num_cpus=flags.num_cpus,
         address=flags.address,
-        name=flags.name or time.strftime("%Y%m%d-%H%M%S"),
+        name=time.strftime("%Y%m%d-%H%M%S") if flags.name is None else flags.name,
         out=flags.out,
         storage=flags.storage,
         tracking_uri=flags.tracking_uri or default_uri(flags.out),

@@ -33,7 +33,7 @@ def _why_no_gpu() -> str | None:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         return f"CUDA {torch.version.cuda} does not start: {str(error).splitlines()[0]}"
     return f"torch {torch.__version__} finds no CUDA device"
@@ -55,7 +55,8 @@ def pictures() -> Callable[[int, int], np.ndarray]:
         down, across = np.meshgrid(np.linspace(0, 1, 16), np.linspace(0, 1, 16), indexing="ij")
         waves = rng.uniform(1, 6, (4, count, 1, 1, 3))
         turns = waves[0] * down[None, :, :, None] + waves[1] * across[None, :, :, None] + waves[2]
-        return np.uint8(127.5 * (1 + np.sin(turns)))
+        images: np.ndarray = (127.5 * (1 + np.sin(turns))).astype(np.uint8)
+        return images
 
     return make
 

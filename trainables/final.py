@@ -116,7 +116,7 @@ def _train(job: TrialJob, folder: Path, flags: Final) -> int:
         _keep_model(job, folder)
     recorder.write("pause" if interrupted else "done")
     recorder.close()
-    if not tracker.close(timeout=10 if interrupted else 60):
+    if not tracker.close(timeout=5 if interrupted or tracker.problem else 60):
         console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}", style="yellow"))
         console.print(Text(f"  tell it: {sync_command(folder, uri)}"), soft_wrap=True)
     return _farewell(console, folder, trial.reason if trial else "", completed, interrupted)

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import io
 import math
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -140,6 +141,7 @@ def _info(trainer: Trainer) -> dict[str, Any]:
         "precision": trainer.precision,
         "parameters": parameter_count(trainer.model),
         "host": socket.gethostname(),
+        "pid": os.getpid(),
         "threads": torch.get_num_threads(),
         "resumed_from": trainer.epoch,
     }

@@ -140,7 +140,10 @@ class Trainer:
         return pixels
 
     def state(self) -> dict[str, Tensor]:
-        """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors."""
+        """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors.
+
+        Some are the live ones: write or clone them before the next step.
+        """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for number, parameter in enumerate(self._parameters):
             for name, tensor in self.optimizer.state[parameter].items():
@@ -160,7 +163,7 @@ class Trainer:
             for name in ("exp_avg", "exp_avg_sq"):
                 # in the parameter's own memory layout: vectorised arithmetic may round differently in another
                 moments[name] = torch.empty_like(parameter).copy_(state[f"optimizer.{number}.{name}"])
-            moments["step"] = state[f"optimizer.{number}.step"].to(self.device)
+            moments["step"] = state[f"optimizer.{number}.step"].to(self.device, copy=True)
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -39,9 +40,10 @@ TrialFunction = Callable[[TrialJob, int, int], Iterator[dict[str, Any]]]
 
 def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
     """Start Ray on this machine, or join the cluster at ``address``; what can be booked there."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the journal and the screen
     warnings.filterwarnings("ignore", module="ray")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
         ray.init(address=address, **quiet)
     else:
@@ -170,12 +172,13 @@ class _Ears(tune.Callback):
         self._bookkeeper.over(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._bookkeeper.over(trial.trial_id, _last_line(trial.get_pickled_error()))
+        self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file))
 
 
-def _last_line(error: BaseException | None) -> str:
-    """What an error says in the end: Ray puts the whole remote traceback before it."""
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+def _last_line(error_file: str | None) -> str:
+    """What an error says in the end: Tune's file has the whole remote traceback before it."""
+    text = Path(error_file).read_text(encoding="utf-8") if error_file and Path(error_file).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "the trial's process died"
 
 

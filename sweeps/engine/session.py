@@ -4,7 +4,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sweeps.engine.checks import Problems, check_name, check_space, checkpoints_bytes
+from sweeps.engine.inline import run_inline
 from sweeps.engine.progress import Screen, clock
 from sweeps.engine.provenance import provenance
 from sweeps.engine.resources import Available, Booking, book, this_machine
@@ -26,6 +27,9 @@ from vqcore.data import DataSet, prepare
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: the run can be resumed."""
+
+INLINE = "inline"
+"""The ``address`` that means this process, without Ray."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ def check_request(request: Request) -> Ready:
 
 
 def _booking(request: Request) -> Booking:
-    available = _connect(request, None) if request.address else this_machine()
-    return book(available, request.num_gpus, request.trials_per_gpu, request.num_cpus)
+    joins = request.address not in (None, INLINE)
+    available = _connect(request, None) if joins else this_machine()
+    booking = book(available, request.num_gpus, request.trials_per_gpu, request.num_cpus)
+    return replace(booking, slots=1) if request.address == INLINE else booking
 
 
 def _connect(request: Request, booking: Booking | None) -> Available:
@@ -151,6 +157,10 @@ def _run(ready: Ready, console: Console) -> int:
 
 
 def _train(ready: Ready, slices: Slices, recorder: Recorder, screen: Screen) -> None:
+    if ready.request.address == INLINE:
+        with screen:
+            run_inline(slices, recorder)
+        return
     from sweeps.engine.runner import disconnect, run_on_ray
 
     try:
@@ -236,7 +246,8 @@ def _finish(ready: Ready, recorder: Recorder, tracker: Tracker, console: Console
 
 def _say_next(ready: Ready, tracker: Tracker, console: Console, interrupted: bool) -> None:
     request, started = ready.request, time.monotonic()
-    sent = tracker.close(timeout=10 if interrupted else 60)
+    # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
+    sent = tracker.close(timeout=5 if interrupted or tracker.problem else 60)
     lines = []
     if interrupted:
         lines.append(("go on with", f"python -m sweeps.{request.sweep} --resume {request.name}"))

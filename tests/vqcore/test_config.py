@@ -97,7 +97,14 @@ def test_a_bad_value_is_refused_with_the_value_and_the_rule(name: str, value: An
 
 
 def test_all_problems_of_all_parts_come_at_once() -> None:
-    bad = {"codebook_size": 1, "decay": 1.0, "commitment_weight": -1.0, "estimator": "x", "channels": 0, "epochs": 0}
+    bad: dict[str, Any] = {
+        "codebook_size": 1,
+        "decay": 1.0,
+        "commitment_weight": -1.0,
+        "estimator": "x",
+        "channels": 0,
+        "epochs": 0,
+    }
     problems = problems_of(lambda: TrialConfig.from_flat({**bad, "batch_size": 0, "precision": "x", "beta": 1.0}))
     assert {problem.split(maxsplit=1)[0].rstrip(":") for problem in problems} == {
         *bad, "batch_size", "precision", "beta",
@@ -159,7 +166,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> Non
         read_toml(tmp_path / "gone.toml")
 
 
-OTHER = {
+OTHER: dict[str, Any] = {
     "codebook_size": 513, "dim": 65, "estimator": "ste", "commitment_weight": 0.26, "decay": 0.98, "channels": 65,
     "hidden_channels": 129, "residual_channels": 33, "residual_blocks": 3, "batch_size": 127, "learning_rate": 3e-4,
     "precision": "fp32", "seed": 1,

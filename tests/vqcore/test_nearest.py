@@ -1,6 +1,5 @@
 """The code chosen is the nearest one, to the last digit that fp32 data have, on both paths of the product."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +12,12 @@ from vqcore.nearest import nearest
 
 
 @pytest.fixture(params=["oneDNN", "public"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "public":
         monkeypatch.setattr(module, "_onednn_works", lambda device: False)
     elif not module._onednn_works(torch.device("cpu")):
         pytest.skip("this build of torch has no oneDNN linear")
-    yield request.param
+    return str(request.param)
 
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -88,7 +87,7 @@ def test_blocks_of_any_length_give_the_same(monkeypatch: pytest.MonkeyPatch, siz
         assert torch.equal(nearest(z_ND, codes_KD), whole_N)
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most elements that any one tensor made inside had."""
 
     elements = 0
@@ -103,7 +102,7 @@ class Largest(TorchDispatchMode):
 def test_the_whole_matrix_is_never_built() -> None:
     """16,384 vectors and 4,096 codes: 256 MiB at once elsewhere, here a block of 2 MiB at a time."""
     z_ND, codes_KD = normal(16_384, 4), normal(4096, 4, seed=1)
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         nearest(z_ND, codes_KD)
     assert largest.elements == module.BLOCK_ELEMENTS_CPU
 

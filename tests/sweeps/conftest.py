@@ -1,0 +1,59 @@
+"""A small real set, and sweeps on it as a user starts them."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweeps.beta_ablation import BetaAblation, space
+from sweeps.cli import command
+from vqcore.data import prepare
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 96 train and 32 test images of 16 pixels, cut from real ones."""
+    folder = tmp_path_factory.mktemp("images")
+    mini = prepare("cifar10-mini")
+    for split, pixels in (("train", mini.train()[:96]), ("test", mini.test()[:32])):
+        (folder / split).mkdir()
+        for number, image in enumerate(pixels):
+            Image.fromarray(np.ascontiguousarray(image[8:24, 8:24])).save(folder / split / f"{number:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of runs for all: a new MLflow database takes seconds to make."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def sweep(images: Path, out: Path) -> Callable[..., int]:
+    """Run ``beta_ablation`` inline with these words; its exit code."""
+
+    def run(*words: str) -> int:
+        small = ["--data", str(images), "--codebook-size", "16", "--batch-size", "32", "--epochs", "2", "--seeds", "2"]
+        shared = ["--out", str(out), "--address", "inline", "--betas", "0.1", "1"]
+        return command("beta_ablation", BetaAblation, space, [*([] if "--resume" in words else small), *shared, *words])
+
+    return run
+
+
+@pytest.fixture
+def started(images: Path, out: Path) -> Callable[..., "subprocess.Popen[str]"]:
+    """Start ``python -m sweeps.beta_ablation`` as a process of its own, on Ray."""
+
+    def start(*words: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweeps.beta_ablation", "--out", str(out), "--num-cpus", "2", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start

@@ -1,0 +1,171 @@
+"""The sweep on a real Ray: packing, faults, clusters."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from sweeps.engine import runner
+from sweeps.engine.resources import Available, book
+from sweeps.engine.slices import Slices
+from trainables.journal import read
+from trainables.recorder import Recorder
+from trainables.trial import TrialJob
+from vqcore.config import TrialConfig
+from vqcore.data import prepare
+
+pytestmark = pytest.mark.service
+
+# the trial functions below travel to workers, which cannot import a test module
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+SMALL = "--codebook-size 16 --batch-size 32 --betas 0.1 1 --seeds 2 --tracking-uri http://127.0.0.1:9"
+
+
+def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
+    trials = read(run / "journal.jsonl").trials
+    return {
+        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
+        for key, trial in trials.items()
+    }
+
+
+def wait_for_epochs(journal: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    while sum(len(trial.epochs) for trial in read(journal).trials.values()) < count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def inline_run(images: Path, out: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """The same sweep in one process: what every run on Ray must equal."""
+    from sweeps.beta_ablation import BetaAblation, space
+    from sweeps.cli import command
+
+    words = f"--data {images} --epochs 12 --out {out} --name reference --address inline {SMALL}"
+    assert command("beta_ablation", BetaAblation, space, words.split()) == 0
+    return metrics(out / "beta_ablation" / "reference")
+
+
+def test_ctrl_c_and_a_killed_worker_change_no_number(
+    images: Path,
+    out: Path,
+    inline_run: dict[str, dict[int, dict[str, float]]],
+    started: Callable[..., "subprocess.Popen[str]"],
+) -> None:
+    words = ["--data", str(images), "--epochs", "12", *SMALL.split()]
+    run = out / "beta_ablation" / "disturbed"
+    with started("--name", "disturbed", *words) as first:
+        wait_for_epochs(run / "journal.jsonl", 3, first)
+        trial = next(t for t in read(run / "journal.jsonl").trials.values() if t.status == "running")
+        os.kill(trial.info["pid"], signal.SIGKILL)
+        wait_for_epochs(run / "journal.jsonl", 14, first)
+        first.send_signal(signal.SIGINT)
+        said = first.communicate(timeout=120)[0]
+    assert first.returncode == 130, said
+    assert "--resume disturbed" in said
+    assert "Traceback" not in said
+    assert len(read(run / "journal.jsonl").trials) < 4 or not all(
+        t.status == "completed" for t in read(run / "journal.jsonl").trials.values()
+    ), "interrupted too late to show anything"
+    with started("--resume", "disturbed") as second:
+        said = second.communicate(timeout=240)[0]
+    assert second.returncode == 0, said
+    assert metrics(run) == inline_run
+    for noise in ("ray.init", "Tune", "WARNING", "INFO", "(run", "raylet", "Traceback"):
+        assert noise not in said, said
+
+
+def _reporting(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+    """A trial that trains nothing and tells what it was given."""
+    yield {"event": "start", "info": {}}
+    began = time.time()
+    time.sleep(3.0)
+    told = {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "began": began, "ended": time.time()}
+    yield {"event": "epoch", "epoch": 1, "metrics": told}
+    yield {"event": "end", "status": "completed", "reason": ""}
+
+
+def made_jobs(count: int, folder: Path) -> list[TrialJob]:
+    configs = [TrialConfig().replace(seed=seed, epochs=1) for seed in range(count)]
+    data = prepare("cifar10-mini")
+    return [TrialJob(f"trial{i}", i, config, data, folder / f"trial{i}") for i, config in enumerate(configs)]
+
+
+def test_eight_declared_gpus_carry_exactly_four_quarter_trials_each(tmp_path: Path) -> None:
+    # Ray books what it is told of; trials that only report need no real GPU
+    booking = book(Available(64, 8), 8, 4, None)
+    runner.connect(None, num_cpus=64, num_gpus=8)
+    recorder, slices = Recorder(tmp_path), Slices(booking.slots)
+    slices.add((job, 0) for job in made_jobs(64, tmp_path))
+    try:
+        runner.run_on_ray(slices, recorder, booking, _reporting)
+    finally:
+        runner.disconnect()
+    told: list[dict[str, Any]] = [trial.epochs[1] for trial in recorder.run.trials.values()]
+    assert len(told) == 64
+    assert {t["gpu"] for t in told} == {str(i) for i in range(8)}, "each trial sees one GPU, and every one is used"
+    at_once = [Counter(t["gpu"] for t in told if t["began"] <= moment["began"] < t["ended"]) for moment in told]
+    assert max(max(counter.values()) for counter in at_once) == 4
+    assert max(sum(counter.values()) for counter in at_once) == 32
+
+
+def _checking(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+    yield {"event": "start", "info": {"folder": job.data.folder}}
+    same = bool(np.array_equal(job.data.train(), prepare("cifar10-mini").train()))
+    yield {"event": "epoch", "epoch": 1, "metrics": {"same": float(same)}}
+    yield {"event": "end", "status": "completed", "reason": ""}
+
+
+def test_a_node_without_the_prepared_data_receives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster
+
+    real = prepare("cifar10-mini")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("VQSWEEP_CACHE", str(cache))  # the nodes are started below, and inherit it
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        available = runner.connect(cluster.address, 0, 0)
+        assert available.cpus == 2
+        # to this driver the set lies where no worker finds it
+        monkeypatch.setattr(runner, "_share_data", lambda job: runner.ray.put((real.train(), real.test())))
+        lacking = replace(real, folder=str(tmp_path / "another machine's folder"))
+        jobs = [replace(job, data=lacking) for job in made_jobs(3, tmp_path)]
+        recorder, slices = Recorder(tmp_path / "run"), Slices(2)
+        slices.add((job, 0) for job in jobs)
+        runner.run_on_ray(slices, recorder, book(available, 0, 1, None), _checking)
+    finally:
+        runner.disconnect()
+        cluster.shutdown()
+    trials = recorder.run.trials.values()
+    assert [trial.status for trial in trials] == ["completed"] * 3, [trial.reason for trial in trials]
+    assert all(trial.epochs[1]["same"] == 1.0 for trial in trials)
+    assert {Path(trial.info["folder"]).is_relative_to(cache) for trial in trials} == {True}
+
+
+def test_a_booked_gpu_that_torch_does_not_see_is_an_error_in_words(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here, so a booked one is no error")
+    runner.connect(None, num_cpus=1, num_gpus=1)
+    recorder, slices = Recorder(tmp_path), Slices(1)
+    slices.add((replace(job, gpus=1.0), 0) for job in made_jobs(1, tmp_path))
+    try:
+        runner.run_on_ray(slices, recorder, book(Available(1, 1), 1, 1, None))
+    finally:
+        runner.disconnect()
+    (trial,) = recorder.run.trials.values()
+    assert trial.status == "failed"
+    assert "--num-gpus 0" in trial.reason

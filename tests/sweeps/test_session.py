@@ -1,0 +1,255 @@
+"""A sweep as a user sees it, in process: what it leaves, how it resumes, what bad input gets."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sweeps.engine import inline
+from trainables.journal import read
+from vqcore.config import TrialConfig
+
+Sweep = Callable[..., int]
+
+
+def folder(out: Path, name: str) -> Path:
+    return out / "beta_ablation" / name
+
+
+def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Every epoch's metrics of every trial, but for the time it took."""
+    return {
+        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
+        for key, trial in read(run / "journal.jsonl").trials.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, out: Path) -> Path:
+    """An undisturbed run, which others are compared with."""
+    from sweeps.beta_ablation import BetaAblation, space
+    from sweeps.cli import command
+
+    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
+    assert (
+        command("beta_ablation", BetaAblation, space, [*words.split(), "--betas", "0.1", "1", "--name", "whole"]) == 0
+    )
+    return folder(out, "whole")
+
+
+def test_what_a_run_leaves_behind(whole: Path) -> None:
+    for path in (
+        "sweep.toml",
+        "journal.jsonl",
+        "results.parquet",
+        "figures/pareto.png",
+        "figures/reconstructions.png",
+        "tables/paper_table3.md",
+        "exports/best_mse.toml",
+        "exports/best_perplexity.toml",
+        "exports/knee.toml",
+    ):
+        assert (whole / path).stat().st_size > 0, path
+    rows = pq.read_table(whole / "results.parquet").to_pylist()
+    assert len(rows) == 4 * 2
+    assert {row["commitment_weight"] for row in rows} == {0.1, 1.0}
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert all(row["mse"] > 0 and 1 <= row["perplexity"] <= 16 and row["train_mse"] > 0 for row in rows)
+
+
+def test_the_specification_is_kept_as_run(whole: Path) -> None:
+    tables = tomllib.loads((whole / "sweep.toml").read_text())
+    assert tables["space"]["commitment_weight"] == [0.1, 1.0]
+    assert TrialConfig.from_toml(tables["base"]).training.epochs == 2
+    assert {"commit", "data_hash", "torch", "hardware", "command"} <= set(tables["provenance"])
+
+
+def test_mlflow_has_a_parent_and_a_child_a_trial(whole: Path, out: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    experiment = client.get_experiment_by_name("vqsweep/beta_ablation")
+    assert experiment is not None
+    identity = tomllib.loads((whole / "sweep.toml").read_text())["sweep"]["id"]
+    runs = client.search_runs([experiment.experiment_id], f"tags.`vqsweep.sweep` = '{identity}'")
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert len(runs) == 1 + 4
+    assert all(run.info.status == "FINISHED" for run in runs)
+    child = next(run for run in runs if run is not parents[0])
+    assert len(client.get_metric_history(child.info.run_id, "mse")) == 2
+
+
+@pytest.fixture
+def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make Ctrl-C come after so many epochs, between a trial's checkpoint and the journal's line."""
+    honest = inline.run_trial
+
+    def arrange(epochs: int) -> None:
+        seen = 0
+
+        def interrupted(*arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
+            nonlocal seen
+            for event in honest(*arguments, **named):
+                seen += event["event"] == "epoch"
+                if seen > epochs:
+                    raise KeyboardInterrupt
+                yield event
+
+        monkeypatch.setattr(inline, "run_trial", interrupted)
+
+    return arrange
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 5])
+def test_ctrl_c_exits_130_and_resume_ends_with_the_same_numbers(
+    whole: Path,
+    out: Path,
+    sweep: Sweep,
+    interrupted_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+) -> None:
+    interrupted_after(epochs)
+    assert sweep("--name", f"interrupted{epochs}") == 130
+    monkeypatch.undo()
+    assert sweep("--resume", f"interrupted{epochs}") == 0
+    assert metrics(folder(out, f"interrupted{epochs}")) == metrics(whole)
+
+
+def test_a_driver_killed_outright_resumes_as_well(whole: Path, images: Path, out: Path, sweep: Sweep) -> None:
+    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
+    command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split(), "--betas", "0.1", "1", "--name", "killed"]
+    journal = folder(out, "killed") / "journal.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as driver:
+        while sum(len(trial.epochs) for trial in read(journal).trials.values()) < 3:
+            assert driver.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        driver.kill()
+    assert sweep("--resume", "killed") == 0
+    assert metrics(folder(out, "killed")) == metrics(whole)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    epochs = [(line["trial"], line["epoch"]) for line in lines if line["event"] == "epoch"]
+    assert len(epochs) == len(set(epochs)) == 8, "each epoch recorded once"
+
+
+def test_resume_of_a_finished_run_trains_nothing(whole: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    before = metrics(whole)
+    assert sweep("--resume", "whole") == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert metrics(whole) == before
+
+
+def test_resume_extends_a_run_by_epochs_and_seeds(whole: Path, out: Path, sweep: Sweep) -> None:
+    shutil.copytree(whole, folder(out, "longer"), symlinks=True)
+    assert sweep("--resume", "longer", "--epochs", "3", "--seeds", "3") == 0
+    longer, short = metrics(folder(out, "longer")), metrics(whole)
+    assert len(longer) == 6
+    assert all(set(epochs) == {1, 2, 3} for epochs in longer.values())
+    assert all(longer[key][epoch] == short[key][epoch] for key in short for epoch in (1, 2))
+
+
+def test_resume_refuses_to_become_another_sweep(whole: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--resume", "whole", "--decay", "0.5", "--batch-size", "16") == 2
+    said = capsys.readouterr().err
+    assert "--decay 0.5" in said
+    assert "--batch-size 16" in said
+
+
+def test_a_diverging_trial_is_marked_and_the_sweep_goes_on(
+    out: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("--name", "diverging", "--betas", "0.1", "1e300", "--seeds", "1") == 0
+    trials = read(folder(out, "diverging") / "journal.jsonl").trials.values()
+    assert {trial.config["commitment_weight"]: trial.status for trial in trials} == {
+        0.1: "completed",
+        1e300: "diverged",
+    }
+    said = capsys.readouterr().out
+    assert "diverged" in said
+    assert "1 of 2 trials completed" in said
+
+
+def test_bad_input_is_told_all_at_once_with_exit_code_2(
+    out: Path, whole: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--betas -1 --decay 1.5 --codebook-size 1 --epochs 0 --num-gpus 8 --trials-per-gpu 2.5 --name whole --data nowhere"
+    assert sweep(*words.split()) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "commitment_weight (beta) = -1.0",
+        "decay = 1.5",
+        "codebook_size = 1",
+        "epochs = 0",
+        "--num-gpus 8",
+        "--trials-per-gpu 2.5",
+        "--resume whole",
+        "nowhere",
+    ):
+        assert part in said, part
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", ["a/b", "../up", "", ".", "..", "latest", "a b", "-x", "a\\b"])
+def test_names_are_plain(sweep: Sweep, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(f"--name={name}") == 2
+    assert "--name" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--resume", "never") == 2
+    assert "never" in capsys.readouterr().err
+
+
+def test_a_dead_server_is_a_warning_and_the_sweep_goes_on(
+    out: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--name", "deaf", "--seeds", "1", "--tracking-uri", "http://user:secret@127.0.0.1:9")
+    assert sweep(*words) == 0
+    said = capsys.readouterr().out
+    assert "The sweep goes on" in said
+    assert "python -m sweeps.sync" in said
+    kept = said + (folder(out, "deaf") / "sweep.toml").read_text() + (folder(out, "deaf") / "journal.jsonl").read_text()
+    assert "secret" not in kept
+
+
+def test_no_space_for_the_checkpoints(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # the disk's answer is replaced: filling a real one would disturb everything else here
+    free = shutil.disk_usage("/")._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    assert sweep("--name", "full") == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def test_plan_says_the_cost_and_runs_nothing(out: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--plan", "--name", "planned") == 0
+    said = capsys.readouterr().out
+    for part in ("4, 1 at once", "8 in all", "wall time", "checkpoints"):
+        assert part in said, said
+    assert not folder(out, "planned").exists()
+
+
+def test_two_drivers_on_one_run(whole: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    from filelock import FileLock
+
+    with FileLock(whole / ".lock"):
+        assert sweep("--resume", "whole") == 2
+    assert "another driver" in capsys.readouterr().err
+
+
+def test_checkpoints_can_lie_elsewhere(out: Path, tmp_path: Path, sweep: Sweep) -> None:
+    assert sweep("--name", "elsewhere", "--seeds", "1", "--storage", str(tmp_path)) == 0
+    assert len(list(tmp_path.glob("beta_ablation/elsewhere/trials/*/checkpoint.json"))) == 2
+    assert (folder(out, "elsewhere") / "figures" / "reconstructions.png").exists()
+    assert os.path.samefile(folder(out, "elsewhere") / "trials", tmp_path / "beta_ablation" / "elsewhere" / "trials")

@@ -1,0 +1,78 @@
+"""The folders are the architecture: four floors, each of which knows only those below it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("vqcore", "trainables", "analysis", "sweeps")
+FORBIDDEN = {
+    "vqcore": {"ray", "mlflow", "optuna"},
+    "trainables": {"ray", "optuna"},
+    "analysis": {"ray"},
+    "sweeps": set[str](),
+}
+"""By floor, besides the floors above it."""
+FILES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+
+
+def imported(path: Path, top_level: bool = False) -> Iterator[str]:
+    """The modules that a file imports, also inside functions unless ``top_level``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide which floor is meant"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_floor_knows_only_those_below_it(path: Path) -> None:
+    floor = path.relative_to(ROOT).parts[0]
+    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"tests", "benchmarks"}
+    roots = {module.split(".")[0] for module in imported(path)}
+    assert not roots & (above | FORBIDDEN[floor])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps/engine").rglob("*.py")), ids=name_of)
+def test_the_engine_knows_no_sweep(path: Path) -> None:
+    own = {module for module in imported(path) if module.split(".")[0] == "sweeps"}
+    assert all(module.startswith("sweeps.engine.") for module in own)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis").rglob("*.py")), ids=name_of)
+def test_analysis_needs_no_torch_of_its_own(path: Path) -> None:
+    assert "torch" not in {module.split(".")[0] for module in imported(path, top_level=True)}
+
+
+def modules(*folders: str) -> list[str]:
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("start", "absent"),
+    [
+        (modules("vqcore"), {"ray", "mlflow", "optuna", "matplotlib", "trainables", "analysis", "sweeps"}),
+        (["trainables.trial"], {"ray", "mlflow", "optuna", "matplotlib", "analysis", "sweeps"}),
+        (["sweeps.engine.runner"], {"mlflow", "optuna", "matplotlib", "analysis"}),
+        (modules("analysis"), {"ray", "mlflow", "optuna", "sweeps"}),
+    ],
+    ids=["vqcore", "a trial", "a trial's actor", "analysis"],
+)
+def test_importing_brings_nothing_that_is_not_needed(start: list[str], absent: set[str]) -> None:
+    """In a process of its own: what a trial actor loads, it loads hundreds of times."""
+    code = f"import sys, {', '.join(start)}; print(*{absent!r} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stderr

@@ -1,0 +1,293 @@
+"""A trial gives the same numbers to the last bit however it is run, and each of them is recorded once."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.checkpoint import INDEX, load_checkpoint
+from trainables.journal import JournalReader, read
+from trainables.recorder import Recorder
+from trainables.trial import TrialJob, run_trial
+from vqcore.config import TrialConfig
+from vqcore.data import DataSet
+
+CONFIG = TrialConfig().replace(
+    channels=8, hidden_channels=12, residual_channels=4, residual_blocks=1, dim=6, codebook_size=16, batch_size=16,
+    learning_rate=2e-3, decay=0.9, epochs=3,
+)  # fmt: skip
+
+Event = dict[str, Any]
+
+
+def job_of(folder: Path, data: DataSet, **changes: Any) -> TrialJob:
+    config = CONFIG.replace(**changes)
+    return TrialJob(config.key(data.hash), 0, config, data, folder)
+
+
+def metrics_of(events: list[Event]) -> dict[int, dict[str, float]]:
+    """By epoch, without how long it took."""
+    return {
+        event["epoch"]: {name: value for name, value in event["metrics"].items() if name != "seconds"}
+        for event in events
+        if event["event"] == "epoch"
+    }
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    first, second = load_checkpoint(one), load_checkpoint(other)
+    assert first is not None
+    assert second is not None
+    assert first.tensors.keys() == second.tensors.keys()
+    for name, tensor in first.tensors.items():
+        assert torch.equal(tensor, second.tensors[name]), name
+    assert metrics_of(first.facts["history"]) == metrics_of(second.facts["history"])
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event["event"] for event in events]
+
+
+# What a trial says and leaves
+
+
+def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataSet) -> None:
+    events = list(run_trial(job_of(tmp_path, data_set)))
+    assert kinds(events) == ["start", "epoch", "epoch", "epoch", "end"]
+    assert [event["epoch"] for event in events[1:4]] == [1, 2, 3]
+    assert (events[-1]["status"], events[-1]["reason"]) == ("completed", "")
+    names = {"mse", "perplexity", "usage", "bits", "loss", "codebook_loss", "commitment_loss"}
+    for event in events[1:4]:
+        assert set(event["metrics"]) == names | {f"train_{name}" for name in names} | {"seconds"}
+        assert all(math.isfinite(value) for value in event["metrics"].values())
+    info = events[0]["info"]
+    assert (info["device"], info["threads"], info["resumed_from"]) == ("cpu", 1, 0)
+    assert json.loads(json.dumps(events)) == events, "events travel as JSON"
+    pair = np.load(tmp_path / "reconstructions.npy")
+    assert pair.shape == (2, 8, 16, 16, 3)
+    assert np.array_equal(pair[0], data_set.test()[:8])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [INDEX, "epoch-00003.safetensors", "reconstructions.npy"]
+
+
+def test_betas_start_from_the_same_weights_and_see_the_same_data(tmp_path: Path, data_set: DataSet) -> None:
+    """Before β has had its first effect, nothing else differs: common random numbers."""
+    changes: dict[str, Any] = {"epochs": 1, "batch_size": 96, "learning_rate": 1e-30, "precision": "fp32"}
+    first, second = (
+        metrics_of(list(run_trial(job_of(tmp_path / str(beta), data_set, commitment_weight=beta, **changes))))[1]
+        for beta in (0.1, 2.0)
+    )
+    for name in set(first) - {"loss", "train_loss"}:
+        assert first[name] == second[name], name
+    assert first["loss"] < second["loss"]
+
+
+# The same numbers
+
+
+@pytest.fixture(params=["auto", "fp32", "bf16"])
+def straight(request: pytest.FixtureRequest, tmp_path: Path, data_set: DataSet) -> tuple[TrialJob, list[Event]]:
+    """A trial run in one piece."""
+    job = job_of(tmp_path / "straight", data_set, precision=request.param)
+    return job, list(run_trial(job))
+
+
+def again(straight: tuple[TrialJob, list[Event]], folder: Path) -> TrialJob:
+    job = straight[0]
+    return TrialJob(job.key, job.number, job.config, job.data, folder)
+
+
+def test_slices_are_the_whole(straight: tuple[TrialJob, list[Event]], tmp_path: Path) -> None:
+    job = again(straight, tmp_path / "sliced")
+    events: list[Event] = []
+    for until in (1, 1, 2, 3):
+        events += run_trial(job, until, known=len(metrics_of(events)))
+    assert kinds(events) == ["start", "epoch", "start", "start", "epoch", "start", "epoch", "end"]
+    assert metrics_of(events) == metrics_of(straight[1])
+    assert_same_checkpoint(job.folder, straight[0].folder)
+    assert np.array_equal(
+        np.load(job.folder / "reconstructions.npy"), np.load(straight[0].folder / "reconstructions.npy")
+    )
+
+
+def test_a_trial_that_is_extended_is_one_of_the_longer_budget(
+    straight: tuple[TrialJob, list[Event]], tmp_path: Path
+) -> None:
+    job = again(straight, tmp_path / "extended")
+    short = TrialJob(job.key, 0, job.config.replace(epochs=1), job.data, job.folder)
+    assert kinds(list(run_trial(short)))[-1] == "end"
+    events = list(run_trial(job, known=0))
+    assert metrics_of(events) == metrics_of(straight[1])
+    assert events[0]["info"]["resumed_from"] == 1
+    assert_same_checkpoint(job.folder, straight[0].folder)
+
+
+def test_a_trial_beside_another_is_the_trial_alone(
+    straight: tuple[TrialJob, list[Event]], tmp_path: Path, data_set: DataSet
+) -> None:
+    """In one process with a trial that differs in everything a process could carry over: before, between, in turns."""
+    job = again(straight, tmp_path / "beside")
+    other = job_of(
+        tmp_path / "other", data_set, precision="fp32", seed=7, estimator="ste", codebook_size=64, dim=3, epochs=9
+    )
+    neighbour: Iterator[Event] = run_trial(other)
+    events: list[Event] = []
+    for until in (1, 2, 3):
+        next(neighbour)
+        torch.rand(3)
+        events += run_trial(job, until, known=until - 1)
+        list(run_trial(other, until + 5))
+    assert metrics_of(events) == metrics_of(straight[1])
+    assert_same_checkpoint(job.folder, straight[0].folder)
+
+    in_turns = again(straight, tmp_path / "in turns")
+    neighbour = run_trial(other, known=8)
+    pairs = list(zip(run_trial(in_turns), neighbour, strict=False))
+    assert metrics_of([event for event, _ in pairs]).items() <= metrics_of(straight[1]).items()
+    assert len(pairs) > 1
+
+
+# Crashes
+
+
+def test_what_a_crash_left_unreported_is_told_again(tmp_path: Path, data_set: DataSet) -> None:
+    """Killed after the checkpoint of epoch 2, before its report: the driver knows epoch 1 only."""
+    job = job_of(tmp_path, data_set)
+    lost = list(run_trial(job, until=2))
+    events = list(run_trial(job, known=1))
+    assert [event["epoch"] for event in events[1:-1]] == [2, 3]
+    assert events[1] == lost[2], "the very report, with its time"
+    assert kinds(list(run_trial(job, known=3))) == ["start", "end"]
+    assert kinds(list(run_trial(job, known=0))) == ["start", "epoch", "epoch", "epoch", "end"]
+
+
+def test_a_kill_inside_an_epoch_costs_that_epoch_only(tmp_path: Path, data_set: DataSet) -> None:
+    straight = list(run_trial(job_of(tmp_path / "straight", data_set)))
+    job = job_of(tmp_path / "killed", data_set)
+    running = run_trial(job)
+    for _ in range(3):
+        next(running)
+    del running  # epoch 2 is told, epoch 3 begins and is lost
+    (job.folder / "epoch-00003.safetensors.part").write_bytes(b"half")
+    events = list(run_trial(job, known=2))
+    assert events[0]["info"]["resumed_from"] == 2
+    assert metrics_of(events)[3] == metrics_of(straight)[3]
+
+
+@pytest.mark.parametrize("damage", ["cut tensors", "no tensors", "cut index", "no index", "other words"])
+def test_a_damaged_checkpoint_starts_the_trial_anew(tmp_path: Path, data_set: DataSet, damage: str) -> None:
+    job = job_of(tmp_path, data_set)
+    straight = metrics_of(list(run_trial(job)))
+    tensors, index = tmp_path / "epoch-00003.safetensors", tmp_path / INDEX
+    match damage:
+        case "cut tensors":
+            tensors.write_bytes(tensors.read_bytes()[:-1])
+        case "no tensors":
+            tensors.unlink()
+        case "cut index":
+            index.write_bytes(index.read_bytes()[:-1])
+        case "no index":
+            index.unlink()
+        case "other words":
+            index.write_text("[]")
+    events = list(run_trial(job, known=3))
+    assert events[0]["info"]["resumed_from"] == 0
+    assert metrics_of(events) == straight
+    assert load_checkpoint(tmp_path) is not None
+
+
+@pytest.mark.parametrize("batch_size", [16, 96], ids=["in the loss", "in the metrics"])
+def test_a_diverging_trial_ends_with_its_reason(tmp_path: Path, data_set: DataSet, batch_size: int) -> None:
+    job = job_of(tmp_path / "trial", data_set, learning_rate=1e30, batch_size=batch_size)
+    recorder = Recorder(tmp_path)
+    for event in run_trial(job):
+        recorder.told(job, event)
+    recorder.close()
+    for line in (tmp_path / "journal.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    trial = read(tmp_path / "journal.jsonl").trials[job.key]
+    assert trial.status == "diverged"
+    assert "nan" in trial.reason or "inf" in trial.reason
+    assert "epoch 1" in trial.reason
+    assert trial.finished(50)
+    assert load_checkpoint(job.folder) is None, "nothing to go on from"
+
+
+def test_a_gpu_that_is_booked_and_not_there_is_told(
+    tmp_path: Path, data_set: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = job_of(tmp_path, data_set)
+    booked = TrialJob(job.key, 0, job.config, job.data, job.folder, gpus=0.25)
+    with pytest.raises(RuntimeError, match=r"0.25 GPU booked .* --num-gpus 0"):
+        next(run_trial(booked))
+
+
+@pytest.mark.gpu
+def test_on_a_quarter_of_a_gpu_a_trial_runs_and_resumes(tmp_path: Path, data_set: DataSet) -> None:
+    base = job_of(tmp_path, data_set)
+    job = TrialJob(base.key, 0, base.config, base.data, base.folder, gpus=0.25)
+    events = list(run_trial(job, until=2)) + list(run_trial(job, known=2))
+    assert kinds(events) == ["start", "epoch", "epoch", "start", "epoch", "end"]
+    assert (events[0]["info"]["device"], events[0]["info"]["precision"]) == (torch.cuda.get_device_name(), "bf16")
+    assert events[3]["info"]["resumed_from"] == 2
+
+
+# The record
+
+
+def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, data_set: DataSet) -> None:
+    job = job_of(tmp_path / "trial", data_set)
+    seen: list[Event] = []
+    recorder = Recorder(tmp_path, [seen.append])
+    for _ in range(2):
+        for event in run_trial(job, known=0):
+            recorder.told(job, event)
+    recorder.close()
+    written = list(JournalReader(tmp_path / "journal.jsonl").new())
+    assert kinds(written) == ["start", "epoch", "epoch", "epoch", "end"]
+    assert seen == written, "who watches sees what is written"
+    assert recorder.run == read(tmp_path / "journal.jsonl")
+    assert recorder.last_epoch(job.key) == 3
+    assert written[0]["config"] == job.config.flat()
+
+
+def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data_set: DataSet) -> None:
+    job = job_of(tmp_path / "trial", data_set)
+    first = Recorder(tmp_path)
+    for event in list(run_trial(job, until=2))[:2]:  # epoch 2 is in the checkpoint only
+        first.told(job, event)
+    first.close()
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b'{"event":"epoch","trial":"')
+    second = Recorder(tmp_path)
+    assert second.last_epoch(job.key) == 1
+    for event in run_trial(job, known=second.last_epoch(job.key)):
+        second.told(job, event)
+    second.close()
+    trial = read(tmp_path / "journal.jsonl").trials[job.key]
+    assert (trial.status, sorted(trial.epochs)) == ("completed", [1, 2, 3])
+    straight = metrics_of(list(run_trial(job_of(tmp_path / "straight", data_set))))
+    assert {n: {k: v for k, v in m.items() if k != "seconds"} for n, m in trial.epochs.items()} == straight
+
+
+def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, data_set: DataSet) -> None:
+    job = job_of(tmp_path / "trial", data_set)
+    recorder = Recorder(tmp_path)
+    recorder.failed(job, "OSError: No space left on device")
+    recorder.failed(job, "told a second time")
+    recorder.close()
+    path = tmp_path / "journal.jsonl"
+    trial = read(path).trials[job.key]
+    assert (trial.status, trial.reason, trial.last_epoch) == ("failed", "OSError: No space left on device", 0)
+    assert not trial.finished(3)
+    second = Recorder(tmp_path)
+    for event in run_trial(job):
+        second.told(job, event)
+    second.close()
+    assert read(path).trials[job.key].status == "completed"
+    assert kinds(list(JournalReader(path).new())) == ["start", "end", "start", "epoch", "epoch", "epoch", "end"]

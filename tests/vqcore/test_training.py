@@ -1,0 +1,270 @@
+"""An epoch, an evaluation, and a state from which the next epoch is the same to the last bit."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vqcore.config import TrialConfig
+from vqcore.training import DivergedError, Images, Trainer, resolve_precision
+
+CPU = torch.device("cpu")
+CONFIG = TrialConfig().replace(
+    channels=8, hidden_channels=12, residual_channels=4, residual_blocks=1, dim=6, codebook_size=16, batch_size=16,
+    learning_rate=1e-3, decay=0.9, precision="fp32",
+)  # fmt: skip
+
+Pictures = Callable[[int, int], np.ndarray]
+
+
+@pytest.fixture
+def train(pictures: Pictures) -> Images:
+    return Images(pictures(70, 0), CPU)
+
+
+@pytest.fixture
+def test(pictures: Pictures) -> Images:
+    return Images(pictures(20, 1), CPU)
+
+
+class Recorded(Images):
+    """Images that remember which of them were asked for."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(array, CPU)
+        self.asked: list[list[int]] = []
+
+    def batch(self, index: Tensor | slice) -> Tensor:
+        self.asked.append(torch.arange(len(self))[index].tolist())
+        return super().batch(index)
+
+
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.state().items()}
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype
+        assert torch.equal(tensor, other[name]), name
+
+
+# Images
+
+
+def test_bytes_become_minus_one_to_one_exactly_at_the_ends() -> None:
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 1, 3).transpose(2, 0, 1, 3)
+    batch = Images(values, CPU).batch(slice(0, 1))
+    assert batch.shape == (1, 3, 16, 16)
+    assert batch.dtype == torch.float32
+    flat = batch[0, 0].flatten()
+    assert flat[0] == -1
+    assert flat[255] == 1
+    torch.testing.assert_close(flat.double(), torch.arange(256).double() * 2 / 255 - 1, rtol=0, atol=2e-7)
+
+
+def test_batches_by_index_and_by_slice(pictures: Pictures) -> None:
+    array = pictures(9, 0)
+    images = Images(array, CPU)
+    assert len(images) == 9
+    expected = torch.from_numpy(array[[3, 1, 8]]).permute(0, 3, 1, 2).float() * 2 / 255 - 1
+    torch.testing.assert_close(images.batch(torch.tensor([3, 1, 8])), expected)
+    assert torch.equal(images.batch(slice(2, 4)), images.batch(torch.tensor([2, 3])))
+
+
+def test_pictures_of_read_only_memory_are_not_written(pictures: Pictures) -> None:
+    array = pictures(9, 0)
+    array.flags.writeable = False
+    before = array.copy()
+    trainer = Trainer(CONFIG)
+    trainer.train_epoch(Images(array, CPU))
+    assert np.array_equal(array, before)
+
+
+# The order of the data
+
+
+def test_every_configuration_with_one_seed_sees_the_same_batches(pictures: Pictures) -> None:
+    seen = []
+    for changes in (
+        {},
+        {"commitment_weight": 2.0},
+        {"estimator": "ste", "decay": 0.5, "codebook_size": 64},
+        {"seed": 1},
+    ):
+        images = Recorded(pictures(70, 0))
+        trainer = Trainer(CONFIG.replace(**changes))
+        trainer.train_epoch(images)
+        trainer.train_epoch(images)
+        seen.append(images.asked)
+    assert seen[0] == seen[1] == seen[2] != seen[3]
+    first, second = seen[0][:4], seen[0][4:]
+    assert [len(batch) for batch in seen[0]] == [16] * 8
+    assert len({row for batch in first for row in batch}) == 64, "an epoch shows a picture at most once"
+    assert first != second
+
+
+def test_a_batch_larger_than_the_set_is_the_set(pictures: Pictures) -> None:
+    images = Recorded(pictures(5, 0))
+    Trainer(CONFIG).train_epoch(images)
+    assert [sorted(batch) for batch in images.asked] == [[0, 1, 2, 3, 4]]
+
+
+# Training
+
+
+@pytest.mark.parametrize("estimator", ["ste", "rotation"])
+def test_training_lowers_the_error(train: Images, test: Images, estimator: str) -> None:
+    trainer = Trainer(CONFIG.replace(learning_rate=5e-3, estimator=estimator))
+    first = trainer.train_epoch(train)
+    for _ in range(29):
+        last = trainer.train_epoch(train)
+    assert last["mse"] < 0.5 * first["mse"]
+    assert trainer.evaluate(test)["mse"] < 0.6 * first["mse"]
+    assert trainer.epoch == 30
+
+
+def test_a_training_step_is_adams_in_float64(pictures: Pictures) -> None:
+    """One step from the same weights: autograd and Adam's own formula, in double precision."""
+    trainer, batch = Trainer(CONFIG.replace(batch_size=70)), Images(pictures(70, 0), CPU)
+    reference = Trainer(CONFIG.replace(batch_size=70)).model
+    codes = reference.quantizer.codebook.clone()
+    out = reference(batch.batch(slice(0, 70)))
+    ((out.reconstruction - batch.batch(slice(0, 70))).square().mean() + 0.25 * out.quantized.commitment_loss).backward()
+    trainer.train_epoch(batch)
+    for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+        assert theirs.grad is not None
+        gradient = theirs.grad.double()
+        # of the first step, Adam's moments divided by their bias corrections are g and g²
+        expected = theirs.detach().double() - 1e-3 * gradient / (gradient.abs() + 1e-8)
+        clear = gradient.abs() > 1e-4  # where the sign is not rounding
+        torch.testing.assert_close(ours.detach().double()[clear], expected[clear], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(trainer.model.quantizer.codebook, codes)
+
+
+def test_an_epoch_moves_weights_codes_and_nothing_else(train: Images) -> None:
+    trainer, random = Trainer(CONFIG), torch.get_rng_state()
+    before = state_of(trainer)
+    trainer.train_epoch(train)
+    after = state_of(trainer)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(before) - {"generator.cpu"}
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_codes_and_moments_stay_fp32(train: Images, precision: str) -> None:
+    trainer = Trainer(CONFIG.replace(precision=precision))
+    trainer.train_epoch(train)
+    floats = {n: t.dtype for n, t in trainer.state().items() if not n.startswith("generator") and n != "epoch"}
+    assert set(floats.values()) == {torch.float32}
+
+
+def test_evaluation_is_over_the_whole_set_and_changes_nothing(pictures: Pictures) -> None:
+    """300 pictures, in two batches of unequal length; the means are over pictures, not over batches."""
+    images, trainer = Images(pictures(300, 1), CPU), Trainer(CONFIG)
+    trainer.train_epoch(images)
+    before, random = state_of(trainer), torch.get_rng_state()
+    metrics = trainer.evaluate(images)
+    assert_equal(state_of(trainer), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert trainer.evaluate(images) == metrics
+
+    with torch.no_grad():
+        whole = images.batch(slice(0, 300))
+        latents, out = trainer.model.encoder(whole), trainer.model(whole)
+    assert metrics["mse"] == pytest.approx((out.reconstruction - whole).double().square().mean().item(), rel=1e-5)
+    quantization = (latents - out.quantized.quantized).double().square().mean().item()
+    assert metrics["codebook_loss"] == metrics["commitment_loss"] == pytest.approx(quantization, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(metrics["mse"] + 0.25 * quantization, rel=1e-5)
+    p = out.quantized.indices.flatten().bincount(minlength=16).double() / (300 * 16)
+    entropy = -sum(float(x) * math.log(x) for x in p if x > 0)
+    assert metrics["perplexity"] == pytest.approx(math.exp(entropy))
+    assert metrics["usage"] == (p > 0).double().mean().item()
+    assert metrics["bits"] == pytest.approx(16 * entropy / math.log(2))
+
+
+def test_reconstructions_are_bytes_beside_their_originals(pictures: Pictures) -> None:
+    array = pictures(20, 1)
+    trainer = Trainer(CONFIG)
+    trainer.train_epoch(Images(pictures(70, 0), CPU))
+    pair = trainer.reconstruct(Images(array, CPU), 8)
+    assert pair.shape == (2, 8, 16, 16, 3)
+    assert pair.dtype == np.uint8
+    assert np.array_equal(pair[0], array[:8])
+    with torch.no_grad():
+        exact = trainer.model(Images(array, CPU).batch(slice(0, 8))).reconstruction.permute(0, 2, 3, 1)
+    assert np.abs(pair[1] - (exact.numpy() + 1) * 127.5).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e4])
+def test_a_loss_that_is_not_finite_is_told_with_its_place(train: Images, rate: float) -> None:
+    trainer = Trainer(CONFIG.replace(learning_rate=rate, commitment_weight=1e6))
+    with pytest.raises(DivergedError, match=r"loss is (nan|inf) in epoch \d+, step \d+"):
+        all(trainer.train_epoch(train) for _ in range(20))
+
+
+# State
+
+
+@pytest.mark.parametrize("estimator", ["ste", "rotation"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trainer_from_a_state_goes_on_to_the_last_bit(
+    train: Images, test: Images, precision: str, estimator: str
+) -> None:
+    config = CONFIG.replace(precision=precision, estimator=estimator)
+    straight = Trainer(config)
+    straight.train_epoch(train)
+    kept = state_of(straight)
+    resumed = Trainer(config)
+    resumed.load_state(kept)
+    assert_equal(state_of(resumed), kept)
+    assert resumed.epoch == 1
+    for _ in range(2):
+        assert resumed.train_epoch(train) == straight.train_epoch(train)
+        assert resumed.evaluate(test) == straight.evaluate(test)
+    assert_equal(state_of(resumed), state_of(straight))
+
+
+def test_a_state_is_a_copy_that_training_does_not_change(train: Images) -> None:
+    trainer = Trainer(CONFIG)
+    trainer.train_epoch(train)
+    other = Trainer(CONFIG)
+    state = state_of(trainer)
+    other.load_state(state)
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    other.train_epoch(train)
+    assert_equal(state, kept)
+
+
+def test_the_state_of_another_model_is_refused(train: Images) -> None:
+    trainer = Trainer(CONFIG)
+    trainer.train_epoch(train)
+    for other in (CONFIG.replace(dim=7), CONFIG.replace(residual_blocks=2)):
+        with pytest.raises((KeyError, RuntimeError)):
+            Trainer(other).load_state(trainer.state())
+
+
+def test_what_auto_means() -> None:
+    assert resolve_precision("fp32", CPU) == "fp32"
+    assert resolve_precision("bf16", CPU) == "bf16"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_an_epoch_comes_near_the_cpus(pictures: Pictures) -> None:
+    cuda, array = torch.device("cuda"), pictures(70, 0)
+    cpu_trainer, gpu_trainer = Trainer(CONFIG), Trainer(CONFIG, cuda)
+    expected, found = cpu_trainer.train_epoch(Images(array, CPU)), gpu_trainer.train_epoch(Images(array, cuda))
+    assert found["mse"] == pytest.approx(expected["mse"], rel=0.02)
+    resumed = Trainer(CONFIG, cuda)
+    resumed.load_state(gpu_trainer.state())
+    assert resumed.evaluate(Images(array, cuda))["mse"] == pytest.approx(
+        gpu_trainer.evaluate(Images(array, cuda))["mse"]
+    )
+    assert resolve_precision("auto", cuda) == "bf16"
