@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from rich.text import Text
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Event
 from trainables.recorder import Recorder
+from trainables.runs import NAME
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
@@ -73,28 +75,39 @@ def main(arguments: list[str] | None = None) -> int:
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
     """The training that the flags ask for, and its folder. Raises one ``ConfigError`` with all that is wrong."""
     tables = read_toml(flags.config)
-    source = tables.get("data", {})
     changes = {"epochs": flags.epochs} | ({} if flags.seed is None else {"seed": flags.seed})
-    named = flags.data or source.get("source")
-    problems = list(problems_of(lambda: TrialConfig.from_toml(tables).replace(**changes)))
-    problems += problems_of(lambda: prepare(named, source.get("image_size")))
+    tables["training"] = tables.get("training", {}) | changes
+    problems = list(problems_of(lambda: TrialConfig.from_toml(tables)))
+    problems += problems_of(lambda: _data(flags, tables))
     problems += problems_of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
-    gpus = torch.cuda.device_count()
-    if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
-        problems.append(f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}")
-    cores = len(os.sched_getaffinity(0))
-    if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
-        problems.append(f"--num-cpus {flags.num_cpus}: this machine has {cores}; ask for 1 to {cores}")
-    if flags.name is not None and Path(flags.name).name != flags.name:
-        problems.append(f"--name {flags.name!r}: must be a plain name, without path separators")
+    problems += _flag_problems(flags)
     if problems:
         raise ConfigError(problems)
-    config, data = TrialConfig.from_toml(tables).replace(**changes), prepare(named, source.get("image_size"))
+    config, data = TrialConfig.from_toml(tables), _data(flags, tables)
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     folder.mkdir(parents=True, exist_ok=True)
-    share = float(min(1, gpus) if flags.num_gpus is None else flags.num_gpus)
-    return TrialJob(key, 0, config, data, folder / "trials" / key, float(flags.num_cpus or cores), share), folder
+    gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
+    cpus = flags.num_cpus or len(os.sched_getaffinity(0))
+    return TrialJob(key, 0, config, data, folder / "trials" / key, float(cpus), float(gpus)), folder
+
+
+def _data(flags: Final, tables: dict[str, Any]) -> DataSet:
+    table = tables.get("data", {})
+    source = flags.data or table.get("source")
+    if not isinstance(source, str):
+        raise ConfigError([f"{flags.config}: names no data set; add --data, or export it anew"])
+    return prepare(source, table.get("image_size") if flags.data is None else None)
+
+
+def _flag_problems(flags: Final) -> Iterator[str]:
+    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
+        yield f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}"
+    if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
+        yield f"--num-cpus {flags.num_cpus}: this machine has {cores}; ask for 1 to {cores}"
+    if flags.name is not None and not NAME.fullmatch(flags.name):
+        yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
 def _train(job: TrialJob, folder: Path, flags: Final) -> int:
@@ -162,7 +175,7 @@ def _keep_model(job: TrialJob, folder: Path) -> None:
     checkpoint = load_checkpoint(job.folder)
     if checkpoint is None:
         raise ConfigError([f"{job.folder}: the checkpoint is damaged; start again to train anew"])
-    trainer = Trainer(replace(job.config), "cpu")
+    trainer = Trainer(job.config, "cpu")
     trainer.load_state(checkpoint.tensors)
     save(trainer.model, job.config, folder / "model.safetensors")
     load(folder / "model.safetensors")  # a model that cannot be read back must not be called done

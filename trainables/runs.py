@@ -1,8 +1,12 @@
 """Where a run is: the folder under ``--out`` that a name on a command line means."""
 
+import re
 from pathlib import Path
 
 from vqcore.config import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What a run may be called."""
 
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""

@@ -1,6 +1,5 @@
 """Everything that can be wrong with a sweep, found before its first trial and told at once."""
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import TypeVar
 
 import torch
 
+from trainables.runs import NAME
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.vqvae import VQVAE
 
 T = TypeVar("T")
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Problems:

@@ -138,6 +138,9 @@ def _run(ready: Ready, console: Console) -> int:
     request, booking, jobs = ready.request, ready.booking, ready.jobs()
     recorder = Recorder(request.folder)
     tracker = Tracker(request.folder, request.tracking_uri)
+    if request.address != INLINE:
+        # before the tracker's thread imports mlflow: two large imports at once get in each other's way
+        import sweeps.engine.runner  # noqa: F401
     slices = Slices(booking.slots)
     slices.add((job, recorder.last_epoch(job.key)) for job in jobs if not _finished(recorder, job))
     if slices.finished:

@@ -1,0 +1,99 @@
+"""The final training of an exported configuration, as a user starts it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vqcore
+from trainables.final import main
+from vqcore.config import TrialConfig, read_toml, write_toml
+from vqcore.data import prepare
+
+SMALL = TrialConfig().replace(
+    channels=8, hidden_channels=8, residual_channels=4, residual_blocks=1, codebook_size=16, dim=8, batch_size=32
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, int], np.ndarray]) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 64), ("test", 24)):
+        (folder / split).mkdir()
+        for number, pixels in enumerate(pictures(count, len(split))):
+            Image.fromarray(pixels).save(folder / split / f"{number:03}.png")
+    return folder
+
+
+@pytest.fixture
+def export(tmp_path: Path, images: Path) -> Path:
+    """A file such as ``analysis.export`` writes."""
+    data = prepare(str(images))
+    path = tmp_path / "knee.toml"
+    table = {"source": str(images), "hash": data.hash, "image_size": data.image_size}
+    write_toml(path, SMALL.toml() | {"data": table}, header="evidence")
+    return path
+
+
+def run(export: Path, out: Path, *words: str) -> int:
+    return main([str(export), "--out", str(out), "--num-gpus", "0", "--num-cpus", "1", *words])
+
+
+def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: Path) -> None:
+    assert run(export, out, "--epochs", "2", "--name", "plain") == 0
+    folder = out / "final" / "plain"
+    model = vqcore.load(folder / "model.safetensors")
+    assert read_toml(folder / "model.toml")["training"]["epochs"] == 2
+    pixels = torch.from_numpy(prepare(str(images)).test()[:4].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        codes = model.encode(pixels)
+        assert torch.equal(model.decode(codes), model(pixels).reconstruction)
+
+
+def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
+    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(export, out, "--epochs", "3", "--name", "whole") == 0
+    assert run(export, out, "--epochs", "1", "--name", "parts") == 0
+    capsys.readouterr()
+    assert run(export, out, "--epochs", "3", "--name", "parts") == 0
+    said = capsys.readouterr().out
+    assert "epoch 1/3" not in said
+    assert "epoch 3/3" in said
+    whole, parts = (vqcore.load(out / "final" / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = export.read_text().replace("decay = 0.99", "decay = 2.0")
+    export.write_text(text)
+    assert run(export, out, "--epochs", "0", "--data", "nowhere", "--name", "a/b") == 2
+    said = capsys.readouterr().err
+    for part in ("decay = 2.0", "epochs = 0", "nowhere", "a/b"):
+        assert part in said, part
+
+
+@pytest.mark.parametrize("content", [None, "not [ toml", ""])
+def test_a_file_that_is_no_export(tmp_path: Path, out: Path, content: str | None) -> None:
+    path = tmp_path / "broken.toml"
+    if content is not None:
+        path.write_text(content)
+    assert run(path, out, "--epochs", "1") == 2
+
+
+def test_a_training_that_diverges_says_so_and_exits_1(
+    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.write_text(export.read_text().replace("commitment_weight = 0.25", "commitment_weight = 1e300"))
+    assert run(export, out, "--epochs", "1", "--name", "diverges") == 1
+    assert "loss is" in capsys.readouterr().out
+    assert not (out / "final" / "diverges" / "model.safetensors").exists()
