@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis.estimates import told_apart
 from analysis.groups import Group, described, psnr
+from analysis.layout import Table
 from analysis.results import Results
 
 _METRICS = {"mse": ("lowest MSE", "on [-1, 1]"), "perplexity": ("highest perplexity", "of the whole test set")}
@@ -22,13 +23,21 @@ class Findings:
 
     lines: tuple[str, ...]
     """What was found, a sentence or two a line; plain text."""
+    folder: Path
+    """The run's."""
     paths: tuple[Path, ...]
-    """The files that were written."""
+    """The files that were written, below ``folder``."""
+    table: Table | None = None
+    """The configurations compared."""
 
     def renderable(self) -> RenderableType:
         """The findings for a terminal; names in them are never taken for markup."""
-        written = [Text(f"  {path}", style="dim", overflow="fold") for path in self.paths]
-        return Stack(*map(Text, self.lines), *([Text("Written:"), *written] if written else []))
+        parts: list[RenderableType] = [self.table.rich(), Text("")] if self.table else []
+        parts += map(Text, self.lines)
+        if self.paths:
+            names = ", ".join(path.relative_to(self.folder).as_posix() for path in self.paths)
+            parts.append(Text(f"Written to {self.folder}: {names}", style="dim", overflow="fold"))
+        return Stack(*parts)
 
 
 def best(results: Results, metric: str) -> Group:

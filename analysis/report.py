@@ -7,7 +7,10 @@ from analysis.export import write_exports
 from analysis.findings import Findings, words
 from analysis.parquet import write_parquet
 from analysis.results import load
-from analysis.tables import write_tables
+from analysis.tables import groups_table, write_tables
+
+MOST_ROWS = 12
+"""Configurations that a screen shows; the files have all."""
 
 
 def analyse(run_folder: Path) -> Findings:
@@ -33,4 +36,5 @@ def analyse(run_folder: Path) -> Findings:
     attempt("pareto", lambda: write_figures(results))
     if results.groups:
         attempt("export", lambda: write_exports(results))
-    return Findings((*words(results), *failures), tuple(paths))
+    table = groups_table(results, results.featured(MOST_ROWS)) if results.groups else None
+    return Findings((*words(results), *failures), run_folder, tuple(paths), table)

@@ -287,7 +287,7 @@ class _Fold:
 
 
 def _trial_name(trial: TrialRecord, swept: Iterable[str]) -> str:
-    values = {name: trial.config[name] for name in swept if name in trial.config}
+    values = {name: trial.config[name] for name in (*swept, "seed") if name in trial.config}
     return " ".join(f"{_SHORT.get(name, name)}={value}" for name, value in values.items()) or f"trial {trial.number}"
 
 
