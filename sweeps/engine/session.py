@@ -236,9 +236,11 @@ def _finish(ready: Ready, recorder: Recorder, tracker: Tracker, console: Console
     try:
         from analysis.report import analyse
 
-        findings = analyse(ready.request.folder)
-        recorder.write("pause" if interrupted else "done")
-        recorder.close()
+        try:
+            findings = analyse(ready.request.folder)
+        finally:  # an error in a picture must not make a finished run look killed
+            recorder.write("pause" if interrupted else "done")
+            recorder.close()
         console.print()
         console.print(findings.renderable())
         _say_next(ready, tracker, console, interrupted)
