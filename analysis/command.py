@@ -9,9 +9,9 @@ from vqcore.config import ConfigError
 
 
 def command(main: Callable[..., None]) -> None:
-    """Run ``main`` from the command line; a ``ConfigError`` becomes its plain message and exit code 2."""
+    """Run ``main`` from the command line; ``ConfigError`` and ``OSError`` become a plain message and exit code 2."""
     try:
         tyro.cli(main)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -10,9 +10,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from analysis.estimates import told_apart
-from analysis.groups import Group, described, psnr
+from analysis.groups import Group, described
 from analysis.layout import Table
 from analysis.results import Results
+from vqcore.metrics import psnr
 
 _METRICS = {"mse": ("lowest MSE", "on [-1, 1]"), "perplexity": ("highest perplexity", "of the whole test set")}
 
@@ -52,6 +53,10 @@ def words(results: Results) -> tuple[str, ...]:
     if results.groups:
         lines += [_best(results, "mse"), _best(results, "perplexity"), front_words(results)]
     lines += [f"Not compared: {why}" for why in _left_out(results)]
+    kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
+    if len(kinds) > 1:
+        named = "; ".join(sorted(f"{precision} on {device}" for device, precision in kinds))
+        lines.append(f"Compared trials did not all run alike: {named}.")
     return tuple(lines)
 
 

@@ -9,14 +9,9 @@ from typing import Any
 
 from analysis.estimates import Estimate
 from trainables.journal import TrialRecord
+from trainables.runs import SHORT
 
 _NOT_COMPARED = ("seed", "epochs")
-_SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learning_rate": "lr"}
-
-
-def psnr(mse: float) -> float:
-    """Peak signal to noise in dB of an MSE on [-1, 1], whose peak to peak is 2."""
-    return 10 * math.log10(4 / mse) if mse > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def _words(name: str, value: Any, exact: bool) -> str:
     if name == "estimator":
         return str(value)
     number = isinstance(value, int | float) and not isinstance(value, bool) and not exact
-    return f"{_SHORT.get(name, name)} {f'{value:.4g}' if number and isinstance(value, float) else value}"
+    return f"{SHORT.get(name, name)} {f'{value:.4g}' if number and isinstance(value, float) else value}"
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:

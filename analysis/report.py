@@ -28,8 +28,9 @@ def analyse(run_folder: Path) -> Findings:
     def attempt(what: str, make: Callable[[], list[Path]]) -> None:
         try:
             paths.extend(make())
-        except OSError as error:
-            failures.append(f"{what} could not be written: {error}; python -m analysis.{what} {run_folder} tries again")
+        except Exception as error:  # one picture that fails must not hide what else was found
+            words = f"{type(error).__name__}: {error}"
+            failures.append(f"{what} could not be written: {words}; python -m analysis.{what} {run_folder} tries again")
 
     attempt("parquet", lambda: [write_parquet(run_folder)])
     attempt("tables", lambda: write_tables(results))

@@ -16,10 +16,11 @@ from tyro.conf import Positional
 
 from analysis.command import command
 from analysis.files import replacing
-from analysis.groups import Group, described, psnr
+from analysis.groups import Group, described
 from analysis.layout import Table
 from analysis.results import Results, load
 from trainables.runs import find_run
+from vqcore.metrics import psnr
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 

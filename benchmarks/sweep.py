@@ -98,7 +98,7 @@ def check(benchmark: SweepBenchmark) -> None:
     if benchmark.repeats < 1:
         problems.append(f"repeats = {benchmark.repeats}: must be at least 1; 2 is usual")
     if importlib.util.find_spec(PEER.replace("-", "_")) is None:
-        problems.append(f"{PEER} is not installed, and the peer needs it; pip install -e '.[benchmarks]'")
+        problems.append(f"{PEER} is not installed, and the peer needs it; pip install -e '.[dev]'")
     if problems:
         raise ConfigError(problems)
 

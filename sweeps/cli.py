@@ -13,10 +13,12 @@ import tyro
 from rich.console import Console
 
 from sweeps.engine.plan import print_plan
-from sweeps.engine.session import INTERRUPTED, Request, check_request, run_session
+from sweeps.engine.request import Request, check_request
+from sweeps.engine.session import INTERRUPTED, run_session
 from trainables.runs import find_run
-from trainables.tracking import default_uri
+from trainables.tracking import default_uri, without_password
 from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_toml
+from vqcore.sources import KNOWN
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,18 @@ class Flags:
 
 
 F = TypeVar("F", bound=Flags)
-WHAT = ("data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision")
-"""Flags that make another sweep of it, and so cannot change on resume."""
+FIXED = (
+    "data",
+    "image_size",
+    "preset",
+    "codebook_size",
+    "decay",
+    "batch_size",
+    "learning_rate",
+    "precision",
+    "storage",
+)
+"""Flags that a run keeps: what its trials have in common, and where they lie."""
 
 
 def base_config(flags: Flags) -> TrialConfig:
@@ -82,9 +94,6 @@ def base_config(flags: Flags) -> TrialConfig:
 
 def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> Request:
     """The flags as the engine takes them."""
-    kept = {n: str(v) if isinstance(v, Path) else v for n, v in dataclasses.asdict(flags).items() if v is not None}
-    if "@" in kept.get("tracking_uri", ""):
-        del kept["tracking_uri"]  # a password is not written down; it is given again on resume
     return Request(
         sweep=sweep,
         base=lambda: base_config(flags),
@@ -101,8 +110,22 @@ def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> R
         storage=flags.storage,
         tracking_uri=flags.tracking_uri or default_uri(flags.out),
         resume=flags.resume is not None,
-        flags={name: value for name, value in kept.items() if name not in ("plan", "resume", "name", "out")},
+        flags=_kept(flags),
     )
+
+
+def _kept(flags: Flags) -> dict[str, Any]:
+    """The flags as ``sweep.toml`` keeps them for a resume, which may be typed in another folder."""
+    kept = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
+    for name in ("plan", "resume", "name", "out"):
+        kept.pop(name, None)
+    if flags.data not in KNOWN and Path(flags.data).is_dir():
+        kept["data"] = str(Path(flags.data).absolute())
+    if flags.storage is not None:
+        kept["storage"] = str(flags.storage.absolute())
+    if flags.tracking_uri is not None:
+        kept["tracking_uri"] = without_password(flags.tracking_uri)
+    return kept
 
 
 def main(sweep: str, flags_type: type[F], space: Callable[[F], dict[str, tuple[Any, ...]]]) -> None:
@@ -130,6 +153,9 @@ def command(
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that cannot be written, a disk that is gone
+        print(f"{error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         console.print("Interrupted before the first trial.")
         return INTERRUPTED
@@ -142,11 +168,13 @@ def _parse(sweep: str, flags_type: type[F], arguments: Sequence[str]) -> F:
     if flags.resume is None:
         return flags
     folder = find_run(flags.resume, flags.out)
+    if flags.name is not None:
+        raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
     if folder.parent.name != sweep:
         raise ConfigError([f"--resume {flags.resume}: is a run of python -m sweeps.{folder.parent.name}"])
     saved = _flags_from_toml(flags_type, read_toml(folder / "sweep.toml").get("flags", {}))
     resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
-    changed = [name for name in WHAT if getattr(resumed, name) != getattr(saved, name)]
+    changed = [name for name in FIXED if getattr(resumed, name) != getattr(saved, name)]
     if changed:
         raise ConfigError(
             f"--{name.replace('_', '-')} {getattr(resumed, name)}: run {folder.name} has {getattr(saved, name)}, and "

@@ -7,11 +7,16 @@ it names a whole checkpoint, the latest or the one before.
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
+
+from vqcore.config import ConfigError, TrialConfig
+from vqcore.vqvae import VQVAE
 
 INDEX = "checkpoint.json"
 
@@ -56,3 +61,30 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def checkpoint_bytes(config: TrialConfig) -> int:
+    """Size of one checkpoint: weights, two Adam moments each, and the codebook with its moving averages."""
+    with torch.device("meta"):
+        model = VQVAE(config.model)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    return 3 * weights + buffers
+
+
+def check_space(storage: Path, needed: int) -> None:
+    """``ConfigError`` if the disk that holds ``storage`` has not ``needed`` bytes free."""
+    existing = next(path for path in (storage.absolute(), *storage.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ConfigError(
+            [
+                f"{storage}: the checkpoints need {megabytes(needed)}, {megabytes(free)} are free there, "
+                f"{megabytes(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
+            ]
+        )
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e6:,.0f} MB"

@@ -4,7 +4,7 @@ Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. St
 on from its checkpoint, to the last bit on the CPU.
 """
 
-import os
+import signal
 import sys
 import time
 import uuid
@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from trainables.checkpoint import load_checkpoint
-from trainables.journal import Event
+from trainables.checkpoint import check_space, checkpoint_bytes, load_checkpoint
+from trainables.journal import Event, read
+from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
-from trainables.runs import NAME
+from trainables.runs import JOURNAL, NAME
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
@@ -68,13 +69,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except Timeout:
-        print(f"{folder}: another process trains there; wait for it, or choose another --name", file=sys.stderr)
+        print(f"{flags.config}: another process trains it; wait for it, or choose another --name", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted before the first epoch.")
+        return 130
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
     """The training that the flags ask for, and its folder. Raises one ``ConfigError`` with all that is wrong."""
     tables = read_toml(flags.config)
+    if wrong := [name for name in ("model", "training", "data") if not isinstance(tables.get(name, {}), dict)]:
+        raise ConfigError(f"{flags.config}: {name} must be a table; export the configuration anew" for name in wrong)
     changes = {"epochs": flags.epochs} | ({} if flags.seed is None else {"seed": flags.seed})
     tables["training"] = tables.get("training", {}) | changes
     problems = list(problems_of(lambda: TrialConfig.from_toml(tables)))
@@ -86,9 +95,11 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     config, data = TrialConfig.from_toml(tables), _data(flags, tables)
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
+    _check_folder(folder, key, config.training.epochs)
+    check_space(folder, 2 * checkpoint_bytes(config))
     folder.mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
-    cpus = flags.num_cpus or len(os.sched_getaffinity(0))
+    cpus = flags.num_cpus or usable_cpus()
     return TrialJob(key, 0, config, data, folder / "trials" / key, float(cpus), float(gpus)), folder
 
 
@@ -97,11 +108,30 @@ def _data(flags: Final, tables: dict[str, Any]) -> DataSet:
     source = flags.data or table.get("source")
     if not isinstance(source, str):
         raise ConfigError([f"{flags.config}: names no data set; add --data, or export it anew"])
-    return prepare(source, table.get("image_size") if flags.data is None else None)
+    if flags.data is not None:
+        return prepare(source)
+    data = prepare(source, table.get("image_size"))
+    if table.get("hash", data.hash) != data.hash:
+        raise ConfigError(
+            [
+                f"{flags.config}: its evidence is from other images than {source} holds now "
+                f"(content {table['hash']}, now {data.hash}); put them back, or say --data {source} to train on these"
+            ]
+        )
+    return data
+
+
+def _check_folder(folder: Path, key: str, epochs: int) -> None:
+    """``ConfigError`` if the folder holds another training, or this one at more epochs than are asked for."""
+    trials = read(folder / JOURNAL).trials
+    if trials and key not in trials:
+        raise ConfigError([f"{folder}: holds the training of another configuration; choose another --name"])
+    if trials and trials[key].last_epoch > epochs:
+        raise ConfigError([f"--epochs {epochs}: this training has {trials[key].last_epoch} already; ask for more"])
 
 
 def _flag_problems(flags: Final) -> Iterator[str]:
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    gpus, cores = torch.cuda.device_count(), usable_cpus()
     if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
         yield f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}"
     if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
@@ -123,6 +153,9 @@ def _train(job: TrialJob, folder: Path, flags: Final) -> int:
         _run(job, recorder, console)
     except KeyboardInterrupt:
         interrupted = True
+    except Exception as error:
+        recorder.failed(job, " ".join(f"{type(error).__name__}: {error}".split()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and must be whole
     trial = recorder.run.trials.get(job.key)
     completed = not interrupted and trial is not None and trial.status == "completed"
     if completed:

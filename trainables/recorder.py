@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.journal import Event, Journal, RunRecord, read
+from trainables.runs import JOURNAL
 from trainables.trial import TrialJob
 
 Listener = Callable[[Event], None]
@@ -14,7 +15,7 @@ class Recorder:
     """The only writer of a run's journal. Each epoch and end of a trial is recorded once, however often it is told."""
 
     def __init__(self, run_folder: Path, listeners: list[Listener] | None = None) -> None:
-        path = run_folder / "journal.jsonl"
+        path = run_folder / JOURNAL
         self.run: RunRecord = read(path)
         """What the journal says, kept up to date."""
         self._journal = Journal(path)
@@ -47,7 +48,7 @@ class Recorder:
 
     def failed(self, job: TrialJob, reason: str) -> None:
         """Record that a trial ended by an error, with the error's own words."""
-        if job.key not in self.run.trials:
+        if job.key not in self._started:
             self.told(job, {"event": "start", "info": {}})
         self.told(job, {"event": "end", "status": "failed", "reason": reason})
 

@@ -8,22 +8,26 @@ from vqcore.config import ConfigError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a run may be called."""
 
+SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learning_rate": "lr"}
+"""Fields as people say them."""
+
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""
 
 
 def find_run(name: str, out: Path) -> Path:
-    """The folder of a run: ``<out>/<sweep>/NAME``, or a path to it, or the ``latest`` that was written to.
+    """The folder of a run: ``<out>/<sweep>/NAME``, or a path to it, or the ``latest`` sweep that was written to.
 
     Raises ``ConfigError`` when there is none (it lists the latest names), or when several sweeps have one of that name.
     """
     runs = _runs(out)
-    if name == "latest" and runs:
-        return runs[0]
+    sweeps = [run for run in runs if run.parent.name != "final"]
+    if name == "latest" and sweeps:
+        return sweeps[0]
     found = [run for run in runs if name in (run.name, f"{run.parent.name}/{run.name}")]
     path = Path(name)
     if not found and name and (path / JOURNAL).is_file():
-        found = [path]
+        found = [path if path.name else path.resolve()]
     if len(found) == 1:
         return found[0]
     if found:

@@ -25,7 +25,8 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock, Timeout
 
 from trainables.journal import Event, JournalReader, RunRecord, TrialRecord
-from trainables.runs import JOURNAL
+from trainables.machine import command_line
+from trainables.runs import JOURNAL, SHORT
 from vqcore.config import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ ARTIFACTS = ("sweep.toml", "results.parquet", "figures/*.png", "tables/*.md", "e
 _PARENT = ""
 """The key of the parent run among the keys of its trials."""
 _STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
-_SHORT = {"commitment_weight": "beta"}
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
 _DATABASES = ("postgresql", "mysql", "mssql")
 
@@ -129,12 +129,19 @@ def default_uri(out: Path) -> str:
 
 def sync_command(run_folder: Path, uri: str) -> str:
     """The command that sends later what could not be sent to ``uri``; a password in it is left for its owner to add."""
-    where = "" if uri == default_uri(run_folder.parent.parent) else f" --tracking-uri {_mask(uri, uri)}"
-    return f"python -m sweeps.sync {run_folder}{where}"
+    words = [] if uri == default_uri(run_folder.parent.parent) else ["--tracking-uri", without_password(uri)]
+    return command_line("sweeps.sync", run_folder, *words)
+
+
+def without_password(uri: str) -> str:
+    """The URI with ``***`` for its user and password, if it has them."""
+    return re.sub(r"(?<=://)[^/]*@", "***@", uri)
 
 
 def accept(uri: str) -> str:
     """A tracking URI, a SQLite path in it made absolute. ``ConfigError`` for what MLflow or we cannot use."""
+    if "://***@" in uri:
+        raise ConfigError([f"--tracking-uri {uri}: its password was not written down; give the whole URI again"])
     scheme, separator, rest = uri.partition("://")
     database = scheme.partition("+")[0]  # postgresql+psycopg2: the driver is SQLAlchemy's affair
     if database == "sqlite" and (path := rest.removeprefix("/")) not in ("", ":memory:"):
@@ -288,7 +295,7 @@ class _Fold:
 
 def _trial_name(trial: TrialRecord, swept: Iterable[str]) -> str:
     values = {name: trial.config[name] for name in (*swept, "seed") if name in trial.config}
-    return " ".join(f"{_SHORT.get(name, name)}={value}" for name, value in values.items()) or f"trial {trial.number}"
+    return " ".join(f"{SHORT.get(name, name)}={value}" for name, value in values.items()) or f"trial {trial.number}"
 
 
 @dataclass

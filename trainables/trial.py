@@ -53,10 +53,12 @@ def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterat
     budget = job.config.training.epochs
     until = budget if until is None else min(until, budget)
     device = prepare_process(job.cpus, job.gpus)
-    trainer = Trainer(job.config, device)
     checkpoint = load_checkpoint(job.folder)
-    history: list[dict[str, Any]] = []
-    if checkpoint is not None:
+    if checkpoint is None:
+        trainer, history = Trainer(job.config, device), []
+    else:
+        # as it began: "auto" may mean something else on the machine that goes on
+        trainer = Trainer(job.config.replace(precision=checkpoint.facts["precision"]), device)
         trainer.load_state(checkpoint.tensors)
         history = checkpoint.facts["history"]
     yield {"event": "start", "info": _info(trainer)}
@@ -111,8 +113,9 @@ def _epochs(job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], unti
         metrics["seconds"] = round(time.perf_counter() - started, 3)
         event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
         history.append(event)
-        save_checkpoint(job.folder, trainer.epoch, trainer.state(), {"epoch": trainer.epoch, "history": history})
-        _save_reconstructions(job.folder, trainer, test)
+        _save_reconstructions(job.folder, trainer, test)  # before the checkpoint: it must never be the older of the two
+        facts = {"epoch": trainer.epoch, "precision": trainer.precision, "history": history}
+        save_checkpoint(job.folder, trainer.epoch, trainer.state(), facts)
         yield event
 
 
@@ -129,6 +132,7 @@ _on_gpu = functools.lru_cache(maxsize=1)(_mapped)
 
 
 def _save_reconstructions(folder: Path, trainer: Trainer, test: Images) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, trainer.reconstruct(test, RECONSTRUCTIONS))
     replace_file(folder / "reconstructions.npy", buffer.getvalue())

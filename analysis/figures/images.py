@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures import style
-from analysis.groups import Group, psnr, seed_of
+from analysis.groups import Group, seed_of
 from analysis.results import Results
 from trainables.journal import TrialRecord
+from vqcore.metrics import psnr
 
 Images = NDArray[np.uint8]
 

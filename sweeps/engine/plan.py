@@ -1,15 +1,16 @@
 """What a sweep would cost, without running it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.engine.checks import checkpoints_bytes, megabytes
+from sweeps.engine.checks import checkpoints_bytes
 from sweeps.engine.progress import clock
 from sweeps.engine.resources import Booking
+from trainables.checkpoint import megabytes
 from trainables.trial import prepare_process
 from vqcore.config import TrialConfig
 from vqcore.data import DataSet
@@ -22,21 +23,31 @@ PROBE_STEPS = 12
 def print_plan(console: Console, configs: tuple[TrialConfig, ...], data: DataSet, booking: Booking) -> None:
     """Trials, epochs, images, disk, and the time that a short probe of the largest trial predicts."""
     epochs = sum(config.training.epochs for config in configs)
-    per_epoch = probe_seconds(max(configs, key=lambda c: c.model.quantizer.codebook_size), data, booking)
+    largest = max(configs, key=lambda c: c.model.quantizer.codebook_size).replace(commitment_weight=0.25)
     share = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
     table = Table(show_header=False, title="Plan", title_justify="left")
     for name, value in (
         ("trials", f"{len(configs)}, {booking.slots} at once, each on {share}"),
         ("data", f"{data.source}: {data.train_images:,} train, {data.test_images:,} test, {data.image_size} pixels"),
         ("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"),
-        ("an epoch", f"{per_epoch:.1f} s, from a probe of {PROBE_STEPS} steps in this process"),
-        ("wall time", f"about {clock(per_epoch * epochs / min(booking.slots, len(configs)))}, start-up aside"),
+        *_times(largest, epochs, min(booking.slots, len(configs)), data, booking),
         ("checkpoints", megabytes(checkpoints_bytes(configs, booking.slots))),
     ):
         table.add_row(name, value)
     console.print(table)
     if booking.gpus and booking.gpus < 1:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
+
+
+def _times(
+    config: TrialConfig, epochs: int, at_once: int, data: DataSet, booking: Booking
+) -> Iterator[tuple[str, str]]:
+    if booking.gpus and not torch.cuda.is_available():
+        yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
+        return
+    seconds = probe_seconds(config, data, booking)
+    yield "an epoch", f"{seconds:.1f} s, from a probe of {PROBE_STEPS} steps in this process"
+    yield "wall time", f"about {clock(seconds * epochs / at_once)}, start-up aside"
 
 
 def probe_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainables.journal import Event, RunRecord, TrialRecord
+from trainables.runs import SHORT
 from trainables.trial import TrialJob
 
 LINE_SECONDS = 5.0
@@ -67,7 +68,15 @@ class Screen:
 
     def _table(self) -> RenderableType:
         table = Table(expand=False, pad_edge=False)
-        for name in (*map(short, self._swept), "seed", "state", "epoch", "MSE", "perplexity", "usage"):
+        for name in (
+            *(SHORT.get(name, name) for name in self._swept),
+            "seed",
+            "state",
+            "epoch",
+            "MSE",
+            "perplexity",
+            "usage",
+        ):
             table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
         shown = sorted(self._jobs, key=self._order)[:MOST_ROWS]
         for job in sorted(shown, key=lambda job: job.number):
@@ -98,7 +107,7 @@ class Screen:
 
     def _name(self, key: str) -> str:
         flat = next((job.config.flat() for job in self._jobs if job.key == key), {})
-        return ", ".join(f"{short(name)} {flat[name]}" for name in (*self._swept, "seed") if name in flat)
+        return ", ".join(f"{SHORT.get(name, name)} {flat[name]}" for name in (*self._swept, "seed") if name in flat)
 
     def _record(self, job: TrialJob) -> TrialRecord | None:
         return self._run.trials.get(job.key)
@@ -116,13 +125,12 @@ class Screen:
     def _seconds_left(self) -> float | None:
         """From the mean time of an epoch and the slots; None before the first."""
         done, planned = self._epochs()
-        seconds = [m["seconds"] for trial in self._run.trials.values() for m in trial.epochs.values() if "seconds" in m]
-        return (planned - done) * sum(seconds) / len(seconds) / self._slots if seconds else None
-
-
-def short(name: str) -> str:
-    """A field's name as people say it."""
-    return {"commitment_weight": "beta", "codebook_size": "codes", "learning_rate": "lr"}.get(name, name)
+        # lists: the screen's own thread reads what the driver's goes on writing
+        trials = list(self._run.trials.values())
+        seconds = [m["seconds"] for trial in trials for m in list(trial.epochs.values()) if "seconds" in m]
+        ended = sum(trial.status != "running" for trial in trials)
+        at_once = max(1, min(self._slots, len(self._jobs) - ended))
+        return (planned - done) * sum(seconds) / len(seconds) / at_once if seconds else None
 
 
 def clock(seconds: float) -> str:

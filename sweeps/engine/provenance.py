@@ -1,6 +1,5 @@
 """Where results come from: commit, packages, hardware, command."""
 
-import os
 import platform
 import shlex
 import subprocess
@@ -10,11 +9,13 @@ from pathlib import Path
 
 import torch
 
+from trainables.machine import usable_cpus
+
 PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
 
 
 def provenance() -> dict[str, str]:
-    """Facts about this code and this machine, as short texts by name. Holds no path and no environment value."""
+    """Facts about this code and this machine, as short texts by name. Holds no environment value and no password."""
     return {
         "commit": commit(),
         "command": shlex.join(["python", "-m", _module(), *_without_secrets(sys.argv[1:])]),
@@ -33,6 +34,7 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside another project's checkout: not ours
         changes = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
@@ -41,7 +43,7 @@ def commit() -> str:
 
 def hardware() -> str:
     """CPU, usable cores, GPUs."""
-    cpu = f"{_cpu_name()}, {len(os.sched_getaffinity(0))} cores"
+    cpu = f"{_cpu_name()}, {usable_cpus()} cores"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ", ".join([cpu, *(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))])
 

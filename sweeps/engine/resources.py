@@ -1,9 +1,9 @@
 """How trials are packed onto a machine or a cluster: arithmetic only."""
 
 import math
-import os
 from dataclasses import dataclass
 
+from trainables.machine import usable_cpus
 from vqcore.config import ConfigError
 
 RAY_UNIT = 10_000
@@ -32,7 +32,7 @@ def this_machine() -> Available:
     """CPUs this process may use, and the GPUs that torch can use here."""
     import torch
 
-    return Available(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+    return Available(usable_cpus(), torch.cuda.device_count())
 
 
 def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_cpus: int | None) -> Booking:

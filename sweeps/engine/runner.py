@@ -16,6 +16,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "1e9")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -31,6 +32,7 @@ from sweeps.engine.slices import Slices
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
 from vqcore.data import ensure_local
+from vqcore.estimators import ESTIMATORS
 
 MAX_FAILURES = 2
 """Times a trial is started again, from its checkpoint, when its process or node dies."""
@@ -53,6 +55,12 @@ def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
     return Available(int(total.get("CPU", 0)), int(total.get("GPU", 0)), where)
 
 
+def node_count() -> int:
+    """Nodes of the cluster that is joined."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(bool(node["Alive"]) for node in nodes)
+
+
 def disconnect() -> None:
     """Leave Ray, ending it if ``connect`` started it."""
     ray.shutdown()
@@ -63,12 +71,12 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
 
     ``trial`` is what runs in an actor; it yields events as ``run_trial`` does.
     """
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    share = _share_data if len(nodes) > 1 else None
+    share = _share_data if node_count() > 1 else None
     bookkeeper = _Bookkeeper(slices, recorder, share)
 
     def trainable(config: dict[str, Any]) -> None:
         job: TrialJob = config["job"]
+        ESTIMATORS.update(config["estimators"])
         if config["arrays"] is not None:
             job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
         for event in trial(job, config["until"], config["known"]):
@@ -123,7 +131,14 @@ class _Bookkeeper:
         if self.share is not None and self._arrays is None:
             self._arrays = self.share(job)
         known = self.recorder.last_epoch(job.key)
-        return {"job": job, "until": piece.until, "known": known, "arrays": self._arrays}
+        # an estimator that the user's own module registered travels along: no worker imports that module
+        return {
+            "job": job,
+            "until": piece.until,
+            "known": known,
+            "arrays": self._arrays,
+            "estimators": dict(ESTIMATORS),
+        }
 
     def told(self, trial_id: str, result: dict[str, Any]) -> None:
         if "told" in result and trial_id in self._jobs:

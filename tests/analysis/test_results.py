@@ -3,10 +3,10 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.groups import psnr
 from analysis.parquet import write_parquet
 from analysis.results import load
 from vqcore.config import FIELDS, ConfigError
+from vqcore.metrics import psnr
 
 
 def test_groups_are_trials_equal_in_all_but_the_seed(ablation):

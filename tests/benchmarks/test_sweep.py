@@ -27,7 +27,6 @@ def test_a_missing_peer_is_named_with_its_command(
 
 
 def test_both_sides_train_on_the_same_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("vector_quantize_pytorch", reason="pip install -e '.[benchmarks]'")
     from benchmarks.peer_sweep import ParquetImages
 
     monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path))

@@ -164,6 +164,64 @@ def test_resume_refuses_to_become_another_sweep(whole: Path, sweep: Sweep, capsy
     assert "--batch-size 16" in said
 
 
+def test_resume_takes_more_values_and_keeps_what_was_run(whole: Path, out: Path, sweep: Sweep) -> None:
+    shutil.copytree(whole, folder(out, "wider"))
+    assert sweep("--resume", "wider", "--betas", "0.5") == 0
+    trials = read(folder(out, "wider") / "journal.jsonl").trials.values()
+    assert sorted({t.config["commitment_weight"] for t in trials}) == [0.1, 0.5, 1.0]
+    assert sorted(t.number for t in trials) == list(range(6))
+
+
+def test_resume_refuses_other_images(
+    images: Path, out: Path, sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(images, mine)
+    assert sweep("--name", "replaced", "--data", str(mine), "--seeds", "1") == 0
+    shutil.copy(mine / "train" / "001.png", mine / "train" / "000.png")
+    assert sweep("--resume", "replaced") == 2
+    assert "a run keeps its data" in capsys.readouterr().err
+
+
+def test_resume_is_not_told_a_name(whole: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--resume", "whole", "--name", "other") == 2
+    assert "keeps its name" in capsys.readouterr().err
+
+
+def test_a_run_stopped_before_it_began_leaves_its_name_free(out: Path, sweep: Sweep) -> None:
+    folder(out, "early").mkdir(parents=True)
+    (folder(out, "early") / "journal.jsonl").touch()
+    assert sweep("--name", "early", "--seeds", "1") == 0
+
+
+def test_an_extension_that_fails_is_told(
+    whole: Path, out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, folder(out, "failing"))
+
+    def broken(*_: object) -> Iterator[dict[str, Any]]:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(inline, "run_trial", broken)
+    assert sweep("--resume", "failing", "--epochs", "3") == 1
+    assert "the disk is on fire" in capsys.readouterr().out
+    assert {t.status for t in read(folder(out, "failing") / "journal.jsonl").trials.values()} == {"failed"}
+    monkeypatch.undo()
+    assert sweep("--resume", "failing", "--epochs", "3") == 0, "a failed trial is tried again"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9"])
+def test_an_address_where_no_cluster_is(address: str, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--name", "lost", "--address", address) == 2
+    assert f"--address {address}" in capsys.readouterr().err
+
+
+def test_an_out_that_is_no_folder(tmp_path: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert sweep("--out", str(tmp_path / "file")) == 2
+    assert "file" in capsys.readouterr().err
+
+
 def test_a_diverging_trial_is_marked_and_the_sweep_goes_on(
     out: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:

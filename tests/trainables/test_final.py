@@ -82,7 +82,26 @@ def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytes
         assert part in said, part
 
 
-@pytest.mark.parametrize("content", [None, "not [ toml", ""])
+def test_a_folder_keeps_its_configuration_and_its_epochs(
+    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(export, out, "--epochs", "2", "--name", "kept") == 0
+    assert run(export, out, "--epochs", "1", "--name", "kept") == 2
+    assert "has 2 already" in capsys.readouterr().err
+    assert run(export, out, "--epochs", "2", "--name", "kept", "--seed", "7") == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_images_other_than_those_of_the_evidence(
+    export: Path, out: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export.write_text(export.read_text().replace(prepare(str(images)).hash, "0" * 16))
+    assert run(export, out, "--epochs", "1", "--name", "others") == 2
+    assert "its evidence is from other images" in capsys.readouterr().err
+    assert run(export, out, "--epochs", "1", "--name", "others", "--data", str(images)) == 0
+
+
+@pytest.mark.parametrize("content", [None, "not [ toml", "", "training = 3", 'data = "x"'])
 def test_a_file_that_is_no_export(tmp_path: Path, out: Path, content: str | None) -> None:
     path = tmp_path / "broken.toml"
     if content is not None:
