@@ -73,7 +73,7 @@ def test_ctrl_c_and_a_killed_worker_change_no_number(
         first.send_signal(signal.SIGINT)
         said = first.communicate(timeout=120)[0]
     assert first.returncode == 130, said
-    assert "--resume disturbed" in said
+    assert f"sweeps.beta_ablation --resume {run}" in said
     assert "Traceback" not in said
     assert len(read(run / "journal.jsonl").trials) < 4 or not all(
         t.status == "completed" for t in read(run / "journal.jsonl").trials.values()
