@@ -1,9 +1,10 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
 import signal
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from filelock import FileLock, Timeout
@@ -34,8 +35,8 @@ def run_session(ready: Ready, console: Console) -> int:
     folder = ready.request.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0), _one_ctrl_c():
-            return _run(ready, console)
+        with FileLock(folder / ".lock", timeout=0), _one_ctrl_c(), ExitStack() as closing:
+            return _Session(ready, console, closing).run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
 
@@ -55,146 +56,157 @@ def _one_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _run(ready: Ready, console: Console) -> int:
-    recorder = Recorder(ready.request.folder)
-    tracker = Tracker(ready.request.folder, ready.request.tracking_uri)
-    slices, problem = Slices(ready.booking.slots), ""
-    try:
-        _record_sweep(ready, recorder)
-        jobs = ready.jobs(recorder.run)
-        slices.add((job, recorder.last_epoch(job.key)) for job in jobs if not _finished(recorder, job))
-        _greet(ready, console, nothing=slices.finished)
-        if not slices.finished:
-            _train(ready, jobs, slices, recorder, tracker, console)
-    except KeyboardInterrupt:
-        console.print("Stopping; everything recorded is kept.")
-        return _finish(ready, recorder, tracker, console, INTERRUPTED)
-    except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
-        problem = describe(error)
-        console.print(Text(f"The sweep cannot go on: {problem}", style="red"))
-    completed = any(trial.status == "completed" for trial in recorder.run.trials.values())
-    return _finish(ready, recorder, tracker, console, 1 if problem or not completed else 0)
+class _Session:
+    """What a run needs from its first event to its last word."""
 
+    def __init__(self, ready: Ready, console: Console, closing: ExitStack) -> None:
+        self.ready, self.request, self.console, self.closing = ready, ready.request, console, closing
+        self.recorder = Recorder(self.request.folder)
+        self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
+        self.slices = Slices(ready.booking.slots)
 
-def _train(
-    ready: Ready, jobs: list[TrialJob], slices: Slices, recorder: Recorder, tracker: Tracker, console: Console
-) -> None:
-    screen = Screen(console, recorder.run, jobs, ready.spec.swept, ready.booking.slots)
-    recorder.listeners.append(screen)
-    if ready.request.address == INLINE:
-        tracker.start()
-        with screen:
-            run_inline(slices, recorder)
-        return
-    # before the tracker's thread imports mlflow: two large imports at once get in each other's way
-    from sweeps.engine.runner import connect, disconnect, run_on_ray
+    def run(self) -> int:
+        """The whole course; the exit code."""
+        failed = False
+        try:
+            self.record_sweep()
+            jobs = self.ready.jobs(self.recorder.run)
+            self.slices.add((job, self.recorder.last_epoch(job.key)) for job in jobs if not self.finished(job))
+            self.greet()
+            if self.slices.finished:
+                self.tracker.start()
+            else:
+                self.train(jobs)
+        except KeyboardInterrupt:
+            self.console.print("Stopping; everything recorded is kept.")
+            return self.finish(INTERRUPTED)
+        except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
+            failed = True
+            self.console.print(Text(f"The sweep cannot go on: {describe(error)}", style="red"))
+        completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
+        return self.finish(1 if failed or not completed else 0)
 
-    tracker.start()
-    try:
-        if not ready.request.address:
-            booking = ready.booking
-            connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-        with screen:
-            run_on_ray(slices, recorder, ready.booking)
-    finally:
-        disconnect()
+    def finished(self, job: TrialJob) -> bool:
+        """Whether nothing is left to do for a trial."""
+        known = self.recorder.run.trials.get(job.key)
+        return known is not None and known.finished(job.config.training.epochs)
 
+    def train(self, jobs: list[TrialJob]) -> None:
+        """Run the open trials, on Ray or in this process."""
+        booking = self.ready.booking
+        screen = Screen(self.console, self.recorder.run, jobs, self.ready.spec.swept, booking.slots)
+        self.recorder.listeners.append(screen)
+        if self.request.address == INLINE:
+            self.tracker.start()
+            with screen:
+                run_inline(self.slices, self.recorder)
+            return
+        # before the tracker's thread imports mlflow: two large imports at once get in each other's way
+        from sweeps.engine.runner import connect, disconnect, run_on_ray
 
-def _finished(recorder: Recorder, job: TrialJob) -> bool:
-    known = recorder.run.trials.get(job.key)
-    return known is not None and known.finished(job.config.training.epochs)
+        self.tracker.start()
+        try:
+            if not self.request.address:
+                connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
+            with screen:
+                run_on_ray(self.slices, self.recorder, booking)
+        finally:
+            # Ray takes a second to end: what was found is worked out meanwhile
+            ending = threading.Thread(target=disconnect, name="ray-shutdown")
+            ending.start()
+            self.closing.callback(ending.join)
 
+    def record_sweep(self) -> None:
+        """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
+        request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.recorder.run
+        facts = provenance() | {"data": data.source, "data_hash": data.hash}
+        identity = known.sweep.get("id") or uuid.uuid4().hex
+        space = {name: list(values) for name, values in spec.space.items()}
+        tables = {
+            "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
+            "space": space,
+            "base": spec.base.toml(),
+            "provenance": facts,
+            "flags": dict(request.flags),
+        }
+        write_toml(request.folder / "sweep.toml", tables, header="This run, as it was last started.")
+        self.link_storage()
+        keys = {config.key(data.hash) for config in self.ready.configs} | known.trials.keys()
+        told = ("image_size", "train_images", "test_images")
+        self.recorder.write(
+            "sweep",
+            sweep=request.sweep,
+            name=request.name,
+            id=identity,
+            swept=list(spec.swept),
+            trials=len(keys),
+            epochs=spec.base.training.epochs,
+            tags=facts,
+            params={
+                "data": data.source,
+                "data_hash": data.hash,
+                **{name: getattr(data, name) for name in told},
+                "seeds": request.seeds,
+                "epochs": spec.base.training.epochs,
+                **space,
+            },
+        )
 
-def _record_sweep(ready: Ready, recorder: Recorder) -> None:
-    """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
-    request, data, facts = ready.request, ready.data, provenance()
-    facts |= {"data": data.source, "data_hash": data.hash}
-    identity = recorder.run.sweep.get("id") or uuid.uuid4().hex
-    space = {name: list(values) for name, values in ready.spec.space.items()}
-    params = {
-        "data": data.source,
-        "data_hash": data.hash,
-        "image_size": data.image_size,
-        "train_images": data.train_images,
-        "test_images": data.test_images,
-        "seeds": request.seeds,
-        "epochs": ready.spec.base.training.epochs,
-        **space,
-    }
-    tables = {
-        "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
-        "space": space,
-        "base": ready.spec.base.toml(),
-        "provenance": facts,
-        "flags": dict(request.flags),
-    }
-    write_toml(request.folder / "sweep.toml", tables, header="This run, as it was last started.")
-    link = request.folder / "trials"
-    if request.storage is not None and not link.is_symlink():
-        request.trials_folder.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(request.trials_folder.absolute())
-    keys = {config.key(data.hash) for config in ready.configs} | recorder.run.trials.keys()
-    recorder.write(
-        "sweep",
-        sweep=request.sweep,
-        name=request.name,
-        id=identity,
-        swept=list(ready.spec.swept),
-        trials=len(keys),
-        epochs=ready.spec.base.training.epochs,
-        tags=facts,
-        params=params,
-    )
+    def link_storage(self) -> None:
+        """With ``--storage``, let the run's ``trials`` lead there: whoever reads a run need not know."""
+        link, target = self.request.folder / "trials", self.request.trials_folder
+        if self.request.storage is not None and not link.is_symlink():
+            target.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target.absolute())
 
+    def greet(self) -> None:
+        """What is about to run, and whether MLflow will hear of it."""
+        request, data, booking, trials = self.request, self.ready.data, self.ready.booking, len(self.ready.configs)
+        if self.slices.finished:
+            self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
+            return
+        share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
+        self.console.print(
+            f"{request.sweep}: {trials} trials, epochs: {self.ready.spec.base.training.epochs}, on {data.source} "
+            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each: {request.folder}"
+        )
+        if warning := check(request.tracking_uri):
+            words = f"MLflow: {warning}. The sweep goes on; what is missing is sent later."
+            self.console.print(Text(words, style="yellow"))
 
-def _greet(ready: Ready, console: Console, nothing: bool) -> None:
-    request, data, booking = ready.request, ready.data, ready.booking
-    if nothing:
-        console.print(f"{request.folder}: all {len(ready.configs)} trials have ended already; nothing to train.")
-        return
-    share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
-    epochs, slots = ready.spec.base.training.epochs, min(booking.slots, len(ready.configs))
-    console.print(
-        f"{request.sweep}: {len(ready.configs)} trials, epochs: {epochs}, on {data.source} "
-        f"({data.train_images:,} images), {slots} at once on {share} each. Run {request.folder}"
-    )
-    if warning := check(request.tracking_uri):
-        console.print(Text(f"MLflow: {warning}. The sweep goes on; what is missing is sent later.", style="yellow"))
+    def finish(self, code: int) -> int:
+        """Make what is made of a run, record how it ended, say what was found; gives ``code`` back."""
+        trials = self.recorder.run.trials.values()
+        ended = code != INTERRUPTED and all(trial.status != "running" for trial in trials)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            findings = analyse(self.request.folder)
+        finally:  # an error in a picture must not make a finished run look killed
+            self.recorder.write("done" if ended else "pause")
+            self.recorder.close()
+        self.console.print()
+        self.console.print(findings.renderable())
+        # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
+        sent = self.tracker.close(timeout=5 if self.tracker.problem or not ended else 60)
+        self.say_next(ended, sent)
+        return code
 
-
-def _finish(ready: Ready, recorder: Recorder, tracker: Tracker, console: Console, code: int) -> int:
-    """Make what is made of a run, record how it ended, say what was found; gives ``code`` back."""
-    ended = code != INTERRUPTED and all(trial.status != "running" for trial in recorder.run.trials.values())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        findings = analyse(ready.request.folder)
-    finally:  # an error in a picture must not make a finished run look killed
-        recorder.write("done" if ended else "pause")
-        recorder.close()
-    console.print()
-    console.print(findings.renderable())
-    # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
-    sent = tracker.close(timeout=5 if tracker.problem or not ended else 60)
-    _say_next(ready, tracker, console, ended, sent)
-    return code
-
-
-def _say_next(ready: Ready, tracker: Tracker, console: Console, ended: bool, sent: bool) -> None:
-    request, lines = ready.request, []
-    knee = request.folder / "exports" / "knee.toml"
-    if not ended:
-        again = command_line(f"sweeps.{request.sweep}", "--resume", request.folder)
-        lines.append(("go on with", again))
-    elif knee.exists():
-        lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
-    if not sent:
-        console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}", style="yellow"))
-        lines.append(("tell MLflow", sync_command(request.folder, request.tracking_uri)))
-    elif request.tracking_uri == default_uri(request.out):
-        elsewhere = "" if str(request.out) == "runs" else f" RUNS={request.out}"
-        lines.append(("browse", f"make ui{elsewhere}"))
-    if lines:
-        console.print("Next:")
-    for what, how in lines:
-        # soft_wrap: a command that the terminal breaks cannot be copied
-        console.print(Text(f"  {what + ':':<16}{how}"), soft_wrap=True)
+    def say_next(self, ended: bool, sent: bool) -> None:
+        """Which commands to run next."""
+        request, lines = self.request, []
+        knee = request.folder / "exports" / "knee.toml"
+        if not ended:
+            lines.append(("go on with", command_line(f"sweeps.{request.sweep}", "--resume", request.folder)))
+        elif knee.exists():
+            lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
+        if not sent:
+            self.console.print(Text(f"MLflow is behind: {self.tracker.problem or 'it is slow'}", style="yellow"))
+            lines.append(("tell MLflow", sync_command(request.folder, request.tracking_uri)))
+        elif request.tracking_uri == default_uri(request.out):
+            elsewhere = "" if str(request.out) == "runs" else f" RUNS={request.out}"
+            lines.append(("browse", f"make ui{elsewhere}"))
+        if lines:
+            self.console.print("Next:")
+        for what, how in lines:
+            # soft_wrap: a command that the terminal breaks cannot be copied
+            self.console.print(Text(f"  {what + ':':<16}{how}"), soft_wrap=True)
