@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vqcore.adam import Adam
 from vqcore.config import Precision, TrialConfig
 from vqcore.metrics import CodeHistogram, MeanSquaredError
 from vqcore.vqvae import VQVAE, seeded
@@ -101,8 +102,7 @@ class Trainer:
         if self.precision == "bf16":
             model = model.to(memory_format=torch.channels_last)
         self.model: VQVAE = model
-        self._parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.Adam(self._parameters, lr=config.training.learning_rate, fused=True)
+        self.optimizer = Adam(self.model.parameters(), config.training.learning_rate)
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
@@ -145,9 +145,7 @@ class Trainer:
         Some are the live ones: write or clone them before the next step.
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for number, parameter in enumerate(self._parameters):
-            for name, tensor in self.optimizer.state[parameter].items():
-                state[f"optimizer.{number}.{name}"] = tensor
+        state |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -158,12 +156,8 @@ class Trainer:
         """Go on exactly where ``state`` was taken. Raises ``KeyError`` or ``RuntimeError`` if it is another model's."""
         prefix = "model."
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-        for number, parameter in enumerate(self._parameters):
-            moments = self.optimizer.state[parameter] = {}
-            for name in ("exp_avg", "exp_avg_sq"):
-                # in the parameter's own memory layout: vectorised arithmetic may round differently in another
-                moments[name] = torch.empty_like(parameter).copy_(state[f"optimizer.{number}.{name}"])
-            moments["step"] = state[f"optimizer.{number}.step"].to(self.device, copy=True)
+        own = "optimizer."
+        self.optimizer.load_state({n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
@@ -173,7 +167,7 @@ class Trainer:
         with self._autocast():
             out = self.model(batch)
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         with torch.no_grad():

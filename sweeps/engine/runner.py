@@ -21,6 +21,7 @@ os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
 
 import ray
@@ -75,12 +76,7 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
     bookkeeper = _Bookkeeper(slices, recorder, share)
 
     def trainable(config: dict[str, Any]) -> None:
-        job: TrialJob = config["job"]
-        ESTIMATORS.update(config["estimators"])
-        if config["arrays"] is not None:
-            job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
-        for event in trial(job, config["until"], config["known"]):
-            tune.report({"told": event})
+        run_slice(trial, config)
 
     with tempfile.TemporaryDirectory(prefix="vqsweep-tune-") as scratch:
         tune.Tuner(
@@ -100,6 +96,16 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
                 verbose=1,
             ),
         ).fit()
+
+
+def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
+    """In an actor: what ``_Bookkeeper.suggest`` handed out."""
+    job: TrialJob = config["job"]
+    ESTIMATORS.update(config["estimators"])
+    if config["arrays"] is not None:
+        job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
+    for event in trial(job, config["until"], config["known"]):
+        tune.report({"told": event})
 
 
 def _share_data(job: TrialJob) -> Any:

@@ -154,6 +154,25 @@ def test_a_node_without_the_prepared_data_receives_it(tmp_path: Path, monkeypatc
     assert {Path(trial.info["folder"]).is_relative_to(cache) for trial in trials} == {True}
 
 
+def test_an_estimator_of_ones_own_reaches_the_workers(images: Path, tmp_path: Path) -> None:
+    from vqcore.estimators import ESTIMATORS, estimator
+
+    @estimator("half")
+    def half(g_ND: Any, z_ND: Any, q_ND: Any) -> Any:
+        return 0.5 * g_ND
+
+    config = TrialConfig().replace(estimator="half", epochs=1, batch_size=32, codebook_size=16)
+    runner.connect(None, num_cpus=1, num_gpus=0)
+    recorder, slices = Recorder(tmp_path), Slices(1)
+    slices.add([(TrialJob("half", 0, config, prepare(str(images)), tmp_path / "half"), 0)])
+    try:
+        runner.run_on_ray(slices, recorder, book(Available(1, 0), 0, 1, None))
+    finally:
+        runner.disconnect()
+        del ESTIMATORS["half"]
+    assert recorder.run.trials["half"].status == "completed", recorder.run.trials["half"].reason
+
+
 def test_a_booked_gpu_that_torch_does_not_see_is_an_error_in_words(tmp_path: Path) -> None:
     import torch
 
