@@ -52,6 +52,17 @@ class Recorder:
             self.told(job, {"event": "start", "info": {}})
         self.told(job, {"event": "end", "status": "failed", "reason": reason})
 
+    def slice_over(self, job: TrialJob, until: int, error: str | None = None) -> None:
+        """A slice of a trial has ended. One that neither ended the trial nor reached ``until`` has failed too."""
+        trial = self.run.trials.get(job.key)
+        told = (
+            trial is not None and job.key in self._started and (trial.status != "running" or trial.last_epoch >= until)
+        )
+        if error is None and not told:
+            error = f"it stopped after epoch {self.last_epoch(job.key)} without saying why"
+        if error is not None:
+            self.failed(job, error)
+
     def last_epoch(self, key: str) -> int:
         """The last epoch recorded of a trial; 0 if none."""
         trial = self.run.trials.get(key)

@@ -10,16 +10,15 @@ from trainables.trial import run_trial
 def run_inline(slices: Slices, recorder: Recorder) -> None:
     """Run until every trial has ended. An error ends its trial as ``failed``; ``KeyboardInterrupt`` passes through."""
     while (piece := slices.next()) is not None:
-        job, known = piece.job, recorder.last_epoch(piece.job.key)
-        ended = False
+        job, error = piece.job, None
         try:
-            for event in run_trial(job, piece.until, known):
+            for event in run_trial(job, piece.until, recorder.last_epoch(job.key)):
                 recorder.told(job, event)
-                ended = ended or event["event"] == "end"
-        except Exception as error:
-            recorder.failed(job, describe(error))
-            ended = True
-        slices.returned(job.key, recorder.last_epoch(job.key), ended)
+        except Exception as problem:
+            error = describe(problem)
+        recorder.slice_over(job, piece.until, error)
+        trial = recorder.run.trials[job.key]
+        slices.returned(job.key, trial.last_epoch, ended=trial.status != "running")
 
 
 def describe(error: BaseException) -> str:

@@ -26,10 +26,11 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine.resources import Available, Booking
-from sweeps.engine.slices import Slices
+from sweeps.engine.slices import Slice, Slices
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
 from vqcore.data import ensure_local
@@ -83,6 +84,7 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
             tune.with_resources(trainable, {"cpu": booking.cpus, "gpu": booking.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=_Bridge(bookkeeper),
+                scheduler=_Ears(bookkeeper),
                 num_samples=-1,
                 max_concurrent_trials=booking.slots,
                 reuse_actors=True,
@@ -90,7 +92,6 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                callbacks=[_Ears(bookkeeper)],
                 failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
                 progress_reporter=_Silence(),
                 verbose=1,
@@ -105,7 +106,7 @@ def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
     if config["arrays"] is not None:
         job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
     for event in trial(job, config["until"], config["known"]):
-        tune.report({"told": event})
+        tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
 
 
 def _share_data(job: TrialJob) -> Any:
@@ -121,7 +122,7 @@ class _Bookkeeper:
     share: Callable[[TrialJob], Any] | None
 
     def __post_init__(self) -> None:
-        self._jobs: dict[str, TrialJob] = {}
+        self._pieces: dict[str, Slice] = {}
         self._arrays: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class _Bookkeeper:
         piece = self.slices.next()
         if piece is None:
             return None
-        job = self._jobs[trial_id] = piece.job
+        self._pieces[trial_id], job = piece, piece.job
         if self.share is not None and self._arrays is None:
             self._arrays = self.share(job)
         known = self.recorder.last_epoch(job.key)
@@ -147,17 +148,14 @@ class _Bookkeeper:
         }
 
     def told(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "told" in result and trial_id in self._jobs:
-            self.recorder.told(self._jobs[trial_id], result["told"])
+        if "told" in result and trial_id in self._pieces:
+            self.recorder.told(self._pieces[trial_id].job, result["told"][0])
 
     def over(self, trial_id: str, error: str | None) -> None:
-        job = self._jobs.pop(trial_id, None)
-        if job is None:
-            return
-        if error is not None:
-            self.recorder.failed(job, error)
-        known = self.recorder.run.trials.get(job.key)
-        self.slices.returned(job.key, known.last_epoch if known else 0, known is not None and known.status != "running")
+        if (piece := self._pieces.pop(trial_id, None)) is not None:
+            self.recorder.slice_over(piece.job, piece.until, error)
+            trial = self.recorder.run.trials[piece.job.key]
+            self.slices.returned(piece.job.key, trial.last_epoch, ended=trial.status != "running")
 
 
 class _Bridge(Searcher):
@@ -180,19 +178,24 @@ class _Bridge(Searcher):
         """Nothing: the journal is the state."""
 
 
-class _Ears(tune.Callback):
-    """Hears what happens to Tune's trials."""
+class _Ears(FIFOScheduler):
+    """Hears what happens to Tune's trials.
+
+    A scheduler and no callback: for a callback Tune imports every logger it knows, mlflow's among them, and waits.
+    """
 
     def __init__(self, bookkeeper: _Bookkeeper) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._bookkeeper = bookkeeper
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self._bookkeeper.told(trial.trial_id, result)
+        return str(FIFOScheduler.CONTINUE)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._bookkeeper.over(trial.trial_id, None)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file))
 
 

@@ -291,3 +291,21 @@ def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, da
     second.close()
     assert read(path).trials[job.key].status == "completed"
     assert kinds(list(JournalReader(path).new())) == ["start", "end", "start", "epoch", "epoch", "epoch", "end"]
+
+
+def test_a_slice_that_ends_without_a_word_has_failed(tmp_path: Path, data_set: DataSet) -> None:
+    # handed out again it would end so again, for ever
+    recorder = Recorder(tmp_path)
+    config = TrialConfig().replace(epochs=4)
+    job = TrialJob("silent", 0, config, data_set, tmp_path / "silent")
+    recorder.slice_over(job, 2)
+    assert recorder.run.trials["silent"].status == "failed"
+    assert "without saying why" in recorder.run.trials["silent"].reason
+    spoken = TrialJob("spoken", 1, config, data_set, tmp_path / "spoken")
+    recorder.told(spoken, {"event": "start", "info": {}})
+    for epoch in (1, 2):
+        recorder.told(spoken, {"event": "epoch", "epoch": epoch, "metrics": {"mse": 0.1}})
+    recorder.slice_over(spoken, 2)
+    assert recorder.run.trials["spoken"].status == "running"
+    recorder.slice_over(spoken, 3)
+    assert recorder.run.trials["spoken"].status == "failed"
