@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test check ui clean
 
 demo: .venv/installed
-	$(BIN)/python -m sweeps.beta_ablation --epochs 4 --batch-size 32 --learning-rate 1e-3 --decay 0.9 --out $(RUNS)
+	$(BIN)/python -m sweeps.beta_ablation --epochs 2 --batch-size 8 --learning-rate 1e-3 --decay 0.9 --out $(RUNS)
 
 test: .venv/installed
 	$(BIN)/ruff check .

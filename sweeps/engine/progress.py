@@ -48,7 +48,7 @@ class Screen:
             self._console.print(Text(f"{self._name(event['trial'])}: {event['status']}, {event['reason']}"))
         if time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(Text(self.summary()))
+            self._console.print(Text(self.summary()), soft_wrap=True)
 
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
