@@ -23,7 +23,7 @@ def test_a_missing_peer_is_named_with_its_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
     assert main(SweepBenchmark()) == 2
-    assert "pip install -e '.[benchmarks]'" in capsys.readouterr().err
+    assert "pip install -e '.[dev]'" in capsys.readouterr().err
 
 
 def test_both_sides_train_on_the_same_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
