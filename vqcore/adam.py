@@ -54,6 +54,15 @@ class Adam:
             maximize=False,
         )
 
+    @torch.no_grad()
+    def forget(self, parameter: Tensor, rows: Tensor) -> None:
+        """Start the moments of ``rows`` (a mask) of ``parameter``, if it is here, anew: the values were replaced."""
+        keep = (~rows).to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
+        for number, own in enumerate(self.parameters):
+            if own is parameter:
+                self.exp_avgs[number] *= keep
+                self.exp_avg_sqs[number] *= keep
+
     def state(self) -> dict[str, Tensor]:
         """The moments and step counts, live, as ``<parameter's number>.<name>``."""
         named = {"exp_avg": self.exp_avgs, "exp_avg_sq": self.exp_avg_sqs, "step": self.steps}

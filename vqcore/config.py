@@ -16,9 +16,15 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
-from vqcore.estimators import ESTIMATORS
+from vqcore.estimators import ESTIMATORS, GUMBEL
 
 Precision = Literal["auto", "fp32", "bf16"]
+Layer = Literal["vq", "fsq"]
+Codebook = Literal["ema", "ema_debiased", "gradient"]
+Init = Literal["uniform", "normal", "kmeans++"]
+Normalize = Literal["none", "inputs", "codes", "cosine"]
+Affine = Literal["none", "learned", "statistics"]
+Obtuse = Literal["rotate", "ste"]
 Scalar = str | int | float | bool
 
 MAX_SEED = 2**32 - 1
@@ -53,6 +59,12 @@ def _number(value: object, rule: Callable[[float], bool]) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and rule(value)
 
 
+def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> Iterable[str]:
+    value = getattr(config, name)
+    if not isinstance(value, str) or value not in choices:
+        yield f"{name} = {value!r}: there are {', '.join(choices)}"
+
+
 class _Checked:
     """A dataclass that refuses to exist with problems."""
 
@@ -69,29 +81,137 @@ class _Checked:
 
 @dataclass(frozen=True)
 class QuantizerConfig(_Checked):
-    """One quantization layer."""
+    """One quantization layer. What does not apply to a choice must keep its default: a column never tells a lie."""
 
     codebook_size: int = 512
-    """Number of codes K, at least 2."""
+    """Number of codes K, at least 2. With ``fsq`` it follows from ``levels``."""
     dim: int = 64
-    """Length D of a code."""
+    """Length D of a code. With ``fsq`` it follows from ``levels``."""
     estimator: str = "rotation"
-    """How the gradient crosses the quantizer: a name in ``vqcore.estimators.ESTIMATORS``."""
+    """How the gradient crosses the quantizer: a name in ``vqcore.estimators.ESTIMATORS``, or ``gumbel``."""
     commitment_weight: float = 0.25
-    """β of van den Oord et al. 2017, equation 3: the weight of ‖z − sg q‖². The codebook's weight is 1."""
+    """β of van den Oord et al. 2017, equation 3: the weight of ‖z − sg q‖²."""
     decay: float = 0.99
-    """γ of the codebook's moving averages, between 0 and 1."""
+    """γ of the moving averages, between 0 and 1; with ``gradient`` only those of how often a code is used."""
+    layer: Layer = "vq"
+    """``vq``: a learned codebook. ``fsq``: finite scalar quantization (Mentzer et al. 2023), a fixed grid."""
+    levels: str = ""
+    """``fsq`` alone: values a dimension can take, such as ``8,5,5,5``; K is their product, D their number."""
+    symmetric: bool = False
+    """``fsq`` alone: a grid symmetric about 0, its outermost values at -1 and 1."""
+    max_rescale: float = 10.0
+    """``rotation`` alone: bound on the rescaling ‖q‖/‖z‖, without which a z near 0 gets a gradient without bound."""
+    obtuse: Obtuse = "rotate"
+    """Rotations alone: where z and its code are more than 90° apart, rotate all the same, or ``ste``
+    (arXiv 2410.06424, section 6, names them as the trick's limitation)."""
+    temperature: float = 1.0
+    """``gumbel`` alone: of the softmax over squared distances, above 0."""
+    nu: float = 0.0
+    """Share of the task's gradient that each code receives (Huh et al. 2023, synchronised commitment)."""
+    codebook: Codebook = "ema"
+    """How the codes move: ``ema``, ``ema_debiased`` (started from zero, corrected as in Adam), ``gradient``."""
+    codebook_weight: float = 1.0
+    """``gradient`` alone: the weight of ‖sg z − q‖²; 1 in van den Oord et al. 2017, equation 3."""
+    init: Init = "uniform"
+    """The first codes: ``uniform`` on (-1/K, 1/K), ``normal``, or ``kmeans++`` of the first training batch."""
+    normalize: Normalize = "none"
+    """To unit length: ``inputs`` before they are quantized, ``codes`` in effect, or both, the ``cosine`` codebook."""
+    affine: Affine = "none"
+    """Affine reparameterisation of the codes (Huh et al. 2023): ``learned``, or from running ``statistics``."""
+    affine_groups: int = 1
+    """Groups of consecutive codes, each with its own affine map; divides K."""
+    affine_rate: float = 1.0
+    """``learned`` alone: η in (1 + η s) c + η b, a learning rate of the map relative to the codes'."""
+    revive_below: float = 0.0
+    """A code used less than this share of the average N/K is moved to a vector of the batch; 0 leaves it dead."""
+    revive_share: float = 0.1
+    """At most this share of the codes is moved in one step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer == "fsq":
+            object.__setattr__(self, "codebook_size", math.prod(self.level_counts))
+            object.__setattr__(self, "dim", len(self.level_counts))
+
+    @property
+    def level_counts(self) -> tuple[int, ...]:
+        """``levels`` as numbers."""
+        return tuple(int(part) for part in self.levels.split(",")) if self.levels else ()
 
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 2, "codebook_size")
-        yield from _at_least(self, 1, "dim")
-        if not isinstance(self.estimator, str) or self.estimator not in ESTIMATORS:
-            yield f"estimator = {self.estimator!r}: there are {', '.join(sorted(ESTIMATORS))}"
+        yield from _at_least(self, 1, "dim", "affine_groups")
+        for name, kind in (("layer", Layer), ("codebook", Codebook), ("init", Init), ("affine", Affine)):
+            yield from _one_of(self, name, get_args(kind))
+        yield from _one_of(self, "normalize", get_args(Normalize))
+        yield from _one_of(self, "obtuse", get_args(Obtuse))
+        yield from _one_of(self, "estimator", tuple(sorted((*ESTIMATORS, GUMBEL))))
         if not _number(self.commitment_weight, lambda v: v >= 0):
             beta = f"commitment_weight (beta) = {self.commitment_weight!r}"
             yield f"{beta}: must be a finite number, 0 or more; 0.25 is usual"
         if not _number(self.decay, lambda v: 0 < v < 1):
             yield f"decay = {self.decay!r}: must lie strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs"
+        for name in ("nu", "codebook_weight", "revive_below"):
+            if not _number(getattr(self, name), lambda v: v >= 0):
+                yield f"{name} = {getattr(self, name)!r}: must be a finite number, 0 or more"
+        for name in ("max_rescale", "temperature", "affine_rate"):
+            if not _number(getattr(self, name), lambda v: v > 0):
+                yield f"{name} = {getattr(self, name)!r}: must be a finite number above 0"
+        for name, most in (("revive_below", 1), ("revive_share", 1)):
+            if _number(getattr(self, name), lambda v, most=most: v > most):  # type: ignore[misc]
+                yield f"{name} = {getattr(self, name)!r}: is a share, at most 1"
+        yield from self._contradictions()
+
+    def _contradictions(self) -> Iterable[str]:
+        """Combinations that mean nothing, each with why."""
+        if self.layer == "fsq":
+            yield from self._fsq_problems()
+            return
+        needs = {
+            "levels": ("layer = 'fsq'", False),
+            "symmetric": ("layer = 'fsq'", False),
+            "max_rescale": ("estimator = 'rotation', which alone rescales", self.estimator == "rotation"),
+            "obtuse": ("an estimator that rotates", self.estimator in ("rotation", "rotation_unscaled")),
+            "temperature": (f"estimator = {GUMBEL!r}", self.estimator == GUMBEL),
+            "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", self.codebook == "gradient"),
+            "codebook_weight": ("codebook = 'gradient': moving averages have no loss", self.codebook == "gradient"),
+            "affine": ("codebook = 'gradient': moving averages undo the map", self.codebook == "gradient"),
+            "affine_groups": ("affine", self.affine != "none"),
+            "affine_rate": ("affine = 'learned'", self.affine == "learned"),
+            "revive_share": ("revive_below above 0", self.revive_below != 0),
+        }
+        for name, (condition, met) in needs.items():
+            if getattr(self, name) != DEFAULTS[name] and not met:
+                yield f"{name} = {getattr(self, name)!r}: has a meaning only with {condition}; leave it out"
+        sizes = (self.codebook_size, self.affine_groups)
+        if all(isinstance(size, int) and size > 0 for size in sizes) and sizes[0] % sizes[1]:
+            yield f"affine_groups = {self.affine_groups}: must divide codebook_size = {self.codebook_size}"
+
+    def _fsq_problems(self) -> Iterable[str]:
+        parts = self.levels.split(",") if isinstance(self.levels, str) else []
+        if not parts or not all(part.strip().isdigit() and int(part) >= 2 for part in parts):
+            yield f"levels = {self.levels!r}: fsq needs whole numbers, each at least 2, such as 8,5,5,5 (1,000 codes)"
+        if self.estimator != "ste":
+            yield f"estimator = {self.estimator!r}: fsq rounds straight through; its estimator is 'ste'"
+        if self.commitment_weight != 0:
+            yield f"commitment_weight (beta) = {self.commitment_weight!r}: fsq has no commitment loss; its weight is 0"
+        free = {"layer", "codebook_size", "dim", "levels", "symmetric", "estimator", "commitment_weight", "decay"}
+        for name in DEFAULTS.keys() - free:
+            if getattr(self, name) != DEFAULTS[name]:
+                yield f"{name} = {getattr(self, name)!r}: fsq has no codebook to learn; leave it out"
+
+
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(QuantizerConfig)}
+
+
+def from_vqtorch_beta(beta: float) -> dict[str, Any]:
+    """The loss weights of vqtorch's β: (1 − β) ‖z − sg q‖² + β ‖sg z − q‖², for a codebook trained by gradient."""
+    return {"codebook": "gradient", "commitment_weight": 1 - beta, "codebook_weight": beta}
+
+
+def from_taming_legacy(beta: float) -> dict[str, Any]:
+    """The loss weights of taming-transformers' β under ``legacy=True``: ‖z − sg q‖² + β ‖sg z − q‖²."""
+    return {"codebook": "gradient", "commitment_weight": 1.0, "codebook_weight": beta}
 
 
 @dataclass(frozen=True)
@@ -136,6 +256,8 @@ class TrainingConfig(_Checked):
     and metrics are fp32 either way."""
     seed: int = 0
     """Of the initial weights and the order of the data; the same for every configuration compared."""
+    alternate: bool = False
+    """First a step of the codebook on its own loss, then one of the rest on the task's (Huh et al. 2023)."""
 
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 1, "epochs", "batch_size")
@@ -144,8 +266,7 @@ class TrainingConfig(_Checked):
             yield f"seed = {self.seed!r}: must be at most {MAX_SEED}; 0, 1, 2 are usual"
         if not _number(self.learning_rate, lambda v: v > 0):
             yield f"learning_rate = {self.learning_rate!r}: must be a finite number above 0; 2e-4 is usual"
-        if self.precision not in get_args(Precision):
-            yield f"precision = {self.precision!r}: there are {', '.join(get_args(Precision))}"
+        yield from _one_of(self, "precision", get_args(Precision))
 
 
 @dataclass(frozen=True)
@@ -154,6 +275,11 @@ class TrialConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        quantizer = self.model.quantizer
+        if self.training.alternate and (quantizer.layer, quantizer.codebook) != ("vq", "gradient"):
+            raise ConfigError(["alternate = True: needs codebook = 'gradient', whose steps alternate with the rest's"])
 
     def flat(self) -> dict[str, Scalar]:
         """Every field under its own name."""
@@ -175,18 +301,23 @@ class TrialConfig:
                 return kind(**nested)
 
         quantizer = build(QuantizerConfig)
-        trial = cls(build(ModelConfig, quantizer=quantizer), build(TrainingConfig))
+        model, training = build(ModelConfig, quantizer=quantizer), build(TrainingConfig)
         if problems:
             raise ConfigError(problems)
-        return trial
+        return cls(model, training)
 
     def replace(self, **changes: Scalar) -> "TrialConfig":
         """A copy with flat fields changed, checked again."""
         return TrialConfig.from_flat({**self.flat(), **changes})
 
     def key(self, data_hash: str) -> str:
-        """Twelve hex digits that name this training: every field but ``epochs``, and the content of the data set."""
-        identity = {name: value for name, value in self.flat().items() if name != "epochs"}
+        """Twelve hex digits that name this training: every field but ``epochs``, and the content of the data set.
+
+        A field that came later counts only where it has not its default: runs begun before it keep their keys.
+        """
+        first, usual = _FIRST_FIELDS, TrialConfig().flat()
+        identity = {name: value for name, value in self.flat().items() if name in first or value != usual[name]}
+        identity.pop("epochs", None)
         canonical = json.dumps({**identity, "data_hash": data_hash}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -200,6 +331,12 @@ class TrialConfig:
         model, training = _table(tables, "model"), _table(tables, "training")
         quantizer = _table(model, "quantizer")
         return cls.from_flat({**quantizer, **{n: v for n, v in model.items() if n != "quantizer"}, **training})
+
+
+_FIRST_FIELDS = {
+    "codebook_size", "dim", "estimator", "commitment_weight", "decay", "channels", "hidden_channels",
+    "residual_channels", "residual_blocks", "batch_size", "learning_rate", "precision", "seed",
+}  # fmt: skip
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:

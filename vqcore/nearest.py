@@ -6,6 +6,7 @@ both sides first changes no distance and removes the offset.
 """
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -23,22 +24,50 @@ _GROUP = 64
 
 @torch.no_grad()
 def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
-    """Index of the Euclidean-nearest code of each vector; ties go to the lowest index. Computed in fp32."""
+    """Index of the Euclidean-nearest code of each vector; ties go to the lowest index. Computed in fp32.
+
+    ``FloatingPointError`` if a vector holds infinities or NaN; on a GPU, where asking would wait for it, they are
+    assigned to some code, and the loss tells.
+    """
+    # torch's compiler knows neither the loop nor oneDNN's private product, and takes the search as one operator;
+    # called as one, it would import the compiler
+    search = _as_operator if torch.compiler.is_compiling() else _search
+    index_N: Tensor = search(z_ND, codes_KD)
+    return index_N
+
+
+def rows_at_once(codes_KD: Tensor) -> int:
+    """Rows of scores against these codes that are held at once."""
+    block = BLOCK_ELEMENTS_CUDA if codes_KD.is_cuda else BLOCK_ELEMENTS_CPU
+    return max(1, block // codes_KD.shape[0])
+
+
+def _search(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
     codes_KD = codes_KD.float()
     centre_D = codes_KD.mean(0)
     codes_KD = codes_KD - centre_D
     half_norm_K = 0.5 * codes_KD.square().sum(-1)
     negative_KD = codes_KD.neg_()
     linear = _onednn_linear if _onednn_works(z_ND.device) else F.linear
-    block = BLOCK_ELEMENTS_CUDA if z_ND.is_cuda else BLOCK_ELEMENTS_CPU
-    rows = max(1, block // codes_KD.shape[0])
+    rows = rows_at_once(codes_KD)
     index_N = torch.empty(z_ND.shape[0], dtype=torch.int64, device=z_ND.device)
     for start in range(0, z_ND.shape[0], rows):
         z_BD = z_ND[start : start + rows].float() - centre_D
         # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
         score_BK = linear(z_BD, negative_KD, half_norm_K)
         index_N[start : start + rows] = _argmin(score_BK)
+    # a sum of finite numbers may overflow: then look again
+    if not z_ND.is_cuda and not math.isfinite(z_ND.sum()) and not z_ND.isfinite().all():
+        raise FloatingPointError("the vectors to quantize are not finite (inf or nan)")
     return index_N
+
+
+_as_operator = torch.library.custom_op("vqcore::nearest", _search, mutates_args=())
+
+
+@_as_operator.register_fake
+def _(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
+    return z_ND.new_empty(z_ND.shape[0], dtype=torch.int64)
 
 
 def _argmin(score_BK: Tensor) -> Tensor:

@@ -1,91 +1,85 @@
-"""The vector-quantization layer: nearest code, honest bottleneck, EMA codebook."""
-
-from typing import NamedTuple
+"""The vector-quantization layer: nearest code, honest bottleneck."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vqcore.codebooks import Codes
 from vqcore.config import QuantizerConfig
-from vqcore.estimators import cross
+from vqcore.estimators import GUMBEL, bound, cross, straight_through
+from vqcore.fsq import FSQ
+from vqcore.gumbel import gumbel_softmax
 from vqcore.nearest import nearest
-
-LAPLACE_EPS = 1e-5
-
-
-class Quantized(NamedTuple):
-    """What a quantizer returns."""
-
-    quantized: Tensor
-    """The codes in the input's shape and dtype: bit for bit rows of the codebook (rounded to that dtype)."""
-    indices: Tensor
-    """int64; the input's shape without the channel dimension."""
-    commitment_loss: Tensor
-    """Mean over all elements of (z − sg q)², unweighted, fp32 scalar; its gradient goes to the encoder."""
-    codebook_loss: Tensor
-    """Mean of (sg z − q)², unweighted, fp32 scalar. The same value; under EMA it has no gradient and is only told."""
-    loss: Tensor
-    """What to add to the task loss: commitment_weight · commitment_loss."""
+from vqcore.quantized import Quantized, rows_of, shaped
 
 
 class VectorQuantizer(nn.Module):
-    """Replaces each vector by its nearest code (van den Oord et al. 2017), with an EMA codebook (their appendix A.1).
+    """Replaces each vector by its nearest code (van den Oord et al. 2017).
 
-    The codebook moves only in training mode and only by the moving averages; the codes of a batch's output are those
-    before its own update. Distances, losses and statistics are fp32 under any autocast.
+    The codebook changes only in training mode; the codes of a batch's output are those before its own update.
+    Distances, losses and statistics are fp32 under any autocast.
     """
-
-    codebook: Tensor
-    ema_counts: Tensor
-    ema_sums: Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.config = config
-        size, dim = config.codebook_size, config.dim
-        codebook_KD = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
-        self.register_buffer("codebook", codebook_KD)
-        # n = 1 and m = c: from n = 0 an unused code would be m γ / ε, 1e5 away, after one step
-        self.register_buffer("ema_counts", torch.ones(size))
-        self.register_buffer("ema_sums", codebook_KD.clone())
+        self.codes = Codes(config)
+        self.frozen = False
+
+    @property
+    def codebook(self) -> Float[Tensor, "k d"]:
+        """The codes in effect."""
+        codes_KD: Tensor = self.codes()
+        return codes_KD
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Keep the codebook as it is, also in training mode; ``freeze(False)`` lets it move again."""
+        self.frozen = frozen
+        self.codes.requires_grad_(not frozen)
 
     def forward(self, z: Float[Tensor, "..."], channel_dim: int = 1) -> Quantized:
         """Quantize ``z``, whose dimension ``channel_dim`` has ``config.dim`` entries; any other dimensions."""
-        if z.shape[channel_dim] != self.config.dim:
-            raise ValueError(
-                f"dimension {channel_dim} of the input has {z.shape[channel_dim]} entries, a code {self.config.dim}: "
-                f"name the channel dimension of {tuple(z.shape)} with channel_dim="
-            )
+        config = self.config
+        z_ND = rows_of(z, channel_dim, config.dim)
+        learns = self.training and not self.frozen and z_ND.shape[0] > 0
         with torch.autocast(z.device.type, enabled=False):
-            last = z.movedim(channel_dim, -1)
-            z_ND = last.reshape(-1, self.config.dim).float()
-            index_N = nearest(z_ND, self.codebook)
-            q_ND = F.embedding(index_N, self.codebook)
-            commitment_loss = F.mse_loss(z_ND, q_ND) if z_ND.numel() else z_ND.sum()
-            quantized = cross(z_ND, q_ND, self.config.estimator).to(z.dtype).view(last.shape).movedim(-1, channel_dim)
-            if self.training and z_ND.numel():
-                self._update_codebook(z_ND.detach(), index_N)
-        return Quantized(
-            quantized=quantized,
-            indices=index_N.view(last.shape[:-1]),
-            commitment_loss=commitment_loss,
-            codebook_loss=commitment_loss.detach(),
-            loss=self.config.commitment_weight * commitment_loss,
-        )
+            if config.normalize in ("inputs", "cosine"):
+                z_ND = F.normalize(z_ND, dim=-1)
+            if learns:
+                self.codes.prepare(z_ND.detach())
+            codes_KD = self.codes()
+            if config.estimator == GUMBEL and self.training:
+                q_ND, index_N = gumbel_softmax(z_ND, codes_KD, config.temperature)
+                crossed_ND = q_ND
+            else:
+                index_N = nearest(z_ND, codes_KD)
+                q_ND = F.embedding(index_N, codes_KD)
+                # in evaluation gumbel passes its gradient straight through
+                vjp = straight_through if config.estimator == GUMBEL else bound(config)
+                crossed_ND = cross(z_ND, q_ND, vjp, config.nu)
+            commitment_loss, codebook_loss = self._losses(z_ND, q_ND)
+            if learns:
+                self.codes.learn(z_ND.detach(), index_N)
+        loss = config.commitment_weight * commitment_loss
+        if codebook_loss.requires_grad:
+            loss = loss + config.codebook_weight * codebook_loss
+        shape = z.movedim(channel_dim, -1).shape[:-1]
+        return Quantized(shaped(crossed_ND, z, channel_dim), index_N.view(shape), commitment_loss, codebook_loss, loss)
+
+    def _losses(self, z_ND: Tensor, q_ND: Tensor) -> tuple[Tensor, Tensor]:
+        if z_ND.shape[0] == 0:
+            return z_ND.sum(), z_ND.sum().detach()
+        commitment_loss = F.mse_loss(z_ND, q_ND.detach())
+        if self.config.codebook != "gradient":
+            return commitment_loss, commitment_loss.detach()
+        return commitment_loss, F.mse_loss(q_ND, z_ND.detach())
 
     def decode(self, indices: Int[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Codes of ``indices``, with the codes' dimension at ``channel_dim``: what the forward pass gave, in fp32."""
         return F.embedding(indices, self.codebook).movedim(-1, channel_dim)
 
-    @torch.no_grad()
-    def _update_codebook(self, z_ND: Tensor, index_N: Tensor) -> None:
-        """n ← γn + (1−γ)Σ1, m ← γm + (1−γ)Σz, c = m/ñ with ñ = (n+ε)·Σn/(Σn+Kε) (Laplace smoothing)."""
-        size, rate = self.config.codebook_size, 1 - self.config.decay
-        counts_K = torch.bincount(index_N, minlength=size).float()
-        sums_KD = torch.zeros_like(self.ema_sums).index_add_(0, index_N, z_ND)
-        self.ema_counts.lerp_(counts_K, rate)
-        self.ema_sums.lerp_(sums_KD, rate)
-        total = self.ema_counts.sum()
-        smoothed_K = (self.ema_counts + LAPLACE_EPS) * (total / (total + size * LAPLACE_EPS))
-        torch.div(self.ema_sums, smoothed_K.unsqueeze(1), out=self.codebook)
+
+def quantizer(config: QuantizerConfig) -> VectorQuantizer | FSQ:
+    """The layer that ``config`` describes."""
+    return FSQ(config) if config.layer == "fsq" else VectorQuantizer(config)

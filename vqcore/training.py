@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from vqcore.adam import Adam
 from vqcore.config import Precision, TrialConfig
 from vqcore.metrics import CodeHistogram, MeanSquaredError
-from vqcore.vqvae import VQVAE, seeded
+from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 
 EVALUATION_BATCH = 256
 FINITE_CHECK_STEPS = 50
@@ -22,6 +22,15 @@ FINITE_CHECK_STEPS = 50
 
 class DivergedError(ArithmeticError):
     """The loss is not finite any more; the message says where."""
+
+
+@contextmanager
+def _diverged(where: str) -> Iterator[None]:
+    """A model that computes infinities has diverged; the quantizer is the first to notice."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise DivergedError(f"{error} {where}") from error
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
@@ -102,14 +111,18 @@ class Trainer:
         if self.precision == "bf16":
             model = model.to(memory_format=torch.channels_last)
         self.model: VQVAE = model
-        self.optimizer = Adam(self.model.parameters(), config.training.learning_rate)
+        codes = list(self.model.quantizer.parameters()) if config.training.alternate else []
+        rest = [p for p in self.model.parameters() if all(p is not own for own in codes)]
+        self.optimizer = Adam(rest, config.training.learning_rate)
+        self.codebook_optimizer = Adam(codes, config.training.learning_rate)
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
         self.model.train()
         tally = _Tally(self.model, self.device)
         for step, batch in enumerate(self._training_batches(images)):
-            loss = self._step(images.batch(batch), tally)
+            with _diverged(f"in epoch {self.epoch + 1}, step {step + 1}"):
+                loss = self._step(images.batch(batch), tally)
             if step % FINITE_CHECK_STEPS == 0:
                 self._check_finite(loss, step)
         self._check_finite(loss, step)
@@ -118,12 +131,12 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> dict[str, float]:
-        """Metrics over every one of ``images``. Changes no state."""
+        """Metrics over every one of ``images``. Changes no state. Raises ``DivergedError``."""
         self.model.eval()
         tally = _Tally(self.model, self.device)
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images.batch(slice(start, start + EVALUATION_BATCH))
-            with self._autocast():
+            with self._autocast(), _diverged(f"after epoch {self.epoch}"):
                 out = self.model(batch)
             tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
         return tally.metrics()
@@ -145,7 +158,8 @@ class Trainer:
         Some are the live ones: write or clone them before the next step.
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        state |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+        for name, optimizer in self._optimizers():
+            state |= {f"{name}.{key}": tensor for key, tensor in optimizer.state().items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -156,8 +170,9 @@ class Trainer:
         """Go on exactly where ``state`` was taken. Raises ``KeyError`` or ``RuntimeError`` if it is another model's."""
         prefix = "model."
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-        own = "optimizer."
-        self.optimizer.load_state({n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
+        for name, optimizer in self._optimizers():
+            own = f"{name}."
+            optimizer.load_state({n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
@@ -165,15 +180,34 @@ class Trainer:
 
     def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
         with self._autocast():
-            out = self.model(batch)
+            latents = self.model.encoder(batch)
+            if self.config.training.alternate:
+                self._codebook_step(latents.detach())
+            quantized = self.model.quantizer(latents)
+            self.model.quantizer.frozen = False
+            out = VQVAEOutput(self.model.decoder(quantized.quantized), quantized)
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self._minimise(loss, self.optimizer)
         with torch.no_grad():
             tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
         final: Tensor = loss.detach()
         return final
+
+    def _codebook_step(self, latents: Tensor) -> None:
+        """The first half of an alternated step: the codes approach latents that stand still (Huh et al. 2023)."""
+        self._minimise(self.model.quantizer(latents).loss, self.codebook_optimizer)
+        self.model.quantizer.frozen = True  # for the second half: its statistics have seen this batch
+
+    def _minimise(self, loss: Tensor, optimizer: Adam) -> None:
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        codes = getattr(self.model.quantizer, "codes", None)
+        if codes is not None and codes.config.revive_below and codes.config.codebook == "gradient":
+            optimizer.forget(codes.weight, codes.revived)
+        optimizer.step()
+
+    def _optimizers(self) -> list[tuple[str, Adam]]:
+        return [("optimizer", self.optimizer), ("codebook_optimizer", self.codebook_optimizer)]
 
     def _training_batches(self, images: Images) -> Iterator[Tensor]:
         # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vqcore.config import ConfigError, ModelConfig, TrialConfig, read_toml, write_toml
 from vqcore.networks import decoder, encoder
-from vqcore.quantizers import Quantized, VectorQuantizer
+from vqcore.quantized import Quantized
+from vqcore.quantizers import VectorQuantizer, quantizer
 
 
 class VQVAEOutput(NamedTuple):
@@ -29,7 +30,7 @@ class VQVAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder(config)
-        self.quantizer = VectorQuantizer(config.quantizer)
+        self.quantizer = quantizer(config.quantizer)
         self.decoder = decoder(config)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> VQVAEOutput:
@@ -71,8 +72,9 @@ def load(path: str | Path) -> VQVAE:
 
 def parameter_count(model: nn.Module) -> int:
     """Trained parameters, the codebook's entries among them although moving averages and no gradient train them."""
-    codes = sum(m.codebook.numel() for m in model.modules() if isinstance(m, VectorQuantizer))
-    return codes + sum(p.numel() for p in model.parameters())
+    layers = [module for module in model.modules() if isinstance(module, VectorQuantizer)]
+    averaged = sum(layer.codes.weight.numel() for layer in layers if layer.config.codebook != "gradient")
+    return averaged + sum(p.numel() for p in model.parameters())
 
 
 def seeded(config: ModelConfig, seed: int) -> VQVAE:

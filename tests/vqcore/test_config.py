@@ -17,6 +17,8 @@ from vqcore.config import (
     QuantizerConfig,
     TrainingConfig,
     TrialConfig,
+    from_taming_legacy,
+    from_vqtorch_beta,
     problems_of,
     read_toml,
     write_toml,
@@ -113,8 +115,8 @@ def test_all_problems_of_all_parts_come_at_once() -> None:
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    (problem,) = problems_of(lambda: TrialConfig().replace(codebook=512))
-    assert problem.startswith("codebook: no such field")
+    (problem,) = problems_of(lambda: TrialConfig().replace(codes=512))
+    assert problem.startswith("codes: no such field")
     assert "codebook_size" in problem
 
 
@@ -173,10 +175,24 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
+GRADIENT = {"codebook": "gradient"}
+LATER: list[dict[str, Any]] = [
+    {"layer": "fsq", "levels": "8,5,5,5", "estimator": "ste", "commitment_weight": 0},
+    {"layer": "fsq", "levels": "8,5,5,5", "estimator": "ste", "commitment_weight": 0, "symmetric": True},
+    {"max_rescale": 2.0}, {"obtuse": "ste"}, {"estimator": "gumbel"}, {"estimator": "gumbel", "temperature": 0.5},
+    GRADIENT, {"codebook": "ema_debiased"}, GRADIENT | {"nu": 0.1}, GRADIENT | {"codebook_weight": 0.5},
+    {"init": "normal"}, {"init": "kmeans++"}, {"normalize": "inputs"}, {"normalize": "codes"}, {"normalize": "cosine"},
+    GRADIENT | {"affine": "learned"}, GRADIENT | {"affine": "learned", "affine_groups": 2},
+    GRADIENT | {"affine": "learned", "affine_rate": 2.0}, GRADIENT | {"affine": "statistics"},
+    {"revive_below": 0.1}, {"revive_below": 0.1, "revive_share": 0.5}, GRADIENT | {"alternate": True},
+]  # fmt: skip
+
+
 def test_the_key_names_the_training_but_not_its_length() -> None:
     base = TrialConfig()
-    assert set(OTHER) == set(FIELDS) - {"epochs"}
-    keys = [base.key("data"), base.key("other data"), *(base.replace(**{n: v}).key("data") for n, v in OTHER.items())]
+    assert set(OTHER).union(*LATER) == set(FIELDS) - {"epochs"}
+    changed = [*({n: v} for n, v in OTHER.items()), *LATER]
+    keys = [base.key("data"), base.key("other data"), *(base.replace(**changes).key("data") for changes in changed)]
     assert len(set(keys)) == len(keys)
     assert base.replace(epochs=7).key("data") == base.key("data")
     assert all(len(key) == 12 and int(key, 16) >= 0 for key in keys)
@@ -185,6 +201,45 @@ def test_the_key_names_the_training_but_not_its_length() -> None:
 def test_the_key_is_the_same_tomorrow() -> None:
     """Journals on disk hold keys: one that changes orphans every checkpoint."""
     assert TrialConfig().key("0123456789abcdef") == "d82ed1ae4a11"
+
+
+def test_what_has_no_effect_is_refused_with_what_would_give_it_one() -> None:
+    told = "\n".join(
+        problems_of(
+            lambda: TrialConfig().replace(
+                nu=0.5, codebook_weight=2, affine="learned", affine_groups=3, temperature=2, levels="8,8", obtuse="ste"
+            )
+        )
+        + problems_of(lambda: TrialConfig().replace(estimator="ste", max_rescale=2.0, revive_share=0.5))
+    )
+    for words in (
+        "nu = 0.5: has a meaning only with codebook = 'gradient'",
+        "codebook_weight = 2",
+        "affine = 'learned'",
+        "affine_groups = 3: must divide codebook_size = 512",
+        "temperature = 2",
+        "levels = '8,8'",
+        "max_rescale = 2.0: has a meaning only with estimator = 'rotation'",
+        "revive_share = 0.5: has a meaning only with revive_below above 0",
+    ):
+        assert words in told
+    assert "obtuse" not in told
+
+
+def test_fsq_has_a_grid_and_nothing_else() -> None:
+    config = QuantizerConfig(layer="fsq", levels="8,5,5,5", estimator="ste", commitment_weight=0)
+    assert (config.codebook_size, config.dim) == (1000, 4)
+    told = "\n".join(problems_of(lambda: QuantizerConfig(layer="fsq", levels="8,1", revive_below=0.1)))
+    for words in ("levels = '8,1'", "estimator = 'rotation'", "commitment_weight (beta) = 0.25", "revive_below = 0.1"):
+        assert words in told
+    with pytest.raises(ConfigError, match="alternate = True"):
+        TrialConfig().replace(alternate=True)
+
+
+def test_the_loss_weights_of_others() -> None:
+    assert from_vqtorch_beta(0.75) == {"codebook": "gradient", "commitment_weight": 0.25, "codebook_weight": 0.75}
+    assert from_taming_legacy(0.25) == {"codebook": "gradient", "commitment_weight": 1.0, "codebook_weight": 0.25}
+    assert QuantizerConfig(**from_vqtorch_beta(0.95)).codebook_weight == 0.95
 
 
 def test_a_whole_number_and_its_float_are_one_configuration() -> None:

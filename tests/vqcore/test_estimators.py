@@ -8,7 +8,9 @@ from torch import Tensor
 
 from vqcore import QuantizerConfig, VectorQuantizer
 from vqcore.config import ConfigError
-from vqcore.estimators import ESTIMATORS, MAX_RESCALE, cross, estimator, rotation, straight_through
+from vqcore.estimators import ESTIMATORS, cross, estimator, rotation, straight_through
+
+MAX_RESCALE = QuantizerConfig().max_rescale
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -120,7 +122,7 @@ def test_straight_through_is_the_codes_gradient() -> None:
 def test_crossing_is_exact_forwards_and_the_codes_get_no_gradient(name: str) -> None:
     z, q = normal(50, 8).requires_grad_(), normal(50, 8, seed=1).requires_grad_()
     g = normal(50, 8, seed=2)
-    out = cross(z, q, name)
+    out = cross(z, q, ESTIMATORS[name])
     torch.autograd.backward(out, g)
     assert torch.equal(out, q)
     assert z.grad is not None
@@ -149,5 +151,5 @@ def test_an_estimator_of_ones_own_is_one_decorator(half: str) -> None:
 
 
 def test_an_estimator_that_does_not_exist_lists_those_that_do() -> None:
-    with pytest.raises(ConfigError, match="estimator = 'half': there are rotation, ste"):
+    with pytest.raises(ConfigError, match="'half': there are gumbel, reflection, rotation, rotation_unscaled, ste"):
         QuantizerConfig(estimator="half")

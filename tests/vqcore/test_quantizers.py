@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqcore import QuantizerConfig, VectorQuantizer
-from vqcore.quantizers import LAPLACE_EPS
+from vqcore.codebooks import LAPLACE_EPS
 
 ESTIMATORS = ["ste", "rotation"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -19,7 +19,7 @@ def layer_of(size: int = 32, dim: int = 6, seed: int = 0, **config: Any) -> Vect
     """A layer whose codes are spread like ``normal``, as after some training."""
     layer = VectorQuantizer(QuantizerConfig(codebook_size=size, dim=dim, **config))
     layer.codebook.copy_(normal(size, dim, seed=seed + 100))
-    layer.ema_sums.copy_(layer.codebook)
+    layer.codes.ema_sums.copy_(layer.codebook)
     return layer
 
 
@@ -169,8 +169,8 @@ def test_the_codebook_follows_the_moving_averages_for_a_hundred_steps(decay: flo
         assert torch.equal(out.indices, exact)  # of the codes before this step's update
         one_hot_ema(state, z, exact, decay)
         torch.testing.assert_close(layer.codebook.double(), state["c"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(layer.ema_counts.double(), state["n"], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(layer.ema_sums.double(), state["m"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.codes.ema_counts.double(), state["n"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.codes.ema_sums.double(), state["m"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.8, 0.99])
@@ -181,7 +181,7 @@ def test_unused_codes_stay_where_they_were(decay: float) -> None:
         before = layer.codebook.clone()
         for _ in range(steps):
             layer(3 + 0.001 * normal(64, 64))
-        used = layer.ema_counts > 1
+        used = layer.codes.ema_counts > 1
         assert 0 < used.sum() < 512
         moved = (layer.codebook - before)[~used].abs().max()
         assert layer.codebook.isfinite().all()
@@ -236,4 +236,4 @@ def test_a_state_goes_on_as_if_nothing_had_happened() -> None:
         z = normal(50, 6, seed=step)
         assert torch.equal(one(z).quantized, other(z).quantized)
     assert torch.equal(one.codebook, other.codebook)
-    assert set(one.state_dict()) == {"codebook", "ema_counts", "ema_sums"}
+    assert set(one.state_dict()) == {"codes.weight", "codes.ema_counts", "codes.ema_sums"}

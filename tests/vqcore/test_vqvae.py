@@ -30,7 +30,7 @@ def alive(config: ModelConfig) -> VQVAE:
     model.quantizer.codebook.copy_(
         latents_ND[:: len(latents_ND) // config.quantizer.codebook_size][: config.quantizer.codebook_size]
     )
-    model.quantizer.ema_sums.copy_(model.quantizer.codebook)
+    model.quantizer.codes.ema_sums.copy_(model.quantizer.codebook)
     return model
 
 

@@ -1,0 +1,222 @@
+"""How codes start, move, and come back from the dead.
+
+The raw codes are ``weight``; the codes in effect, which the layer looks up, are those after the affine map and the
+normalisation. Shapes: K codes of D dimensions, G affine groups, N vectors.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vqcore.config import QuantizerConfig
+from vqcore.kmeans import kmeans_plus_plus
+
+LAPLACE_EPS = 1e-5
+STATISTICS_MOMENTUM = 0.1
+"""Of the running statistics of an affine map (Huh et al. 2023)."""
+
+
+class Codes(nn.Module):
+    """K codes: a buffer moved by averages, or a parameter moved by an optimiser.
+
+    With several processes (``torch.distributed``) all replicas see the same sums and move alike, to the last bit.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+    ema_counts: Tensor
+    ema_sums: Tensor
+    steps: Tensor
+    started: Tensor
+    revived: Tensor
+    """(K,) bool: the codes that the last training step moved to vectors of its batch; their optimiser state is void."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, dim = config.codebook_size, config.dim
+        weight_KD = torch.empty(size, dim)
+        self.weight: Tensor
+        if config.codebook == "gradient":
+            self.weight = nn.Parameter(weight_KD)
+        else:
+            self.register_buffer("weight", weight_KD)
+        self._start(weight_KD)
+        averages_from_zero = config.codebook == "ema_debiased"
+        # n = 1 and m = c: from n = 0 an unused code would be m γ / ε, 1e5 away, after one step
+        self.register_buffer("ema_counts", torch.zeros(size) if averages_from_zero else torch.ones(size))
+        if config.codebook != "gradient":
+            self.register_buffer("ema_sums", torch.zeros(size, dim) if averages_from_zero else weight_KD.clone())
+        if averages_from_zero:
+            self.register_buffer("steps", torch.zeros(()))
+        if config.init == "kmeans++":
+            self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        if config.affine == "learned":
+            self.scale = nn.Parameter(torch.zeros(config.affine_groups, 1, dim))
+            self.shift = nn.Parameter(torch.zeros(config.affine_groups, 1, dim))
+        elif config.affine == "statistics":
+            for name, start in (("mean", torch.zeros(dim)), ("variance", torch.ones(dim)), ("seen", torch.zeros(()))):
+                self.register_buffer(name, start)
+            self.register_buffer("scale", torch.ones(config.affine_groups, 1, dim))
+            self.register_buffer("shift", torch.zeros(config.affine_groups, 1, dim))
+        self.register_buffer("revived", torch.zeros(size, dtype=torch.bool), persistent=False)
+        self._started = config.init != "kmeans++"  # on the host: asking the buffer would wait for the GPU
+
+    @torch.no_grad()
+    def _start(self, weight_KD: Tensor) -> None:
+        if self.config.init == "normal":
+            weight_KD.normal_()
+        else:
+            weight_KD.uniform_(-1 / self.config.codebook_size, 1 / self.config.codebook_size)
+        if self.config.normalize in ("codes", "cosine"):
+            weight_KD.copy_(F.normalize(weight_KD, dim=-1))
+
+    def forward(self) -> Float[Tensor, "k d"]:
+        """The codes in effect; with a gradient to ``weight`` where that is a parameter."""
+        codes_KD = self.weight
+        if self.config.affine != "none":
+            scale_G1D, shift_G1D = self._map()
+            codes_KD = torch.addcmul(shift_G1D, scale_G1D, self._grouped(codes_KD)).flatten(0, 1)
+        if self.config.normalize in ("codes", "cosine"):
+            codes_KD = F.normalize(codes_KD, dim=-1)
+        return codes_KD
+
+    @torch.no_grad()
+    def prepare(self, z_ND: Float[Tensor, "n d"]) -> None:
+        """Before a training batch is quantized: the first codes, the statistics of an affine map, dead codes."""
+        if not self._started:
+            self._first_codes(z_ND)
+        if self.config.affine == "statistics":
+            self._measure(z_ND)
+        if self.config.revive_below:
+            self._revive(z_ND)
+
+    @torch.no_grad()
+    def learn(self, z_ND: Float[Tensor, "n d"], index_N: Int[Tensor, " n"]) -> None:
+        """After a training batch was quantized: the moving averages, and the codes if nothing else moves them.
+
+        n ← γn + (1−γ)Σ1, m ← γm + (1−γ)Σz, c = m/ñ with ñ = (n+ε)·Σn/(Σn+Kε): Laplace smoothing (van den Oord et al.
+        2017, appendix A.1). Debiased, n and m start from 0 and are divided by 1 − γᵗ.
+        """
+        if self.config.codebook == "gradient":
+            if self.config.revive_below:
+                self.ema_counts.lerp_(_summed(_counts(index_N, self.config.codebook_size)), 1 - self.config.decay)
+            return
+        counts_K, sums_KD = self._batch_sums(z_ND, index_N)
+        self.ema_counts.lerp_(counts_K, 1 - self.config.decay)
+        self.ema_sums.lerp_(sums_KD, 1 - self.config.decay)
+        if self.config.codebook == "ema":
+            torch.div(self.ema_sums, _smoothed(self.ema_counts).unsqueeze(1), out=self.weight)
+        else:
+            self.steps += 1
+            correction = 1 - self.config.decay**self.steps
+            means_KD = self.ema_sums / correction / _smoothed(self.ema_counts / correction).unsqueeze(1)
+            # a code that was never used has no mean: it stays
+            self.weight.copy_(torch.where(self.ema_counts.unsqueeze(1) > 0, means_KD, self.weight))
+        if self.config.normalize in ("codes", "cosine"):
+            self.weight.copy_(F.normalize(self.weight, dim=-1))
+
+    def _batch_sums(self, z_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
+        counts_K = _counts(index_N, self.config.codebook_size)
+        sums_KD = torch.zeros_like(self.ema_sums).index_add_(0, index_N, z_ND)
+        if not _distributed():
+            return counts_K, sums_KD
+        both_KD1 = _summed(torch.cat([sums_KD, counts_K.unsqueeze(1)], dim=1))  # one message for both
+        return both_KD1[:, -1], both_KD1[:, :-1]
+
+    def _first_codes(self, z_ND: Tensor) -> None:
+        self._started = bool(self.started)
+        if self._started:
+            return
+        self._put(torch.ones_like(self.revived), _from_first(kmeans_plus_plus(z_ND, self.config.codebook_size)))
+        if self.config.codebook == "ema":
+            self.ema_sums.copy_(self.weight * self.ema_counts.unsqueeze(1))
+        self.started.fill_(True)
+        self._started = True
+
+    def _measure(self, z_ND: Tensor) -> None:
+        rows = torch.full_like(z_ND[:1], z_ND.shape[0])
+        total_3D = _summed(torch.cat([z_ND.sum(0, keepdim=True), z_ND.square().sum(0, keepdim=True), rows]))
+        mean_D = total_3D[0] / total_3D[2]
+        variance_D = (total_3D[1] / total_3D[2] - mean_D.square()).clamp_(min=0)
+        # the first batch is copied: an average with the starting values would describe no data
+        rate = torch.where(self.seen > 0, STATISTICS_MOMENTUM, 1.0)
+        self.mean.lerp_(mean_D, rate)
+        self.variance.lerp_(variance_D, rate)
+        self.seen.fill_(1.0)
+        raw_GED = self._grouped(self.weight)
+        self.scale.copy_((self.variance / (raw_GED.var(1, correction=0, keepdim=True) + 1e-8)).sqrt())
+        self.shift.copy_(self.mean - self.scale * raw_GED.mean(1, keepdim=True))
+
+    def _map(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of every group, (G, 1, D): c' = scale ∘ c + shift."""
+        if self.config.affine == "learned":
+            return 1 + self.config.affine_rate * self.scale, self.config.affine_rate * self.shift
+        return self.scale.clone(), self.shift.clone()  # a later step changes them, while this one's gradient may be due
+
+    def _grouped(self, codes_KD: Tensor) -> Tensor:
+        return codes_KD.view(self.config.affine_groups, -1, codes_KD.shape[1])
+
+    def _revive(self, z_ND: Tensor) -> None:
+        """Move the least used codes to vectors of the batch, each to another; no more than ``revive_share`` of them."""
+        most = min(max(1, int(self.config.revive_share * self.config.codebook_size)), z_ND.shape[0])
+        average = self.ema_counts.sum() / self.config.codebook_size
+        counts_R, least_R = self.ema_counts.topk(most, largest=False)
+        dead_R = counts_R < self.config.revive_below * average
+        vectors_RD = _from_first(z_ND[torch.randperm(z_ND.shape[0], device=z_ND.device)[:most]])
+        vectors_KD = torch.zeros_like(self.weight).index_copy_(0, least_R, vectors_RD)
+        self.revived.zero_().index_copy_(0, least_R, dead_R)
+        self._put(self.revived, vectors_KD)
+        self.ema_counts.copy_(torch.where(self.revived, average, self.ema_counts))
+        if self.config.codebook != "gradient":
+            sums_KD = self.weight * self.ema_counts.unsqueeze(1)
+            self.ema_sums.copy_(torch.where(self.revived.unsqueeze(1), sums_KD, self.ema_sums))
+
+    def _put(self, where_K: Tensor, effective_KD: Tensor) -> None:
+        """Give the codes ``where_K`` the values ``effective_KD`` in effect: through the inverse of the affine map."""
+        raw_KD = effective_KD
+        if self.config.affine != "none":
+            scale_G1D, shift_G1D = self._map()
+            safe_G1D = torch.where(scale_G1D.abs() < 1e-6, 1e-6, scale_G1D)
+            raw_KD = ((self._grouped(raw_KD) - shift_G1D) / safe_G1D).flatten(0, 1)
+        elif self.config.normalize in ("codes", "cosine"):
+            raw_KD = F.normalize(raw_KD, dim=-1)
+        self.weight.copy_(torch.where(where_K.unsqueeze(1), raw_KD, self.weight))
+
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._started = self.config.init != "kmeans++" or bool(self.started)
+
+
+def _counts(index_N: Tensor, size: int) -> Tensor:
+    """How often each code occurs, fp32. Not bincount: on a GPU that waits for the host."""
+    ones_N = torch.ones(index_N.shape[0], device=index_N.device)
+    return torch.zeros(size, device=index_N.device).index_add_(0, index_N, ones_N)
+
+
+def _smoothed(counts_K: Tensor) -> Tensor:
+    total = counts_K.sum()
+    return (counts_K + LAPLACE_EPS) * (total / (total + counts_K.shape[0] * LAPLACE_EPS))
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    """Over all processes, in place."""
+    if _distributed():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def _from_first(tensor: Tensor) -> Tensor:
+    """The first process's, in place: what was drawn by chance must be the same everywhere."""
+    if _distributed():
+        dist.broadcast(tensor := tensor.contiguous(), src=0)
+    return tensor
