@@ -16,7 +16,7 @@ class BetaAblation(Flags):
     betas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)
     """Commitment weights."""
     estimators: tuple[str, ...] = ("rotation",)
-    """Gradient estimators: rotation, ste."""
+    """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
 
 
 def space(flags: BetaAblation) -> dict[str, tuple[Any, ...]]:

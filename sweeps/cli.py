@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from sweeps.engine.request import Request, check_request
 from sweeps.engine.session import INTERRUPTED, run_session
 from trainables.runs import find_run
 from trainables.tracking import default_uri, without_password
-from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_toml
+from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings, read_toml
 from vqcore.sources import KNOWN
 
 
@@ -44,6 +44,9 @@ class Flags:
     """Adam's."""
     precision: Precision = "auto"
     """auto is bf16 where the hardware has it."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
+    """Any other field of the model and its training, such as codebook=gradient init=kmeans++ revive_below=0.05; a wrong
+    name lists them all."""
     seeds: int = 3
     """Repetitions of each configuration, with seeds 0, 1, ..."""
     num_gpus: int | None = None
@@ -79,24 +82,33 @@ FIXED = (
     "batch_size",
     "learning_rate",
     "precision",
+    "set",
     "storage",
 )
 """Flags that a run keeps: what its trials have in common, and where they lie."""
 
 
-def base_config(flags: Flags) -> TrialConfig:
-    """What all trials share, from the flags. ``ConfigError`` with every problem."""
+def base_config(flags: Flags, space: Mapping[str, tuple[Any, ...]]) -> TrialConfig:
+    """What all trials share, from the flags, and the first value of what varies. ``ConfigError`` with every problem."""
     shared = {name: getattr(flags, name) for name in ("decay", "epochs", "batch_size", "learning_rate", "precision")}
     if flags.codebook_size is not None:
         shared["codebook_size"] = flags.codebook_size
-    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**shared)
+    own = {field.name for field in dataclasses.fields(flags)} | {"seed"}
+    set_here = read_settings(flags.set)
+    problems = [f"--set {name}: has a flag of its own, --{name.replace('_', '-')}" for name in set_here if name in own]
+    problems += [f"--set {name}: this sweep varies it; name its values there" for name in set_here if name in space]
+    if problems:
+        raise ConfigError(problems)
+    # fields are judged together, so what varies must be there
+    first = {name: values[0] for name, values in space.items() if values}
+    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**shared, **set_here, **first)
 
 
 def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> Request:
     """The flags as the engine takes them."""
     return Request(
         sweep=sweep,
-        base=lambda: base_config(flags),
+        base=lambda: base_config(flags, space),
         space=space,
         seeds=flags.seeds,
         data=flags.data,

@@ -333,6 +333,24 @@ class TrialConfig:
         return cls.from_flat({**quantizer, **{n: v for n, v in model.items() if n != "quantizer"}, **training})
 
 
+def read_settings(words: Iterable[str]) -> dict[str, Scalar]:
+    """``["codebook=gradient", "nu=0.1"]`` as flat fields, each in its type. ``ConfigError`` with every problem."""
+    usual, settings, problems = TrialConfig().flat(), {}, []
+    for word in words:
+        name, equals, text = word.partition("=")
+        kind = type(usual.get(name, ""))
+        if not equals or name not in usual:
+            problems.append(f"{word}: must be field=value; fields are {', '.join(FIELDS)}")
+            continue
+        try:
+            settings[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            problems.append(f"{word}: {name} takes {'true or false' if kind is bool else 'a number'}")
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
 _FIRST_FIELDS = {
     "codebook_size", "dim", "estimator", "commitment_weight", "decay", "channels", "hidden_channels",
     "residual_channels", "residual_blocks", "batch_size", "learning_rate", "precision", "seed",

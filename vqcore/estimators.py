@@ -14,11 +14,12 @@ A keyword parameter named as a field of ``QuantizerConfig`` receives that field.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 VJP = Callable[..., Float[Tensor, "n d"]]
@@ -91,7 +92,7 @@ def reflection(
     Known to be two to three times worse than the rotation; here to be compared with. Parallel vectors, and a zero
     vector, get the straight-through gradient.
     """
-    z_unit_ND, q_unit_ND = torch.nn.functional.normalize(z_ND, dim=-1), torch.nn.functional.normalize(q_ND, dim=-1)
+    z_unit_ND, q_unit_ND = F.normalize(z_ND, dim=-1), F.normalize(q_ND, dim=-1)
     v_ND = z_unit_ND - q_unit_ND
     square_N1 = _dot(v_ND, v_ND)
     # below 1e-12 the two directions differ by rounding noise of fp32 alone
@@ -101,48 +102,91 @@ def reflection(
 
 
 def _rotated(g_ND: Tensor, z_ND: Tensor, q_ND: Tensor, max_rescale: float | None, obtuse: str) -> Tensor:
-    z_norm_N1 = torch.linalg.vector_norm(z_ND, dim=-1, keepdim=True)
-    q_norm_N1 = torch.linalg.vector_norm(q_ND, dim=-1, keepdim=True)
+    z_norm_N1, q_norm_N1 = _dot(z_ND, z_ND).sqrt_(), _dot(q_ND, q_ND).sqrt_()
     defined_N1 = (z_norm_N1 > 0) & (q_norm_N1 > 0)
-    # divided before they are multiplied: squares of a tiny z underflow
-    z_unit_ND = z_ND / torch.where(defined_N1, z_norm_N1, 1.0)
-    q_unit_ND = q_ND / torch.where(defined_N1, q_norm_N1, 1.0)
+    per_z_N1 = torch.where(defined_N1, z_norm_N1, 1.0).reciprocal_()
+    per_q_N1 = torch.where(defined_N1, q_norm_N1, 1.0).reciprocal_()
 
-    one_plus_cos_N1 = 1.0 + _dot(z_unit_ND, q_unit_ND)
-    a_N1, b_N1 = _dot(z_unit_ND, g_ND), _dot(q_unit_ND, g_ND)
+    one_plus_cos_N1 = 1.0 + _dot(z_ND, q_ND) * per_z_N1 * per_q_N1
+    a_N1, b_N1 = _dot(z_ND, g_ND) * per_z_N1, _dot(q_ND, g_ND) * per_q_N1
     # Below 1e-6, 1 + c is rounding noise of fp32 and the plane of rotation with it.
     turns_N1 = one_plus_cos_N1 > 1e-6
     rho_N1 = torch.where(turns_N1, (a_N1 + b_N1) / torch.where(turns_N1, one_plus_cos_N1, 1.0), 0.0)
 
-    turned_ND = torch.addcmul(g_ND, 2 * b_N1 - rho_N1, z_unit_ND).addcmul_(rho_N1, q_unit_ND, value=-1)
-    if max_rescale is not None:
-        turned_ND *= (q_norm_N1 / torch.where(defined_N1, z_norm_N1, 1.0)).clamp(max=max_rescale)
+    scale_N1 = torch.ones_like(a_N1) if max_rescale is None else (q_norm_N1 * per_z_N1).clamp_(max=max_rescale)
     if obtuse == "ste":
         defined_N1 = defined_N1 & (one_plus_cos_N1 >= 1.0)
-    return torch.where(defined_N1, turned_ND, g_ND)
+    scale_N1 = torch.where(defined_N1, scale_N1, 1.0)
+    along_z_N1 = torch.where(defined_N1, scale_N1 * (2 * b_N1 - rho_N1) * per_z_N1, 0.0)
+    along_q_N1 = torch.where(defined_N1, -scale_N1 * rho_N1 * per_q_N1, 0.0)
+    return (scale_N1 * g_ND).addcmul_(along_z_N1, z_ND).addcmul_(along_q_N1, q_ND)
 
 
 def _dot(x_ND: Tensor, y_ND: Tensor) -> Tensor:
     return (x_ND * y_ND).sum(-1, keepdim=True)
 
 
-class _Cross(torch.autograd.Function):
-    """Forward: q itself, never z + (q − z), whose rounding would leak z past the bottleneck. Backward: the VJP."""
+BLOCK_ELEMENTS = 2**17
+"""Elements of z handled at once on the CPU: half a MiB, so that what a VJP computes on the way stays in the cache."""
+
+
+def _blocks(z_ND: Tensor) -> Iterator[slice]:
+    whole = z_ND.is_cuda or torch.compiler.is_compiling()
+    rows = z_ND.shape[0] if whole else max(1, BLOCK_ELEMENTS // z_ND.shape[1])
+    for start in range(0, z_ND.shape[0], max(1, rows)):
+        yield slice(start, start + rows)
+
+
+class _Quantize(torch.autograd.Function):
+    """Forward: q itself, never z + (q − z), whose rounding would leak z past the bottleneck. Backward: the VJP.
+
+    The two losses are here too: their gradients are sums with the VJP's, in one pass over z.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z_ND: Tensor, q_ND: Tensor, vjp: VJP, nu: float) -> Tensor:
-        ctx.save_for_backward(z_ND, q_ND)
-        ctx.vjp, ctx.nu = vjp, nu
-        return q_ND.clone()
+    def forward(
+        ctx: Any, z_ND: Tensor, codes_KD: Tensor, index_N: Tensor, vjp: VJP, nu: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q_ND = F.embedding(index_N, codes_KD)
+        total = sum(((z_ND[rows] - q_ND[rows]).square_().sum() for rows in _blocks(z_ND)), z_ND.new_zeros(()))
+        error = total / max(1, z_ND.numel())
+        ctx.save_for_backward(z_ND, q_ND, index_N)
+        ctx.vjp, ctx.nu, ctx.size = vjp, nu, codes_KD.shape[0]
+        codebook_loss = error.clone()
+        if not ctx.needs_input_grad[1]:
+            ctx.mark_non_differentiable(codebook_loss)
+        return q_ND, error, codebook_loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        z_ND, q_ND = ctx.saved_tensors
-        to_z = ctx.vjp(grads[0], z_ND, q_ND) if ctx.needs_input_grad[0] else None
-        return to_z, ctx.nu * grads[0] if ctx.nu else None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        g_ND, g_commitment, g_codebook = grads
+        z_ND, q_ND, index_N = ctx.saved_tensors
+        each = 2 / max(1, z_ND.numel())
+        to_z_ND = torch.empty_like(z_ND) if ctx.needs_input_grad[0] else None
+        to_q_ND = torch.empty_like(z_ND) if ctx.needs_input_grad[1] else None
+        for rows in _blocks(z_ND):
+            g, z, q = g_ND[rows], z_ND[rows], q_ND[rows]
+            apart = (z - q).mul_(each)
+            if to_z_ND is not None:
+                torch.addcmul(ctx.vjp(g, z, q), apart, g_commitment, out=to_z_ND[rows])
+            if to_q_ND is not None:
+                torch.addcmul(ctx.nu * g, apart, g_codebook, value=-1, out=to_q_ND[rows])
+        if to_q_ND is None:
+            return to_z_ND, None, None, None, None
+        to_codes_KD = z_ND.new_zeros(ctx.size, z_ND.shape[1]).index_add_(0, index_N, to_q_ND)
+        return to_z_ND, to_codes_KD, None, None, None
 
 
-def cross(z_ND: Float[Tensor, "n d"], q_ND: Float[Tensor, "n d"], vjp: VJP, nu: float = 0.0) -> Float[Tensor, "n d"]:
-    """The codes q, bit for bit, with ``vjp``'s gradient to the encoder outputs z, and the share ``nu`` of it to q."""
-    crossed: Tensor = _Cross.apply(z_ND, q_ND, vjp, nu)
+def quantize(
+    z_ND: Float[Tensor, "n d"],
+    codes_KD: Float[Tensor, "k d"],
+    index_N: Int[Tensor, " n"],
+    vjp: VJP,
+    nu: float = 0.0,
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, ""], Float[Tensor, ""]]:
+    """The codes of ``index_N``, bit for bit; mean (z − sg q)²; mean (sg z − q)².
+
+    For a gradient g on the codes z receives ``vjp(g, z, q)``, the codes the share ``nu`` of g.
+    """
+    crossed: tuple[Tensor, Tensor, Tensor] = _Quantize.apply(z_ND, codes_KD, index_N, vjp, nu)
     return crossed

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqcore.config import QuantizerConfig
-from vqcore.estimators import cross, straight_through
+from vqcore.estimators import quantize, straight_through
 from vqcore.quantized import Quantized, rows_of, shaped
 
 MARGIN = 1e-3
@@ -42,12 +42,10 @@ class FSQ(nn.Module):
             bounded_ND = self._bounded(z_ND)
             digits_ND = self._digits(bounded_ND.detach())
             index_N = (digits_ND * self.basis).sum(-1)
-            q_ND = F.embedding(index_N, self.codebook)
-            error = F.mse_loss(bounded_ND.detach(), q_ND) if z_ND.numel() else z_ND.sum().detach()
-            crossed_ND = cross(bounded_ND, q_ND, straight_through)
+            q_ND, error, _ = quantize(bounded_ND, self.codebook, index_N, straight_through)
         none = torch.zeros((), device=z.device)
         shape = z.movedim(channel_dim, -1).shape[:-1]
-        return Quantized(shaped(crossed_ND, z, channel_dim), index_N.view(shape), none, error, none)
+        return Quantized(shaped(q_ND, z, channel_dim), index_N.view(shape), none, error.detach(), none)
 
     def decode(self, indices: Int[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Points of ``indices``, with their dimension at ``channel_dim``: what the forward pass gave, in fp32."""

@@ -21,7 +21,7 @@ class _GumbelSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z_ND: Tensor, codes_KD: Tensor, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
         index_N = torch.cat([scores.argmax(-1) for _, scores in _scores(z_ND, codes_KD, temperature, seed)])
-        ctx.save_for_backward(z_ND, codes_KD)
+        ctx.save_for_backward(z_ND, codes_KD.clone())  # moving averages change them before the backward pass
         ctx.temperature, ctx.seed = temperature, seed
         ctx.mark_non_differentiable(index_N)
         return F.embedding(index_N, codes_KD), index_N

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vqcore.codebooks import Codes
 from vqcore.config import QuantizerConfig
-from vqcore.estimators import GUMBEL, bound, cross, straight_through
+from vqcore.estimators import GUMBEL, bound, quantize, straight_through
 from vqcore.fsq import FSQ
 from vqcore.gumbel import gumbel_softmax
 from vqcore.nearest import nearest
@@ -51,29 +51,19 @@ class VectorQuantizer(nn.Module):
             codes_KD = self.codes()
             if config.estimator == GUMBEL and self.training:
                 q_ND, index_N = gumbel_softmax(z_ND, codes_KD, config.temperature)
-                crossed_ND = q_ND
+                _, commitment_loss, codebook_loss = quantize(z_ND, codes_KD, index_N, straight_through)
             else:
                 index_N = nearest(z_ND, codes_KD)
-                q_ND = F.embedding(index_N, codes_KD)
                 # in evaluation gumbel passes its gradient straight through
                 vjp = straight_through if config.estimator == GUMBEL else bound(config)
-                crossed_ND = cross(z_ND, q_ND, vjp, config.nu)
-            commitment_loss, codebook_loss = self._losses(z_ND, q_ND)
+                q_ND, commitment_loss, codebook_loss = quantize(z_ND, codes_KD, index_N, vjp, config.nu)
             if learns:
                 self.codes.learn(z_ND.detach(), index_N)
         loss = config.commitment_weight * commitment_loss
         if codebook_loss.requires_grad:
             loss = loss + config.codebook_weight * codebook_loss
         shape = z.movedim(channel_dim, -1).shape[:-1]
-        return Quantized(shaped(crossed_ND, z, channel_dim), index_N.view(shape), commitment_loss, codebook_loss, loss)
-
-    def _losses(self, z_ND: Tensor, q_ND: Tensor) -> tuple[Tensor, Tensor]:
-        if z_ND.shape[0] == 0:
-            return z_ND.sum(), z_ND.sum().detach()
-        commitment_loss = F.mse_loss(z_ND, q_ND.detach())
-        if self.config.codebook != "gradient":
-            return commitment_loss, commitment_loss.detach()
-        return commitment_loss, F.mse_loss(q_ND, z_ND.detach())
+        return Quantized(shaped(q_ND, z, channel_dim), index_N.view(shape), commitment_loss, codebook_loss, loss)
 
     def decode(self, indices: Int[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Codes of ``indices``, with the codes' dimension at ``channel_dim``: what the forward pass gave, in fp32."""
