@@ -28,19 +28,21 @@ class Estimate:
     sd: float | None
     """Sample standard deviation over seeds; none for one seed."""
     n: int
+    floor: float = -math.inf
+    """The least that the number can be."""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
+    def of(cls, values: Sequence[float], floor: float = -math.inf) -> "Estimate":
         """The estimate from one value a seed; at least one."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values), floor)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean; none for one seed."""
+        """The 95 % t interval of the mean, no lower than what the number can be; none for one seed."""
         if self.sd is None:
             return None
         half = t_quantile(self.n - 1) * self.sd / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
+        return max(self.mean - half, self.floor), self.mean + half
 
     @property
     def _decimals(self) -> int:

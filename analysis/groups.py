@@ -42,7 +42,7 @@ class Group:
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and spread of a metric over seeds; none if no seed reported it."""
         values = list(self.by_seed(metric).values())
-        return Estimate.of(values) if values else None
+        return Estimate.of(values, 1.0 if metric.endswith("perplexity") else 0.0) if values else None
 
     def mean(self, metric: str) -> float:
         """The mean of a metric over seeds; NaN if no seed reported it."""

@@ -53,3 +53,10 @@ def test_never_told_apart_by_less_than_two_shared_seeds():
 
 def test_equal_values_are_not_told_apart():
     assert not told_apart({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0})
+
+
+def test_an_interval_stays_where_the_number_can_be() -> None:
+    interval = Estimate.of([100.0, 200.0], floor=1.0).interval
+    assert interval is not None
+    assert interval[0] == 1.0
+    assert interval[1] > 200
