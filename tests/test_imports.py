@@ -39,7 +39,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_floor_knows_only_those_below_it(path: Path) -> None:
     floor = path.relative_to(ROOT).parts[0]
-    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"tests", "benchmarks"}
+    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"tests", "benchmarks", "examples"}
     roots = {module.split(".")[0] for module in imported(path)}
     assert not roots & (above | FORBIDDEN[floor])
 

@@ -12,7 +12,7 @@ from vqcore.config import (
 from vqcore.fsq import FSQ
 from vqcore.metrics import CodeHistogram
 from vqcore.quantized import Quantized
-from vqcore.quantizers import VectorQuantizer
+from vqcore.quantizers import VectorQuantizer, quantizer
 from vqcore.vqvae import VQVAE, load, save
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "from_taming_legacy",
     "from_vqtorch_beta",
     "load",
+    "quantizer",
     "save",
 ]

@@ -4,6 +4,8 @@ The raw codes are ``weight``; the codes in effect, which the layer looks up, are
 normalisation. Shapes: K codes of D dimensions, G affine groups, N vectors.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from vqcore.config import QuantizerConfig
 from vqcore.kmeans import kmeans_plus_plus
+from vqcore.nearest import check_finite
 
 LAPLACE_EPS = 1e-5
 STATISTICS_MOMENTUM = 0.1
@@ -79,6 +82,8 @@ class Codes(nn.Module):
     def forward(self) -> Float[Tensor, "k d"]:
         """The codes in effect; with a gradient to ``weight`` where that is a parameter."""
         codes_KD = self.weight
+        if self.config.codebook == "gradient" and self.config.revive_below:
+            codes_KD = codes_KD.clone()  # the next batch may revive codes before this one's backward pass
         if self.config.affine != "none":
             scale_G1D, shift_G1D = self._map()
             codes_KD = torch.addcmul(shift_G1D, scale_G1D, self._grouped(codes_KD)).flatten(0, 1)
@@ -89,6 +94,9 @@ class Codes(nn.Module):
     @torch.no_grad()
     def prepare(self, z_ND: Float[Tensor, "n d"]) -> None:
         """Before a training batch is quantized: the first codes, the statistics of an affine map, dead codes."""
+        if self._started and self.config.affine != "statistics" and not self.config.revive_below:
+            return
+        check_finite(z_ND)  # else the codes hold what no later batch mends
         if not self._started:
             self._first_codes(z_ND)
         if self.config.affine == "statistics":
@@ -124,7 +132,7 @@ class Codes(nn.Module):
     def _batch_sums(self, z_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
         counts_K = _counts(index_N, self.config.codebook_size)
         sums_KD = torch.zeros_like(self.ema_sums).index_add_(0, index_N, z_ND)
-        if not _distributed():
+        if not distributed():
             return counts_K, sums_KD
         both_KD1 = _summed(torch.cat([sums_KD, counts_K.unsqueeze(1)], dim=1))  # one message for both
         return both_KD1[:, -1], both_KD1[:, :-1]
@@ -133,17 +141,19 @@ class Codes(nn.Module):
         self._started = bool(self.started)
         if self._started:
             return
-        self._put(torch.ones_like(self.revived), _from_first(kmeans_plus_plus(z_ND, self.config.codebook_size)))
+        first_KD = torch.zeros_like(self.weight)
+        if not distributed() or dist.get_rank() == 0:
+            first_KD = kmeans_plus_plus(z_ND, self.config.codebook_size)
+        self._put(torch.ones_like(self.revived), _from_first(first_KD))
         if self.config.codebook == "ema":
             self.ema_sums.copy_(self.weight * self.ema_counts.unsqueeze(1))
         self.started.fill_(True)
         self._started = True
 
     def _measure(self, z_ND: Tensor) -> None:
-        rows = torch.full_like(z_ND[:1], z_ND.shape[0])
-        total_3D = _summed(torch.cat([z_ND.sum(0, keepdim=True), z_ND.square().sum(0, keepdim=True), rows]))
-        mean_D = total_3D[0] / total_3D[2]
-        variance_D = (total_3D[1] / total_3D[2] - mean_D.square()).clamp_(min=0)
+        sum_D, rows_D = _summed(torch.stack([z_ND.sum(0), torch.full_like(self.mean, z_ND.shape[0])]))
+        mean_D = sum_D / rows_D
+        variance_D = _summed((z_ND - mean_D).square().sum(0)) / rows_D  # a second pass: E z² − (E z)² cancels
         # the first batch is copied: an average with the starting values would describe no data
         rate = torch.where(self.seen > 0, STATISTICS_MOMENTUM, 1.0)
         self.mean.lerp_(mean_D, rate)
@@ -164,12 +174,15 @@ class Codes(nn.Module):
 
     def _revive(self, z_ND: Tensor) -> None:
         """Move the least used codes to vectors of the batch, each to another; no more than ``revive_share`` of them."""
-        most = min(max(1, int(self.config.revive_share * self.config.codebook_size)), z_ND.shape[0])
+        most = max(1, int(self.config.revive_share * self.config.codebook_size))
         average = self.ema_counts.sum() / self.config.codebook_size
         counts_R, least_R = self.ema_counts.topk(most, largest=False)
-        dead_R = counts_R < self.config.revive_below * average
-        vectors_RD = _from_first(z_ND[torch.randperm(z_ND.shape[0], device=z_ND.device)[:most]])
-        vectors_KD = torch.zeros_like(self.weight).index_copy_(0, least_R, vectors_RD)
+        drawn_RD = z_ND[torch.randperm(z_ND.shape[0], device=z_ND.device)[:most]]
+        # to its vector each code's last number says whether there is one: a batch may have fewer
+        drawn_RD1 = F.pad(F.pad(drawn_RD, (0, 1), value=1.0), (0, 0, 0, most - drawn_RD.shape[0]))
+        drawn_RD1 = _from_first(drawn_RD1)
+        dead_R = (counts_R < self.config.revive_below * average) & (drawn_RD1[:, -1] > 0)
+        vectors_KD = torch.zeros_like(self.weight).index_copy_(0, least_R, drawn_RD1[:, :-1])
         self.revived.zero_().index_copy_(0, least_R, dead_R)
         self._put(self.revived, vectors_KD)
         self.ema_counts.copy_(torch.where(self.revived, average, self.ema_counts))
@@ -188,6 +201,16 @@ class Codes(nn.Module):
             raw_KD = F.normalize(raw_KD, dim=-1)
         self.weight.copy_(torch.where(where_K.unsqueeze(1), raw_KD, self.weight))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codes":
+        """Follow the model to its device, and stay fp32 when it becomes bf16: averages would stand still."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            there = fn(tensor)
+            return there if tensor.is_meta or not tensor.is_floating_point() else tensor.to(there.device)
+
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _load_from_state_dict(self, *arguments: object) -> None:
         super()._load_from_state_dict(*arguments)
         self._started = self.config.init != "kmeans++" or bool(self.started)
@@ -204,19 +227,20 @@ def _smoothed(counts_K: Tensor) -> Tensor:
     return (counts_K + LAPLACE_EPS) * (total / (total + counts_K.shape[0] * LAPLACE_EPS))
 
 
-def _distributed() -> bool:
+def distributed() -> bool:
+    """Whether several processes train replicas of one model."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _summed(tensor: Tensor) -> Tensor:
     """Over all processes, in place."""
-    if _distributed():
+    if distributed():
         dist.all_reduce(tensor)
     return tensor
 
 
 def _from_first(tensor: Tensor) -> Tensor:
     """The first process's, in place: what was drawn by chance must be the same everywhere."""
-    if _distributed():
+    if distributed():
         dist.broadcast(tensor := tensor.contiguous(), src=0)
     return tensor

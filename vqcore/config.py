@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
-from vqcore.estimators import ESTIMATORS, GUMBEL
+from vqcore.estimators import ESTIMATORS, GUMBEL, takes
 
 Precision = Literal["auto", "fp32", "bf16"]
 Layer = Literal["vq", "fsq"]
@@ -170,9 +170,9 @@ class QuantizerConfig(_Checked):
         needs = {
             "levels": ("layer = 'fsq'", False),
             "symmetric": ("layer = 'fsq'", False),
-            "max_rescale": ("estimator = 'rotation', which alone rescales", self.estimator == "rotation"),
-            "obtuse": ("an estimator that rotates", self.estimator in ("rotation", "rotation_unscaled")),
-            "temperature": (f"estimator = {GUMBEL!r}", self.estimator == GUMBEL),
+            "max_rescale": ("estimator = 'rotation', which alone rescales", takes(self.estimator, "max_rescale")),
+            "obtuse": ("an estimator that rotates", takes(self.estimator, "obtuse")),
+            "temperature": (f"estimator = {GUMBEL!r}", takes(self.estimator, "temperature")),
             "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", self.codebook == "gradient"),
             "codebook_weight": ("codebook = 'gradient': moving averages have no loss", self.codebook == "gradient"),
             "affine": ("codebook = 'gradient': moving averages undo the map", self.codebook == "gradient"),
@@ -183,14 +183,20 @@ class QuantizerConfig(_Checked):
         for name, (condition, met) in needs.items():
             if getattr(self, name) != DEFAULTS[name] and not met:
                 yield f"{name} = {getattr(self, name)!r}: has a meaning only with {condition}; leave it out"
+        if self.estimator == GUMBEL and self.nu:
+            yield f"nu = {self.nu!r}: gumbel gives the codes their own share of the task's gradient; leave it out"
         sizes = (self.codebook_size, self.affine_groups)
         if all(isinstance(size, int) and size > 0 for size in sizes) and sizes[0] % sizes[1]:
             yield f"affine_groups = {self.affine_groups}: must divide codebook_size = {self.codebook_size}"
+        if self.affine == "statistics" and self.affine_groups == self.codebook_size:
+            yield f"affine_groups = {self.affine_groups}: statistics need at least two codes a group"
 
     def _fsq_problems(self) -> Iterable[str]:
         parts = self.levels.split(",") if isinstance(self.levels, str) else []
-        if not parts or not all(part.strip().isdigit() and int(part) >= 2 for part in parts):
-            yield f"levels = {self.levels!r}: fsq needs whole numbers, each at least 2, such as 8,5,5,5 (1,000 codes)"
+        least = 2 if self.symmetric else 3  # an asymmetric pair gives all but the largest inputs one value
+        if not parts or not all(part.strip().isdecimal() and int(part) >= least for part in parts):
+            rule = f"fsq needs whole numbers, each at least {least}{'' if self.symmetric else ' (2 if symmetric)'}"
+            yield f"levels = {self.levels!r}: {rule}, such as 8,5,5,5 (1,000 codes)"
         if self.estimator != "ste":
             yield f"estimator = {self.estimator!r}: fsq rounds straight through; its estimator is 'ste'"
         if self.commitment_weight != 0:

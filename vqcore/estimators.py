@@ -40,6 +40,13 @@ def estimator(name: str) -> Callable[[VJP], VJP]:
     return register
 
 
+def takes(name: object, option: str) -> bool:
+    """Whether estimator ``name`` makes use of the configuration's field ``option``."""
+    if name == GUMBEL:
+        return option == "temperature"
+    return isinstance(name, str) and name in ESTIMATORS and option in inspect.signature(ESTIMATORS[name]).parameters
+
+
 def bound(config: Any) -> VJP:
     """``config.estimator`` as a function of (g, z, q), its options taken from the other fields of ``config``."""
     vjp = ESTIMATORS[config.estimator]

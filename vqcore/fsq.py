@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vqcore.config import QuantizerConfig
 from vqcore.estimators import quantize, straight_through
-from vqcore.quantized import Quantized, rows_of, shaped
+from vqcore.nearest import check_finite
+from vqcore.quantized import Quantized, require, rows_of, shaped
 
 MARGIN = 1e-3
 """The outermost values stay within reach of a finite input."""
@@ -24,6 +25,7 @@ class FSQ(nn.Module):
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
+        require(config, "fsq")
         self.config = config
         levels_D = torch.tensor(config.level_counts)
         self.register_buffer("levels", levels_D, persistent=False)
@@ -40,6 +42,7 @@ class FSQ(nn.Module):
         z_ND = rows_of(z, channel_dim, self.config.dim)
         with torch.autocast(z.device.type, enabled=False):
             bounded_ND = self._bounded(z_ND)
+            check_finite(bounded_ND)  # infinities have an end of the grid, NaN has none
             digits_ND = self._digits(bounded_ND.detach())
             index_N = (digits_ND * self.basis).sum(-1)
             q_ND, error, _ = quantize(bounded_ND, self.codebook, index_N, straight_through)

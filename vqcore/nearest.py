@@ -56,10 +56,17 @@ def _search(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
         # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
         score_BK = linear(z_BD, negative_KD, half_norm_K)
         index_N[start : start + rows] = _argmin(score_BK)
-    # a sum of finite numbers may overflow: then look again
-    if not z_ND.is_cuda and not math.isfinite(z_ND.sum()) and not z_ND.isfinite().all():
-        raise FloatingPointError("the vectors to quantize are not finite (inf or nan)")
+    check_finite(z_ND)
     return index_N
+
+
+def check_finite(z_ND: Tensor) -> None:
+    """``FloatingPointError`` if ``z_ND`` holds infinities or NaN; on a GPU, and to the compiler, nothing is asked."""
+    if z_ND.is_cuda or torch.compiler.is_compiling():
+        return
+    # a sum of finite numbers may overflow: then look again
+    if not math.isfinite(z_ND.detach().sum()) and not z_ND.isfinite().all():
+        raise FloatingPointError("the vectors to quantize are not finite (inf or nan)")
 
 
 _as_operator = torch.library.custom_op("vqcore::nearest", _search, mutates_args=())

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from vqcore.config import ConfigError, QuantizerConfig
+
 
 class Quantized(NamedTuple):
     """What a quantizer returns."""
@@ -19,6 +21,14 @@ class Quantized(NamedTuple):
     gradient; else it has none and is only told."""
     loss: Tensor
     """What to add to the task loss: the two losses, weighted."""
+
+
+def require(config: QuantizerConfig, layer: str) -> None:
+    """``ConfigError`` unless ``config`` describes this ``layer``."""
+    if config.layer != layer:
+        raise ConfigError(
+            [f"layer = {config.layer!r}: this is the layer {layer!r}; vqcore.quantizer(config) makes either"]
+        )
 
 
 def rows_of(z: Tensor, channel_dim: int, dim: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vqcore.adam import Adam
 from vqcore.config import Precision, TrialConfig
 from vqcore.metrics import CodeHistogram, MeanSquaredError
+from vqcore.quantized import Quantized
 from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 
 EVALUATION_BATCH = 256
@@ -181,10 +182,8 @@ class Trainer:
     def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
         with self._autocast():
             latents = self.model.encoder(batch)
-            if self.config.training.alternate:
-                self._codebook_step(latents.detach())
-            quantized = self.model.quantizer(latents)
-            self.model.quantizer.frozen = False
+            quantize = self._alternated if self.config.training.alternate else self.model.quantizer
+            quantized = quantize(latents)
             out = VQVAEOutput(self.model.decoder(quantized.quantized), quantized)
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
         self._minimise(loss, self.optimizer)
@@ -193,10 +192,16 @@ class Trainer:
         final: Tensor = loss.detach()
         return final
 
-    def _codebook_step(self, latents: Tensor) -> None:
-        """The first half of an alternated step: the codes approach latents that stand still (Huh et al. 2023)."""
-        self._minimise(self.model.quantizer(latents).loss, self.codebook_optimizer)
-        self.model.quantizer.frozen = True  # for the second half: its statistics have seen this batch
+    def _alternated(self, latents: Tensor) -> Quantized:
+        """First the codes approach the latents, which stand still; then these are quantized (Huh et al. 2023)."""
+        layer = self.model.quantizer
+        moves = not layer.frozen
+        if moves:
+            self._minimise(layer(latents.detach()).loss, self.codebook_optimizer)
+        layer.frozen = True  # its statistics have seen this batch
+        quantized: Quantized = layer(latents)
+        layer.frozen = not moves
+        return quantized
 
     def _minimise(self, loss: Tensor, optimizer: Adam) -> None:
         optimizer.zero_grad()

@@ -15,7 +15,8 @@ def test_words_become_values_in_the_type_of_their_field() -> None:
     assert read_settings(words) == expected
     with pytest.raises(ConfigError) as error:
         read_settings(["nu=much", "alternate=2", "depth=3", "nu"])
-    assert [problem.split(":")[0] for problem in error.value.problems] == ["nu=much", "alternate=2", "depth=3", "nu"]
+    told = [problem.split(":")[0] for problem in error.value.problems]
+    assert told == ["nu=much", "alternate=2", "depth=3", "nu"]
 
 
 def test_a_run_is_made_and_resumed_with_its_settings(sweep: Callable[..., int], out: Path) -> None:
@@ -38,7 +39,10 @@ def test_every_layer_trains_from_the_command_line(sweep: Callable[..., int], out
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--set decay=0.5 commitment_weight=1", ["--set decay: has a flag of its own, --decay", "this sweep varies it"]),
+        (
+            "--set decay=0.5 commitment_weight=1",
+            ["--set decay: has a flag of its own, --decay", "this sweep varies it"],
+        ),
         ("--set nu=0.5", ["nu = 0.5: has a meaning only with codebook = 'gradient'"]),
         ("--set layer=fsq levels=8,8", ["fsq rounds straight through", "fsq has no commitment loss"]),
     ],

@@ -1,0 +1,532 @@
+"""How codes start, move and come back, against float64: debiased averages, affine maps, k-means++, revival."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqcore import QuantizerConfig, TrialConfig, VectorQuantizer
+from vqcore.codebooks import LAPLACE_EPS
+from vqcore.config import ConfigError
+from vqcore.kmeans import kmeans_plus_plus
+from vqcore.training import Images, Trainer, _Tally
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(size: int = 16, dim: int = 4, **config: Any) -> VectorQuantizer:
+    torch.manual_seed(0)
+    return VectorQuantizer(QuantizerConfig(codebook_size=size, dim=dim, **{"init": "normal"} | config))
+
+
+def in_effect(layer: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor]:
+    """One training forward: the codes that were looked up, and the indices."""
+    seen: list[Tensor] = []
+    hook = layer.codes.register_forward_hook(lambda _, __, codes: seen.append(codes.detach().clone()))
+    indices = layer(z).indices
+    hook.remove()
+    return seen[-1], indices
+
+
+# Moving averages from zero
+
+
+def test_debiased_averages_are_adams_correction_in_float64() -> None:
+    """n̂ = n/(1 − γᵗ), m̂ = m/(1 − γᵗ) from n = m = 0, then Laplace's smoothing of n̂."""
+    size, decay = 16, 0.95
+    layer = layer_of(size, codebook="ema_debiased", decay=decay)
+    layer.codes.weight[5] = 100.0  # too far to be used
+    codes = layer.codebook.double()
+    n, m = torch.zeros(size).double(), torch.zeros(size, 4).double()
+    for step in range(1, 41):
+        z = normal(20, 4, seed=step) + 0.02 * step
+        hot = F.one_hot(torch.cdist(z.double(), codes).argmin(-1), size).double()
+        layer(z)
+        n, m = decay * n + (1 - decay) * hot.sum(0), decay * m + (1 - decay) * hot.T @ z.double()
+        n_hat, m_hat = n / (1 - decay**step), m / (1 - decay**step)
+        smoothed = (n_hat + LAPLACE_EPS) * n_hat.sum() / (n_hat.sum() + size * LAPLACE_EPS)
+        codes = torch.where(n[:, None] > 0, m_hat / smoothed[:, None], codes)
+        torch.testing.assert_close(layer.codebook.double(), codes, rtol=1e-4, atol=1e-4)
+    assert torch.equal(layer.codebook[5], torch.full((4,), 100.0)), "a code that was never used moved"
+
+
+def test_debiased_codes_are_the_means_of_the_first_batch_after_it() -> None:
+    """Without the correction a code lies at its start for 1/(1 − γ) steps."""
+    layer, z = layer_of(2, 2, codebook="ema_debiased", decay=0.99), torch.tensor([[5.0, 1.0], [7.0, 3.0], [-4.0, 0.0]])
+    layer.codes.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    layer(z)
+    torch.testing.assert_close(layer.codebook, torch.tensor([[6.0, 2.0], [-4.0, 0.0]]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("codebook", ["ema", "ema_debiased"])
+def test_a_cosine_codebook_is_the_direction_of_the_mean(codebook: str) -> None:
+    """z and codes at unit length; c is the normalised average of the normalised z."""
+    layer = layer_of(2, 2, codebook=codebook, normalize="cosine", decay=0.5)
+    layer.codes.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    angles = torch.tensor([0.5, -0.1, 3.0])
+    z = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([[10.0], [0.1], [5.0]])
+    for _ in range(60):
+        out = layer(z)
+        torch.testing.assert_close(layer.codebook.norm(dim=-1), torch.ones(2))
+    assert out.indices.tolist() == [0, 0, 1]
+    # of two unit vectors the mean points half-way, whatever their lengths were
+    half = torch.tensor([0.2, 3.0])
+    torch.testing.assert_close(layer.codebook, torch.stack([half.cos(), half.sin()], 1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cosine_codebook_chooses_by_the_angle() -> None:
+    layer, z = layer_of(64, 8, normalize="cosine").eval(), 5 * normal(200, 8, seed=1)
+    cosine = F.normalize(z.double(), dim=-1) @ F.normalize(layer.codebook.double(), dim=-1).T
+    out = layer(z)
+    assert torch.equal(out.indices, cosine.argmax(-1))
+    torch.testing.assert_close(out.quantized.norm(dim=-1), torch.ones(200))
+    assert torch.equal(out.indices, layer(0.01 * z).indices)
+
+
+# Codes moved by a gradient
+
+
+def test_an_optimiser_moves_the_codes_to_the_means_of_their_vectors() -> None:
+    layer = layer_of(2, 2, codebook="gradient")
+    layer.codes.weight.data.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    z = torch.tensor([[5.0, 1.0], [7.0, 3.0], [-4.0, 0.0]])
+    optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+    for _ in range(100):
+        before = layer.codebook.detach().clone()
+        optimizer.zero_grad()
+        layer(z).loss.backward()
+        assert torch.equal(layer.codebook, before), "the forward pass moved them"
+        optimizer.step()
+    torch.testing.assert_close(layer.codebook.detach(), torch.tensor([[6.0, 2.0], [-4.0, 0.0]]), rtol=1e-3, atol=1e-3)
+
+
+# Affine maps
+
+
+def test_affine_statistics_match_the_datas_moments_in_every_group() -> None:
+    """c' = σ_z/σ_c (c − μ_c) + μ_z: the codes in effect have the mean and the spread of the first batch."""
+    layer = layer_of(16, 4, codebook="gradient", affine="statistics", affine_groups=2)
+    z = normal(500, 4) * torch.tensor([3.0, 0.1, 1.0, 20.0]) + torch.tensor([5.0, -2.0, 0.0, 100.0])
+    layer(z)
+    for group in (layer.codebook.double()[:8], layer.codebook.double()[8:]):
+        torch.testing.assert_close(group.mean(0), z.double().mean(0), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(group.std(0, correction=0), z.double().std(0, correction=0), rtol=1e-3, atol=1e-5)
+
+
+def test_affine_statistics_run_with_a_momentum_of_a_tenth() -> None:
+    layer = layer_of(16, 4, codebook="gradient", affine="statistics")
+    raw = layer.codes.weight.detach().double()
+    mean = variance = torch.zeros(4).double()
+    for step in range(6):
+        z = (normal(64, 4, seed=step) * (1 + step) + step).double()
+        layer(z.float())
+        rate = 0.1 if step else 1.0  # the first batch is copied
+        mean = mean + rate * (z.mean(0) - mean)
+        variance = variance + rate * (z.var(0, correction=0) - variance)
+        scale = (variance / (raw.var(0, correction=0) + 1e-8)).sqrt()
+        expected = scale * (raw - raw.mean(0)) + mean
+        torch.testing.assert_close(layer.codebook.detach().double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [1.0, 100.0, 1000.0])
+def test_affine_statistics_of_data_far_from_the_origin(offset: float) -> None:
+    """The mean of squares less the square of the mean has no digits left at an offset of 1,000 and a spread of 0.05."""
+    layer, z = layer_of(64, 8, codebook="gradient", affine="statistics"), offset + 0.05 * normal(2000, 8)
+    layer(z)
+    spread = z.double().std(0, correction=0)
+    torch.testing.assert_close(layer.codes.variance.double().sqrt(), spread, rtol=0.02, atol=0)
+    torch.testing.assert_close(layer.codebook.detach().double().std(0, correction=0), spread, rtol=0.05, atol=0)
+
+
+def test_an_affine_map_moves_codes_that_are_never_used() -> None:
+    """The reason for it: the unused follow the used, whose gradient moves the map they share."""
+    layer, z = layer_of(16, 4, codebook="gradient", affine="learned"), 3 + 0.1 * normal(50, 4)
+    used, before = layer(z).indices.unique(), layer.codebook.detach().clone()
+    optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+    for _ in range(30):
+        optimizer.zero_grad()
+        layer(z).loss.backward()
+        optimizer.step()
+    unused = torch.ones(16, dtype=torch.bool).index_fill(0, used, False)
+    assert unused.sum() > 8
+    closer = (layer.codebook.detach() - 3).norm(dim=-1) < (before - 3).norm(dim=-1)
+    assert closer[unused].float().mean() > 0.7
+
+
+# k-means++
+
+
+def quantization_error(z_ND: Tensor, codes_KD: Tensor) -> float:
+    return float((z_ND.double()[:, None] - codes_KD.double()).square().sum(-1).amin(-1).mean())
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize(("rows", "size"), [(1, 2), (1, 9), (3, 8), (100, 150), (50, 50), (200, 7), (2000, 64)])
+def test_kmeans_gives_as_many_distinct_codes_as_asked(rows: int, size: int, offset: float) -> None:
+    """Elsewhere 100 vectors for 150 codes leave a codebook of 100."""
+    z = offset + 0.05 * normal(rows, 3)
+    codes = kmeans_plus_plus(z, size, torch.Generator().manual_seed(0))
+    assert codes.shape == (size, 3)
+    assert codes.isfinite().all()
+    if rows > 1:  # one vector has no spread to move its copies by
+        assert len(codes.unique(dim=0)) == size
+    assert codes.min() >= z.min() - 0.01
+    assert codes.max() <= z.max() + 0.01
+
+
+@pytest.mark.parametrize("size", [4, 10, 30])
+def test_kmeans_of_vectors_that_repeat(size: int) -> None:
+    places = 10 * normal(10, 3)
+    z = places.repeat(50, 1)
+    codes = kmeans_plus_plus(z, size, torch.Generator().manual_seed(0))
+    assert len(codes.unique(dim=0)) == size
+    if size >= 10:
+        assert quantization_error(z, codes) < 1e-6 * float(z.var())
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_kmeans_finds_every_cluster_where_random_picks_do_not(offset: float) -> None:
+    centres = 0.5 * normal(20, 4)
+    z = offset + (centres[:, None] + 0.005 * normal(20, 50, 4, seed=1)).flatten(0, 1)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        picks = z[torch.randperm(1000, generator=generator)[:20]]
+        codes = kmeans_plus_plus(z, 20, generator)
+        assert quantization_error(z, codes) < 0.5 * quantization_error(z, picks)
+        assert (torch.cdist(centres.double() + offset, codes.double()).amin(-1) < 0.05).float().mean() > 0.8
+
+
+def test_kmeans_depends_on_its_generator_alone() -> None:
+    z, random = normal(300, 4), torch.get_rng_state()
+    one, other, third = (kmeans_plus_plus(z, 16, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("codebook", ["ema", "ema_debiased", "gradient"])
+def test_a_layer_starts_where_its_first_batch_is(codebook: str) -> None:
+    z = 50 + normal(300, 4)
+    layer, plain = layer_of(codebook=codebook, init="kmeans++"), layer_of(codebook=codebook)
+    assert layer(z).codebook_loss < 0.001 * plain(z).codebook_loss
+    assert layer.codes.started
+    before = layer.codebook.detach().clone()
+    layer(-z)
+    assert (layer.codebook.detach() - before).norm(dim=-1).median() < 25, "started again from the second batch"
+
+
+@pytest.mark.parametrize("affine", ["learned", "statistics"])
+def test_kmeans_through_an_affine_map(affine: str) -> None:
+    layer, z = layer_of(codebook="gradient", init="kmeans++", affine=affine, affine_groups=2), 5 + 2 * normal(300, 4)
+    if affine == "learned":
+        layer.codes.scale.data.copy_(0.5 * normal(2, 1, 4))
+        layer.codes.shift.data.copy_(normal(2, 1, 4, seed=1))
+    codes, _ = in_effect(layer, z)
+    assert quantization_error(z, codes) < 0.6 * float(z.var(0).sum())
+    assert codes.min() > z.min() - 1
+    assert codes.max() < z.max() + 1
+
+
+def test_a_state_from_before_the_start_starts_and_one_from_after_does_not() -> None:
+    fresh, begun, z = layer_of(init="kmeans++"), layer_of(init="kmeans++"), 50 + normal(300, 4)
+    begun(z)
+    unstarted = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    fresh.load_state_dict(begun.state_dict())
+    torch.manual_seed(0)
+    fresh(z)
+    begun(z)
+    assert torch.equal(fresh.codebook, begun.codebook)
+    begun.load_state_dict(unstarted)
+    assert begun(z).codebook_loss < 10
+
+
+# Revival
+
+REVIVED = {
+    "ema": {},
+    "ema_debiased": {"codebook": "ema_debiased"},
+    "gradient": {"codebook": "gradient"},
+    "cosine": {"normalize": "cosine"},
+    "cosine, gradient": {"normalize": "cosine", "codebook": "gradient"},
+    "affine learned": {"codebook": "gradient", "affine": "learned", "affine_groups": 2, "affine_rate": 0.5},
+    "affine statistics": {"codebook": "gradient", "affine": "statistics", "affine_groups": 2},
+    "affine learned, cosine": {"codebook": "gradient", "affine": "learned", "normalize": "cosine"},
+}
+
+
+def with_dead_codes(name: str, **config: Any) -> VectorQuantizer:
+    """Codes 10 to 15 were not used for long, whatever they did before."""
+    layer = layer_of(decay=0.9, revive_below=0.5, revive_share=1.0, **REVIVED[name] | config)
+    if layer.config.affine == "learned":
+        layer.codes.scale.data.copy_(0.3 * normal(*layer.codes.scale.shape, seed=5))
+        layer.codes.shift.data.copy_(normal(*layer.codes.shift.shape, seed=6))
+    if layer.config.affine == "statistics":
+        layer(3 + 2 * normal(100, 4))
+    layer.codes.ema_counts.copy_(torch.tensor([10.0] * 10 + [0.01] * 6))
+    return layer
+
+
+@pytest.mark.parametrize("name", REVIVED)
+def test_dead_codes_land_in_effect_on_vectors_of_the_batch(name: str) -> None:
+    """Elsewhere the vector is written under the affine map, and the code in effect lands far from all data."""
+    layer = with_dead_codes(name)
+    z = 3 + 2 * normal(100, 4, seed=1)
+    codes, indices = in_effect(layer, z)
+    targets = F.normalize(z, dim=-1) if "cosine" in name else z
+    assert layer.codes.revived.tolist() == [False] * 10 + [True] * 6
+    apart, which = torch.cdist(codes[10:].double(), targets.double()).min(-1)
+    assert apart.max() < 1e-5
+    assert len(which.unique()) == 6, "two codes on one vector"
+    assert torch.equal(indices[which], torch.arange(10, 16)), "and that vector is quantized by its code at once"
+
+
+@pytest.mark.parametrize("name", REVIVED)
+def test_codes_in_use_are_left_alone(name: str) -> None:
+    layer = with_dead_codes(name)
+    raw = layer.codes.weight.detach().clone()
+    z = 3 + 2 * normal(100, 4, seed=1)
+    seen: list[Tensor] = []
+    hook = layer.codes.register_forward_hook(lambda *_: seen.append(layer.codes.weight.detach().clone()))
+    layer(z)
+    hook.remove()
+    assert torch.equal(seen[0][:10], raw[:10])
+
+
+@pytest.mark.parametrize("codebook", ["ema", "ema_debiased", "gradient"])
+def test_a_revived_code_starts_with_an_average_count_and_stays(codebook: str) -> None:
+    """Elsewhere its averages are kept, and the next update draws it back to where it died."""
+    layer = with_dead_codes(codebook)
+    if codebook == "ema_debiased":
+        layer.codes.steps.fill_(200)
+    average = layer.codes.ema_counts.mean().item()
+    if codebook != "gradient":
+        layer.codes.ema_sums.copy_(layer.codes.weight * layer.codes.ema_counts.unsqueeze(1))
+    z = 3 + 2 * normal(16, 4, seed=1)
+    codes, indices = in_effect(layer, z)
+    used = torch.bincount(indices, minlength=16)
+    expected = torch.tensor([10.0] * 10 + [average] * 6) * 0.9 + used * 0.1
+    torch.testing.assert_close(layer.codes.ema_counts, expected)
+    for k in range(10, 16):
+        mean = z[indices == k].mean(0) if used[k] else codes[k]
+        share = 0.1 * used[k] / expected[k]
+        if codebook != "gradient":
+            torch.testing.assert_close(layer.codebook[k], (1 - share) * codes[k] + share * mean, rtol=1e-3, atol=1e-3)
+    layer(z)
+    assert not layer.codes.revived[10:].any(), "revived again at once"
+
+
+@pytest.mark.parametrize(("below", "dead"), [(0.05, 2), (0.5, 4), (1.0, 6)])
+def test_dead_is_relative_to_the_average_use(below: float, dead: int) -> None:
+    """Absolute thresholds mean something else for every batch size and every codebook size."""
+    shares = torch.tensor([0.01, 0.02, 0.3, 0.4, 0.8, 0.9] + [1.357] * 10)
+    for average in (0.02, 1.0, 5000.0):
+        layer = layer_of(revive_below=below, revive_share=1.0)
+        layer.codes.ema_counts.copy_(shares / shares.mean() * average)
+        layer(normal(100, 4))
+        assert layer.codes.revived.tolist() == [True] * dead + [False] * (16 - dead)
+
+
+@pytest.mark.parametrize(("share", "moved"), [(0.1, 10), (0.25, 25), (1.0, 90), (0.001, 1)])
+def test_no_more_than_a_share_is_moved_and_the_deadest_first(share: float, moved: int) -> None:
+    layer = layer_of(100, revive_below=0.5, revive_share=share)
+    counts = torch.cat([torch.linspace(0.001, 0.1, 90), torch.full((10,), 20.0)])
+    order = torch.randperm(100)
+    layer.codes.ema_counts.copy_(counts[order])
+    layer(normal(300, 4))
+    assert layer.codes.revived.sum() == moved
+    assert counts[order][layer.codes.revived].max() <= counts[moved - 1]
+
+
+def test_a_batch_smaller_than_the_dead_gives_each_vector_once() -> None:
+    layer, z = with_dead_codes("ema"), 9 + normal(2, 4)
+    codes, indices = in_effect(layer, z)
+    assert layer.codes.revived.sum() == 2
+    assert torch.equal(codes[indices], z)
+
+
+def test_even_use_revives_nothing_when_vectors_are_few() -> None:
+    """N = K = 8, every code used once a step: a threshold of 2 uses replaces every code in every step elsewhere."""
+    layer = layer_of(8, revive_below=0.9, revive_share=1.0, decay=0.8)
+    z = 10 * normal(8, 4)
+    layer.codes.weight.copy_(z)
+    layer.codes.ema_sums.copy_(z)
+    for _ in range(30):
+        out = layer(z)
+        assert not layer.codes.revived.any()
+    assert out.indices.tolist() == list(range(8))
+    torch.testing.assert_close(layer.codebook, z, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_threshold_nothing_is_revived() -> None:
+    layer, random = layer_of(), torch.get_rng_state()
+    layer.codes.ema_counts[3] = 0
+    layer(normal(100, 4))
+    assert not layer.codes.revived.any()
+    assert torch.equal(torch.get_rng_state(), random), "and no chance is spent"
+
+
+@pytest.mark.parametrize("codebook", ["ema", "ema_debiased"])
+def test_revival_brings_a_dead_codebook_to_use(codebook: str) -> None:
+    """All data far from all codes: one code takes everything, until the others are brought there."""
+    collapsed, revived = (
+        layer_of(64, decay=0.9, codebook=codebook, init="uniform", revive_below=below) for below in (0.0, 0.1)
+    )
+    for step in range(60):
+        z = 5 + normal(256, 4, seed=step)
+        collapsed(z)
+        revived(z)
+    final = 5 + normal(2000, 4, seed=99)
+    assert len(collapsed.eval()(final).indices.unique()) < 16
+    assert len(revived.eval()(final).indices.unique()) > 50
+
+
+# Revival and the optimiser
+
+
+def trainer(images: Callable[[int, int], np.ndarray], **fields: Any) -> tuple[Trainer, Images]:
+    config = TrialConfig().replace(
+        channels=4,
+        hidden_channels=8,
+        residual_channels=4,
+        residual_blocks=1,
+        codebook_size=32,
+        dim=4,
+        batch_size=8,
+        learning_rate=1e-3,
+        precision="fp32",
+        codebook="gradient",
+        **fields,
+    )
+    return Trainer(config), Images(images(16, 0), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_the_optimiser_forgets_what_it_knew_of_a_revived_code(
+    pictures: Callable[[int, int], np.ndarray], alternate: bool
+) -> None:
+    """Else the momentum of the dead carries the revived away from the data."""
+    one, images = trainer(pictures, revive_below=0.5, revive_share=0.25, alternate=alternate, decay=0.5)
+    one.train_epoch(images)
+    codes = one.model.quantizer.codes
+    (optimizer, number), *_ = (
+        (optimizer, number)
+        for optimizer in (one.optimizer, one.codebook_optimizer)
+        for number, parameter in enumerate(optimizer.parameters)
+        if parameter is codes.weight
+    )
+    moments = optimizer.exp_avgs[number]
+    moments.fill_(1000.0)
+    optimizer.exp_avg_sqs[number].fill_(1e6)
+    codes.ema_counts.copy_(torch.tensor([10.0] * 28 + [0.0] * 4))
+    index = torch.arange(8)
+    one._step(images.batch(index), _Tally(one.model, one.device))
+    assert codes.revived.tolist() == [False] * 28 + [True] * 4
+    assert (moments[28:].abs() < 1).all()
+    assert (moments[:28].abs() > 800).all()
+
+
+def test_training_with_revival_uses_more_codes(pictures: Callable[[int, int], np.ndarray]) -> None:
+    usage = {}
+    for below in (0.0, 0.3):
+        one, images = trainer(pictures, revive_below=below, decay=0.5)
+        for _ in range(10):
+            metrics = one.train_epoch(images)
+        usage[below] = metrics["usage"]
+    assert usage[0.3] > max(0.8, usage[0.0])
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_a_frozen_codebook_stays_while_the_rest_is_trained(
+    pictures: Callable[[int, int], np.ndarray], alternate: bool
+) -> None:
+    one, images = trainer(pictures, alternate=alternate)
+    one.model.quantizer.freeze()
+    codes, weights = one.model.quantizer.codebook.clone(), next(one.model.encoder.parameters()).detach().clone()
+    one.train_epoch(images)
+    assert torch.equal(one.model.quantizer.codebook, codes)
+    assert not torch.equal(next(one.model.encoder.parameters()), weights)
+
+
+def test_frozen_moving_averages_stay_while_the_rest_is_trained(pictures: Callable[[int, int], np.ndarray]) -> None:
+    config = TrialConfig().replace(
+        channels=4, hidden_channels=8, residual_channels=4, codebook_size=32, dim=4, batch_size=8, precision="fp32"
+    )
+    one, images = Trainer(config), Images(pictures(16, 0), torch.device("cpu"))
+    one.model.quantizer.freeze()
+    before = one.model.quantizer.codebook.clone()
+    one.train_epoch(images)
+    assert torch.equal(one.model.quantizer.codebook, before)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"revive_below": 0.5, "alternate": True, "nu": 0.1},
+        {"revive_below": 0.5, "init": "kmeans++", "affine": "statistics"},
+        {"estimator": "gumbel", "affine": "learned"},
+    ],
+    ids=lambda fields: ", ".join(fields),
+)
+def test_a_trainer_from_a_state_goes_on_to_the_last_bit(
+    pictures: Callable[[int, int], np.ndarray], fields: dict[str, Any]
+) -> None:
+    one, images = trainer(pictures, decay=0.5, **fields)
+    other, _ = trainer(pictures, decay=0.5, **fields)
+    one.train_epoch(images)
+    state = {name: tensor.clone() for name, tensor in one.state().items()}
+    first = [one.train_epoch(images) for _ in range(2)]
+    other.load_state(state)
+    assert [other.train_epoch(images) for _ in range(2)] == first
+    final = one.state()
+    assert all(torch.equal(tensor, final[name]) for name, tensor in other.state().items())
+
+
+def test_alternated_steps_move_codes_on_their_loss_and_the_rest_on_the_tasks(
+    pictures: Callable[[int, int], np.ndarray],
+) -> None:
+    """First c ← Adam(∇‖sg z − c‖²) alone, then the rest, on latents quantized by the codes that have moved."""
+    one, images = trainer(pictures, alternate=True)
+    model, batch = one.model.train(), images.batch(torch.arange(8))
+    weight = model.quantizer.codes.weight
+    before = weight.detach().clone()
+    latents = model.encoder(batch).detach()
+    z_ND = latents.movedim(1, -1).reshape(-1, 4).double()
+    nearest_N = torch.cdist(z_ND, before.double()).argmin(-1)
+    gradient = (
+        torch.zeros(32, 4).double().index_add(0, nearest_N, 2 * (before.double()[nearest_N] - z_ND) / z_ND.numel())
+    )
+    looked_up: list[Tensor] = []
+    model.quantizer.codes.register_forward_hook(lambda _, __, codes: looked_up.append(codes.detach().clone()))
+    one._step(batch, _Tally(model, one.device))
+    step = -1e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first
+    torch.testing.assert_close(weight.detach().double(), before.double() + step, rtol=1e-4, atol=1e-6)
+    assert torch.equal(looked_up[0], before)
+    assert torch.equal(looked_up[1], weight), "the task saw the codes of before"
+
+
+# What means nothing is refused
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"estimator": "gumbel", "codebook": "gradient", "nu": 0.5},
+        {"codebook": "ema", "nu": 0.5},
+        {"codebook": "ema", "affine": "learned"},
+        {"affine_groups": 4},
+        {"codebook": "gradient", "affine": "learned", "affine_groups": 3},
+        {"revive_share": 0.5},
+        {"estimator": "ste", "max_rescale": 2.0},
+        {"estimator": "reflection", "obtuse": "ste"},
+        {"revive_below": 1.5},
+    ],
+)
+def test_options_without_an_effect_are_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        QuantizerConfig(codebook_size=16, dim=4, **config)

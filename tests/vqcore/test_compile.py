@@ -1,0 +1,104 @@
+"""The layer inside torch.compile without graph breaks, and inside torch.export: the same numbers."""
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqcore import VQVAE, ModelConfig, QuantizerConfig, VectorQuantizer
+from vqcore.quantizers import quantizer
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[ProcessPoolExecutor]:
+    """A process in which nothing checks the shapes as functions are called: the compiler does not see through that."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer_of(**config: Any) -> VectorQuantizer:
+    torch.manual_seed(0)
+    return VectorQuantizer(QuantizerConfig(codebook_size=32, dim=4, init="normal", **config))
+
+
+def assert_the_same(config: dict[str, Any], backend: str) -> None:
+    """Three training steps, eager and compiled; runs in the plain process."""
+    torch.set_num_threads(1)
+    torch.compiler.reset()
+    layer, compiled_layer = layer_of(**config), layer_of(**config)
+    compiled = torch.compile(compiled_layer, fullgraph=True, backend=backend)
+    for step in range(3):
+        z, g = normal(2, 4, 6, 6, seed=step), normal(2, 4, 6, 6, seed=step + 10)
+        one, other = z.clone().requires_grad_(), z.clone().requires_grad_()
+        eager, out = layer(one), compiled(other)
+        assert torch.equal(out.indices, eager.indices)
+        for name in ("quantized", "commitment_loss", "codebook_loss", "loss"):
+            torch.testing.assert_close(getattr(out, name), getattr(eager, name), rtol=1e-5, atol=1e-6)
+        for result in (eager, out):
+            ((result.quantized * g).sum() + result.loss).backward()
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
+        for (name, mine), theirs in zip(layer.state_dict().items(), compiled_layer.state_dict().values(), strict=True):
+            torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-5, msg=name)
+        for mine, theirs in zip(layer.parameters(), compiled_layer.parameters(), strict=True):
+            torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"estimator": "ste"},
+        {"estimator": "rotation"},
+        {"estimator": "ste", "codebook": "gradient"},
+        {"estimator": "rotation", "codebook": "gradient", "nu": 0.5},
+        {"estimator": "reflection", "codebook": "ema_debiased", "normalize": "cosine"},
+        {"estimator": "rotation_unscaled", "codebook": "gradient", "affine": "statistics"},
+    ],
+    ids=lambda config: ", ".join(map(str, config.values())),
+)
+def test_a_training_step_in_one_graph(plain: ProcessPoolExecutor, config: dict[str, Any]) -> None:
+    plain.submit(assert_the_same, config, "aot_eager").result()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
+def test_a_training_step_in_compiled_code(plain: ProcessPoolExecutor) -> None:
+    plain.submit(assert_the_same, {"estimator": "rotation"}, "inductor").result()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QuantizerConfig(codebook_size=32, dim=4),
+        QuantizerConfig(codebook_size=32, dim=4, normalize="cosine", codebook="gradient"),
+        QuantizerConfig(layer="fsq", levels="5,4,3,8", estimator="ste", commitment_weight=0),
+    ],
+    ids=["ema", "cosine", "fsq"],
+)
+def test_an_exported_layer(config: QuantizerConfig) -> None:
+    layer, z = quantizer(config).eval(), normal(2, 4, 6, 6)
+    program = torch.export.export(layer, (z,)).module()
+    for seed in range(2):
+        z = normal(2, 4, 6, 6, seed=seed)
+        out, expected = program(z), layer(z)
+        assert torch.equal(out.indices, expected.indices)
+        assert torch.equal(out.quantized, expected.quantized)
+        torch.testing.assert_close(out.codebook_loss, expected.codebook_loss)
+
+
+def test_an_exported_model() -> None:
+    torch.manual_seed(0)
+    model = VQVAE(ModelConfig(8, 12, 4, 1, QuantizerConfig(codebook_size=16, dim=6))).eval()
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    program = torch.export.export(model, (images,)).module()
+    for batch in (images, -images):
+        out, expected = program(batch), model(batch)
+        assert torch.equal(out.quantized.indices, expected.quantized.indices)
+        torch.testing.assert_close(out.reconstruction, expected.reconstruction)

@@ -1,0 +1,90 @@
+"""Beside vector-quantize-pytorch, where it is right: the same numbers from the same start."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqcore import FSQ, QuantizerConfig, VectorQuantizer
+
+peers = pytest.importorskip("vector_quantize_pytorch")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("estimator", ["ste", "rotation"])
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("decay", [0.8, 0.99])
+def test_twenty_steps_of_moving_averages(decay: float, cosine: bool, estimator: str) -> None:
+    """Output, indices, commitment loss, gradient and codebook at every step."""
+    size, dim = 32, 8
+    theirs = peers.VectorQuantize(
+        dim=dim,
+        codebook_size=size,
+        decay=decay,
+        eps=1e-5,
+        kmeans_init=False,
+        threshold_ema_dead_code=0,
+        commitment_weight=0.25,
+        use_cosine_sim=cosine,
+        rotation_trick=estimator == "rotation",
+    ).train()
+    ours = VectorQuantizer(
+        QuantizerConfig(
+            codebook_size=size,
+            dim=dim,
+            decay=decay,
+            estimator=estimator,
+            normalize="cosine" if cosine else "none",
+            max_rescale=1e6 if estimator == "rotation" else 10.0,
+        )
+    )
+    start = normal(size, dim, seed=5)
+    start = start / start.norm(dim=-1, keepdim=True) if cosine else start
+    for codes, sums in ((ours.codes.weight, ours.codes.ema_sums), (theirs._codebook.embed, theirs._codebook.embed_avg)):
+        codes.copy_(start.view_as(codes))
+        sums.copy_(start.view_as(sums))
+    for step in range(20):
+        x, g = normal(4, 30, dim, seed=step) + 0.05 * step, normal(4, 30, dim, seed=step + 100)
+        one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+        out = ours(one, channel_dim=-1)
+        quantized, indices, loss = theirs(other)
+        assert torch.equal(out.indices, indices), step
+        torch.testing.assert_close(out.quantized, quantized, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out.loss, loss.squeeze(), rtol=1e-5, atol=1e-6)
+        ((out.quantized * g).sum() + out.loss).backward()
+        ((quantized * g).sum() + loss.sum()).backward()
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.codes.ema_counts, theirs._codebook.cluster_size[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "symmetric"),
+    [
+        ("8,5,5,5", False),
+        ("8,8,8", False),
+        ("7,5,5,5,5", False),
+        ("3,4,6", False),
+        ("8,5,5,5", True),
+        ("2,2,2,2", True),
+        ("9,4,3", True),
+    ],
+)
+def test_finite_scalar_quantization(levels: str, symmetric: bool) -> None:
+    counts = [int(level) for level in levels.split(",")]
+    theirs = peers.FSQ(counts, preserve_symmetry=symmetric)
+    ours = FSQ(QuantizerConfig(layer="fsq", estimator="ste", commitment_weight=0, levels=levels, symmetric=symmetric))
+    x, g = 2 * normal(3, 400, len(counts)), normal(3, 400, len(counts), seed=1)
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    out = ours(one, channel_dim=-1)
+    quantized, indices = theirs(other)
+    assert torch.equal(out.indices, indices.long())
+    torch.testing.assert_close(out.quantized, quantized, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.codebook, theirs.implicit_codebook, rtol=1e-6, atol=1e-6)
+    (out.quantized * g).sum().backward()
+    (quantized * g).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+    every = torch.arange(ours.config.codebook_size)
+    torch.testing.assert_close(ours.decode(every, channel_dim=-1), theirs.indices_to_codes(every[None])[0])
