@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> Iterable[str]:
         yield f"{name} = {value!r}: there are {', '.join(choices)}"
 
 
-class _Checked:
+class _Checked(ABC):
     """A dataclass that refuses to exist with problems."""
 
     def __post_init__(self) -> None:
@@ -75,8 +76,9 @@ class _Checked:
             if one.type is float:  # 1 and 1.0 are equal, and must give a trial one key
                 object.__setattr__(self, one.name, float(getattr(self, one.name)))
 
+    @abstractmethod
     def _problems(self) -> Iterable[str]:
-        raise NotImplementedError  # pragma: no cover - every config says what its rules are
+        """What is wrong with the fields, a line each."""
 
 
 @dataclass(frozen=True)

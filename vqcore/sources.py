@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ _LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(ABC):
     """Half of a data set: its files, in the order in which they are read. Nothing is opened before it is asked for."""
 
     name: str
@@ -42,13 +43,13 @@ class Split:
     """What the files are named relative to."""
     files: tuple[Path, ...]
 
+    @abstractmethod
     def rows(self) -> int:
         """Number of images. Raises ``ConfigError``."""
-        raise NotImplementedError  # pragma: no cover - every layout knows
 
+    @abstractmethod
     def items(self) -> Iterator[Item]:
         """The images, not yet decoded. Raises ``ConfigError``."""
-        raise NotImplementedError  # pragma: no cover - every layout knows
 
 
 class ParquetSplit(Split):
