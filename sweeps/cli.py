@@ -101,7 +101,7 @@ def base_config(flags: Flags, space: Mapping[str, tuple[Any, ...]]) -> TrialConf
         raise ConfigError(problems)
     # fields are judged together, so what varies must be there
     first = {name: values[0] for name, values in space.items() if values}
-    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**shared, **set_here, **first)
+    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**{**shared, **set_here, **first})
 
 
 def request_of(sweep: str, flags: Flags, space: dict[str, tuple[Any, ...]]) -> Request:
