@@ -15,13 +15,13 @@ from pathlib import Path
 import tyro
 
 from sweeps.engine.provenance import provenance
+from trainables.data import prepare
 from vqcore.config import ConfigError
-from vqcore.data import prepare
 
 PROBE = """
 import json, sys, time
 import numpy as np
-from vqcore.data import DataSet
+from trainables.data import DataSet
 
 def private():
     return sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private_Dirty"))

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from vector_quantize_pytorch import VectorQuantize
 
+from trainables.sources import EMBEDDED
 from vqcore.config import PRESETS
 from vqcore.networks import decoder, encoder
-from vqcore.sources import EMBEDDED
 
 MODEL = PRESETS["compact"]
 Batches = DataLoader[Tensor]

@@ -118,7 +118,12 @@ def product(z_ND: Tensor, codes_KD: Tensor) -> Step:
     """What of the search is arithmetic and cannot go: ours block by block, and the scores thrown away."""
     z_ND, rows, bias_K = z_ND.detach(), rows_at_once(codes_KD), codes_KD.square().sum(-1)
     linear = nearest._onednn_linear if nearest._onednn_works(z_ND.device) else F.linear
-    return lambda: [linear(z_ND[start : start + rows], codes_KD, bias_K) for start in range(0, len(z_ND), rows)]
+
+    def step() -> None:
+        for start in range(0, len(z_ND), rows):
+            linear(z_ND[start : start + rows], codes_KD, bias_K)
+
+    return step
 
 
 def ours(z_ND: Tensor, codes_KD: Tensor, estimator: str = "rotation") -> Step:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainables.data import prepare
 from vqcore import CodeHistogram, Quantized, QuantizerConfig, VectorQuantizer
-from vqcore.data import prepare
 
 PATCH = 4
 BATCH = 2048

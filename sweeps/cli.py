@@ -16,9 +16,9 @@ from sweeps.engine.plan import print_plan
 from sweeps.engine.request import Request, check_request
 from sweeps.engine.session import INTERRUPTED, run_session
 from trainables.runs import find_run
+from trainables.sources import KNOWN
 from trainables.tracking import default_uri, without_password
 from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings, read_toml
-from vqcore.sources import KNOWN
 
 
 @dataclass(frozen=True)

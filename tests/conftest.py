@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from vqcore.data import DataSet  # noqa: E402
+from trainables.data import DataSet  # noqa: E402
 
 torch.set_num_threads(1)
 

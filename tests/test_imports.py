@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = ("vqcore", "trainables", "analysis", "sweeps")
 FORBIDDEN = {
-    "vqcore": {"ray", "mlflow", "optuna"},
+    "vqcore": {"ray", "mlflow", "optuna", "pyarrow", "PIL", "torchvision", "filelock"},
     "trainables": {"ray", "optuna"},
     "analysis": {"ray"},
     "sweeps": set[str](),

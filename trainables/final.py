@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from trainables.checkpoint import check_space, checkpoint_bytes, load_checkpoint
+from trainables.data import DataSet, prepare
 from trainables.journal import Event, read
 from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
@@ -28,7 +29,6 @@ from trainables.runs import JOURNAL, NAME
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
-from vqcore.data import DataSet, prepare
 from vqcore.metrics import psnr
 from vqcore.training import Trainer
 from vqcore.vqvae import load, save

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from trainables.checkpoint import load_checkpoint, replace_file, save_checkpoint
+from trainables.data import DataSet
 from vqcore.config import TrialConfig
-from vqcore.data import DataSet
 from vqcore.training import DivergedError, Images, Trainer
 from vqcore.vqvae import parameter_count
 

@@ -11,9 +11,9 @@ from sweeps.engine.checks import checkpoints_bytes
 from sweeps.engine.progress import clock
 from sweeps.engine.resources import Booking
 from trainables.checkpoint import megabytes
+from trainables.data import DataSet
 from trainables.trial import prepare_process
 from vqcore.config import TrialConfig
-from vqcore.data import DataSet
 from vqcore.training import Images, Trainer
 
 PROBE_STEPS = 12

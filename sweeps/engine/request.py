@@ -10,12 +10,12 @@ from sweeps.engine.checks import Problems, check_name, checkpoints_bytes
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.spec import SweepSpec
 from trainables.checkpoint import INDEX, check_space
+from trainables.data import DataSet, prepare
 from trainables.journal import RunRecord, read
 from trainables.runs import JOURNAL
 from trainables.tracking import accept
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, Scalar, TrialConfig
-from vqcore.data import DataSet, prepare
 
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""

@@ -31,9 +31,9 @@ from ray.tune.search import Searcher
 
 from sweeps.engine.resources import Available, Booking
 from sweeps.engine.slices import Slice, Slices
+from trainables.data import ensure_local
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
-from vqcore.data import ensure_local
 from vqcore.estimators import ESTIMATORS
 
 MAX_FAILURES = 2

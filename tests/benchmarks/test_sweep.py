@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.sweep import Clocked, Run, SweepBenchmark, main, summary
-from vqcore.data import prepare
-from vqcore.sources import EMBEDDED
+from trainables.data import prepare
+from trainables.sources import EMBEDDED
 from vqcore.training import Images
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sweeps.beta_ablation import BetaAblation, space
 from sweeps.cli import command
-from vqcore.data import prepare
+from trainables.data import prepare
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ import ray
 from sweeps.engine import runner
 from sweeps.engine.resources import Available, book
 from sweeps.engine.slices import Slices
+from trainables.data import prepare
 from trainables.journal import read
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
-from vqcore.data import prepare
 
 pytestmark = pytest.mark.service
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.engine.slices import Slices
+from trainables.data import DataSet
 from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
-from vqcore.data import DataSet
 
 DATA = DataSet("made", "0" * 16, "nowhere", 32, 8, 8)
 

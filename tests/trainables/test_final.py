@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import vqcore
+from trainables.data import prepare
 from trainables.final import main
 from vqcore.config import TrialConfig, read_toml, write_toml
-from vqcore.data import prepare
 
 SMALL = TrialConfig().replace(
     channels=8, hidden_channels=8, residual_channels=4, residual_blocks=1, codebook_size=16, dim=8, batch_size=32

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from trainables.checkpoint import INDEX, load_checkpoint
+from trainables.data import DataSet
 from trainables.journal import JournalReader, read
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import TrialConfig
-from vqcore.data import DataSet
 
 CONFIG = TrialConfig().replace(
     channels=8, hidden_channels=12, residual_channels=4, residual_blocks=1, dim=6, codebook_size=16, batch_size=16,

@@ -326,3 +326,30 @@ def test_gradients_are_finite_in_every_layer(name: str) -> None:
     for gradient in (z.grad, *(parameter.grad for parameter in layer.parameters())):
         assert gradient is not None
         assert gradient.isfinite().all()
+
+
+@every_codebook
+def test_in_a_bf16_model_the_codes_stay_fp32_and_still_move(name: str) -> None:
+    layer = made(name).bfloat16()
+    assert {tensor.dtype for tensor in layer.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    train_step(layer, 0)
+    before = state(layer)
+    for seed in range(1, 4):
+        train_step(layer, seed)
+    assert not unchanged(layer, before)
+
+
+@pytest.mark.gpu
+@every_codebook
+def test_on_a_gpu_a_training_step_never_waits_for_it(name: str) -> None:
+    layer = made(name).cuda()
+    z = normal(24, 4).cuda().requires_grad_()
+    for _ in range(2):  # the first batch starts k-means++, which asks whether it has started
+        out = layer(z)
+        (out.quantized.sum() + out.loss).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = layer(z)
+        (out.quantized.sum() + out.loss).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -27,8 +27,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
+from trainables.data import ensure_local, prepare
 from vqcore.config import ConfigError, problems_of
-from vqcore.data import ensure_local, prepare
 
 REPO = Path(__file__).parents[2]
 SHAPE = (8, 8, 3)
@@ -104,7 +104,7 @@ def test_the_embedded_images_are_the_default() -> None:
     assert (data.source, data.image_size, data.train_images, data.test_images) == ("cifar10-mini", 32, 2500, 500)
     assert data.train().shape == (2500, 32, 32, 3)
     assert data.test().dtype == np.uint8
-    table = pq.read_table(REPO / "vqcore/embedded/cifar10-mini/test-00000-of-00001.parquet")
+    table = pq.read_table(REPO / "trainables/embedded/cifar10-mini/test-00000-of-00001.parquet")
     last = Image.open(io.BytesIO(table["img"][-1].as_py()["bytes"]))
     np.testing.assert_array_equal(data.test()[-1], np.asarray(last))
 
@@ -268,7 +268,7 @@ def test_the_cache_follows_the_users_cache_folder(tmp_path: Path, monkeypatch: p
     assert Path(prepare(a_set(tmp_path / "set")).folder).is_relative_to(tmp_path / "xdg" / "vqsweep")
 
 
-PREPARE = "import sys; from vqcore.data import prepare; print(prepare(sys.argv[1]))"
+PREPARE = "import sys; from trainables.data import prepare; print(prepare(sys.argv[1]))"
 
 
 def preparing(folder: str) -> "subprocess.Popen[str]":

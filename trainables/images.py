@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainables.sources import Images, Item, Split
 from vqcore.config import ConfigError
-from vqcore.sources import Images, Item, Split
 
 if TYPE_CHECKING:
     from PIL import Image

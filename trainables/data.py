@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from trainables.images import decoded, natural_size
+from trainables.sources import Images, Split, find
 from vqcore.config import ConfigError
-from vqcore.images import decoded, natural_size
-from vqcore.sources import Images, Split, find
 
 _FORMAT = 1
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
