@@ -8,24 +8,24 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from analysis.columns import named
 from analysis.command import command
 from analysis.files import replacing
-from analysis.findings import best, front_words
 from analysis.groups import Group
+from analysis.objectives import Objective
 from analysis.results import Results, load
+from analysis.tradeoff import front_words
 from trainables.runs import find_run
 from vqcore.config import ConfigError, TrialConfig, write_toml
 
-_RULES = {
-    "best_mse": "lowest mean MSE",
-    "best_perplexity": "highest mean perplexity",
-    "knee": "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
-    "of a front without a bulge, its lowest MSE",
-}
+_KNEE = (
+    "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
+    "of a front without a bulge, its "
+)
 
 
 def write_exports(results: Results) -> list[Path]:
-    """Write ``exports/best_mse.toml``, ``best_perplexity.toml`` and ``knee.toml``: model, training and data.
+    """Write ``exports/knee.toml`` and, of each objective, ``best_mse.toml``: model, training and data.
 
     The seed is the lowest of the configuration's, the epochs those that were compared. ``ConfigError`` if no trial has
     completed.
@@ -35,15 +35,21 @@ def write_exports(results: Results) -> list[Path]:
         raise ConfigError(
             [f"{results.name}: no trial has completed, so there is nothing to export; let the sweep finish first"]
         )
-    chosen = {"best_mse": best(results, "mse"), "best_perplexity": best(results, "perplexity"), "knee": knee}
+    chosen = {f"best_{aim.column}": (results.best(aim), _mean(aim)) for aim in results.objectives}
+    chosen["knee"] = (knee, _KNEE + results.objectives[0].best)
     paths = []
-    for name, group in chosen.items():
+    for name, (group, rule) in chosen.items():
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
         path = results.folder / "exports" / f"{name}.toml"
         with replacing(path) as half:
-            write_toml(half, {**config.toml(), "data": _data(results)}, _evidence(results, group, _RULES[name]))
+            write_toml(half, {**config.toml(), "data": _data(results)}, _evidence(results, group, rule))
         paths.append(path)
     return paths
+
+
+def _mean(aim: Objective) -> str:
+    way, name = aim.best.split(" ", 1)
+    return f"{way} mean {name}"
 
 
 def _data(results: Results) -> dict[str, str | int]:
@@ -58,7 +64,9 @@ def _evidence(results: Results, group: Group, rule: str) -> str:
         f"sweep {results.name}, commit {commit}, exported {datetime.now(UTC):%Y-%m-%d}",
         f"seeds {', '.join(map(str, group.seeds))}; after epoch {group.epoch}; whole test set of {results.data}",
     ]
-    for metric, unit in (("mse", "MSE on [-1, 1]"), ("perplexity", "perplexity")):
+    columns = dict.fromkeys(("mse", "perplexity", *results.columns))
+    for metric in columns:
+        unit = "MSE on [-1, 1]" if metric == "mse" else named(metric)
         if estimate := group.estimate(metric):
             known = (
                 f"95 % interval {estimate.interval_text}" if estimate.n > 1 else "one seed, so no interval and no claim"

@@ -2,20 +2,24 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.text import Text
 
-from analysis.estimates import told_apart
+from analysis.comparisons import pairwise
+from analysis.estimators import estimator_words
 from analysis.groups import Group, described
 from analysis.layout import Table
+from analysis.objectives import Objective
 from analysis.results import Results
+from analysis.tradeoff import front_words, names, rate_words, sure_words
 from vqcore.metrics import psnr
 
-_METRICS = {"mse": ("lowest MSE", "on [-1, 1]"), "perplexity": ("highest perplexity", "of the whole test set")}
+_LISTED = 5
+"""So many trials that failed are named; the files name all."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,14 @@ class Findings:
         return Stack(*parts)
 
 
-def best(results: Results, metric: str) -> Group:
-    """The group with the lowest mean MSE or the highest mean perplexity; of equals the first. There must be a group."""
-    pick = min if metric == "mse" else max
-    return pick(results.groups, key=lambda group: group.mean(metric))
-
-
 def words(results: Results) -> tuple[str, ...]:
     """What the run shows, as far as it went."""
     lines = [_state(results)]
     if results.groups:
-        lines += [_best(results, "mse"), _best(results, "perplexity"), front_words(results)]
+        lines += [_best(results, objective) for objective in results.objectives]
+        told = (front_words(results), sure_words(results), rate_words(results))
+        lines += [line for line in told if line]
+        lines += estimator_words(results)
     lines += [f"Not compared: {why}" for why in _left_out(results)]
     kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
     if len(kinds) > 1:
@@ -60,21 +61,9 @@ def words(results: Results) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def front_words(results: Results) -> str:
-    """What the front of the means is, and whether there is a trade-off at all. There must be a group."""
-    if len(results.groups) == 1:
-        return "One configuration only: there is no front to speak of."
-    by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
-    names = _names(results.front)
-    if len({(group.mean("mse"), group.mean("perplexity")) for group in results.front}) > 1:
-        return f"{by}: a trade-off, {len(results.front)} configurations are on the front, lowest MSE first: {names}."
-    equals = "" if len(results.front) == 1 else " (equal)"
-    return f"{by}: best in both MSE and perplexity is {names}{equals}; the front is one point, no trade-off here."
-
-
 def _state(results: Results) -> str:
     completed = sum(trial.status == "completed" for trial in results.trials)
-    planned = results.record.sweep.get("trials") or len(results.trials)
+    planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
     state = f"{completed} of {planned} trials completed"
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
     if sum(trial.status != "running" for trial in results.trials) < planned:
@@ -84,37 +73,63 @@ def _state(results: Results) -> str:
     return f"{state}. Compared after epoch {results.epoch} on {results.data}, {results.seeds} a configuration."
 
 
-def _best(results: Results, metric: str) -> str:
-    winner = best(results, metric)
-    name, unit = _METRICS[metric]
-    estimate = winner.estimate(metric)
-    assert estimate is not None  # a compared trial has reported both objectives
-    decibel = f", {psnr(estimate.mean):.1f} dB" if metric == "mse" else ""
-    said = f"{name[0].upper()}{name[1:]}: {winner.label}, {estimate.text} {unit}{decibel}"
-    if estimate.n == 1:
-        return f"{said}. One seed: an order, not a claim."
-    said += f" (95 % interval {estimate.interval_text}, n = {estimate.n})."
-    others = [group for group in results.groups if group is not winner]
-    alike = [group for group in others if not told_apart(winner.by_seed(metric), group.by_seed(metric))]
-    if not others:
+def _best(results: Results, objective: Objective) -> str:
+    winner = results.best(objective)
+    several = [group for group in results.groups if len(group.seeds) > 1]
+    said = f"{objective.best[0].upper()}{objective.best[1:]}: {_said(winner, objective)}."
+    if winner in several:
+        return said + _lead(results.groups, several, winner, objective)
+    said += " One seed: an order, not a claim."
+    if not several:
         return said
-    if not alike:
-        return f"{said} Its lead over each other one is more than the seeds' spread (paired 95 % t intervals)."
-    return f"{said} Within the seeds' spread, so not told apart from: {_names(alike)}."
+    repeated = replace(results, groups=tuple(several)).best(objective)
+    return f"{said} Of those with more seeds: {_said(repeated, objective)}."
 
 
-def _names(groups: Sequence[Group], most: int = 8) -> str:
-    rest = len(groups) - most
-    return "; ".join(group.label for group in groups[:most]) + (f"; and {rest} more" if rest > 0 else "")
+def _said(group: Group, objective: Objective) -> str:
+    estimate = group.estimate(objective.column)
+    assert estimate is not None  # a compared trial has reported both objectives
+    decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""
+    seeds = f" (95 % interval {estimate.interval_text}, n = {estimate.n})" if estimate.n > 1 else ""
+    return f"{group.label}, {estimate.text} {objective.unit}{decibel}{seeds}"
+
+
+def _lead(groups: Sequence[Group], several: Sequence[Group], winner: Group, objective: Objective) -> str:
+    """Whether the winner's lead over the others is more than the seeds' spread; nothing if there are no others."""
+    if len(groups) == 1:
+        return ""
+    single = len(groups) - len(several)
+    untested = f" {single} with one seed were not tested." if single else ""
+    if len(several) == 1:
+        return " No other configuration has a second seed, so its lead is no claim."
+    alike = _not_told_apart(several, winner, objective.column)
+    if alike:
+        return f" Within the seeds' spread, so not told apart from: {names(alike)}.{untested}"
+    others = "each of the others with several seeds" if single else "each other one"
+    return f" Its lead over {others} is more than the seeds' spread (paired t tests, Holm's correction).{untested}"
+
+
+def _not_told_apart(groups: Sequence[Group], winner: Group, metric: str) -> list[Group]:
+    # corrected for all pairs: the winner was chosen among them by the same numbers
+    compared, place = pairwise([group.by_seed(metric) for group in groups]), groups.index(winner)
+    mine = {sum(pair) - place: comparison for pair, comparison in compared.items() if place in pair}
+    return [groups[other] for other, comparison in mine.items() if not comparison.told_apart]
 
 
 def _left_out(results: Results) -> list[str]:
-    told = [
+    named = [
         f"{described(trial.config, [*results.swept, 'seed']) or trial.key}, {why}"
         for trial, why in results.left_out
-        if trial.status != "running"
+        if trial.status not in ("running", "stopped")
     ]
-    counts = Counter(trial.status for trial, _ in results.left_out)
-    if counts["running"]:
-        told.append(f"{counts['running']} not finished")
+    told = named[:_LISTED]
+    if len(named) > _LISTED:
+        told.append(f"{len(named) - _LISTED} more that did not complete, each with its reason in tables/results.md")
+    # the rank, or how little was used, is each trial's own; what stopped it is not
+    stops = Counter(trial.reason.split(":")[0] for trial, _ in results.left_out if trial.status == "stopped")
+    if stops:
+        kinds = ", ".join(f"{what or 'for no recorded reason'} ({count})" for what, count in stops.most_common())
+        told.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
+    if unfinished := sum(trial.status == "running" for trial, _ in results.left_out):
+        told.append(f"{unfinished} not finished")
     return told

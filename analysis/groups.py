@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.columns import least
 from analysis.estimates import Estimate
+from analysis.fronts import Point
 from trainables.journal import TrialRecord
 from trainables.runs import SHORT
 
@@ -42,12 +44,27 @@ class Group:
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and spread of a metric over seeds; none if no seed reported it."""
         values = list(self.by_seed(metric).values())
-        return Estimate.of(values, 1.0 if metric.endswith("perplexity") else 0.0) if values else None
+        return Estimate.of(values, least(metric)) if values else None
 
     def mean(self, metric: str) -> float:
         """The mean of a metric over seeds; NaN if no seed reported it."""
         estimate = self.estimate(metric)
         return estimate.mean if estimate else math.nan
+
+    def points(self, first: str, second: str) -> dict[int, Point]:
+        """Two metrics of each seed that reported both."""
+        xs, ys = self.by_seed(first), self.by_seed(second)
+        return {seed: (xs[seed], ys[seed]) for seed in xs if seed in ys}
+
+    def text(self, metric: str) -> str:
+        """Mean ± sd of a metric over seeds; a dash if no seed reported it."""
+        estimate = self.estimate(metric)
+        return estimate.text if estimate else "–"
+
+    def mean_text(self, metric: str) -> str:
+        """The mean of a metric with as many decimals as its spread allows; a dash if no seed reported it."""
+        estimate = self.estimate(metric)
+        return estimate.show(estimate.mean) if estimate else "–"
 
 
 def seed_of(trial: TrialRecord) -> int:
@@ -68,7 +85,7 @@ def grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) -> 
         Group(label, config, tuple(sorted(group, key=seed_of)), epoch)
         for label, config, group in zip(labels, configs, members.values(), strict=True)
     ]
-    return tuple(sorted(groups, key=lambda group: [_order(group.config.get(name)) for name in _first(swept)]))
+    return tuple(sorted(groups, key=lambda group: [_order(group.config.get(name)) for name in estimator_first(swept)]))
 
 
 def varying(trials: Sequence[TrialRecord]) -> list[str]:
@@ -82,8 +99,13 @@ def described(config: dict[str, Any], names: Iterable[str], exact: bool = False)
     return ", ".join(_words(name, config[name], exact) for name in names if name in config)
 
 
+def estimator_first(swept: Sequence[str]) -> list[str]:
+    """The fields that tell configurations apart, in the order in which people say them."""
+    return sorted((name for name in swept if name not in _NOT_COMPARED), key=lambda name: name != "estimator")
+
+
 def _label(config: dict[str, Any], swept: Sequence[str], exact: bool = False) -> str:
-    return described(config, _first(swept) or ["estimator", "commitment_weight"], exact) or "the configuration"
+    return described(config, estimator_first(swept) or ["estimator", "commitment_weight"], exact) or "the configuration"
 
 
 def _words(name: str, value: Any, exact: bool) -> str:
@@ -97,10 +119,6 @@ def _compared(config: dict[str, Any]) -> dict[str, Any]:
     # 1 and 1.0 are one value, and one configuration.
     kept = {name: value for name, value in config.items() if name not in _NOT_COMPARED}
     return {name: float(value) if name == "commitment_weight" else value for name, value in kept.items()}
-
-
-def _first(swept: Sequence[str]) -> list[str]:
-    return sorted((name for name in swept if name not in _NOT_COMPARED), key=lambda name: name != "estimator")
 
 
 def _order(value: Any) -> tuple[bool, float, str]:

@@ -1,4 +1,4 @@
-"""The front of MSE against perplexity: drawn, and printed with what it means.
+"""The front of the objectives, MSE against perplexity unless the run had others: drawn, and printed with what it means.
 
 python -m analysis.pareto RUN
 """
@@ -17,7 +17,7 @@ from trainables.runs import find_run
 
 
 def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
-    """Draw a run's figures, and print the configurations on the front of MSE against perplexity.
+    """Draw a run's figures, and print the configurations on the front of its objectives.
 
     Args:
         run: A run's name, its folder, or latest.
@@ -26,7 +26,8 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
     results = load(find_run(run, out))
     console = Console(highlight=False, markup=False)
     if results.front:
-        console.print(groups_table(results, results.front, "Front of the means, lowest MSE first").rich(), "")
+        title = f"Front of the means, {results.objectives[0].best} first"
+        console.print(groups_table(results, results.front, title).rich(), "")
     for line in (*words(results), *map(str, write_figures(results))):
         console.print(line, soft_wrap=True)
 

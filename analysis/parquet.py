@@ -8,21 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.columns import UNITS
 from analysis.files import replacing
 from analysis.results import load
 from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
-
-UNITS = {
-    "mse": "mean squared error on [-1, 1]",
-    "perplexity": "codes: exp of the entropy of code use, from one histogram over the whole set",
-    "usage": "share of the codes used at least once",
-    "bits": "bits an image: log2 of perplexity times codes an image",
-    "loss": "total training objective on [-1, 1]; not comparable across commitment_weight",
-    "codebook_loss": "unweighted mean squared distance of encoder outputs to their codes",
-    "commitment_loss": "unweighted mean squared distance of encoder outputs to their codes",
-}
-"""What the metrics are measured in; each on the whole test set, and with ``train_`` before its name while training."""
 
 _METRICS = (*UNITS, *(f"train_{name}" for name in UNITS), "seconds")
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}

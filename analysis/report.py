@@ -1,15 +1,18 @@
 """Everything that can be made of a run's journal, in one call."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.export import write_exports
 from analysis.findings import Findings, words
+from analysis.layout import Table
+from analysis.objectives import DEFAULT
 from analysis.parquet import write_parquet
-from analysis.results import load
+from analysis.results import Results, load
 from analysis.tables import groups_table, write_tables
 
-MOST_ROWS = 12
+MOST_ROWS = 20
 """Configurations that a screen shows; the files have all."""
 
 
@@ -37,5 +40,15 @@ def analyse(run_folder: Path) -> Findings:
     attempt("pareto", lambda: write_figures(results))
     if results.groups:
         attempt("export", lambda: write_exports(results))
-    table = groups_table(results, results.featured(MOST_ROWS)) if results.groups else None
-    return Findings((*words(results), *failures), run_folder, tuple(paths), table)
+    return Findings((*words(results), *failures), run_folder, tuple(paths), _screen_table(results))
+
+
+def _screen_table(results: Results) -> Table | None:
+    if not results.groups:
+        return None
+    shown = results.featured(MOST_ROWS)
+    rest = len(results.groups) - len(shown)
+    # so that many fields fit a narrow terminal
+    table = groups_table(results, shown, intervals=not rest and set(results.objectives) == set(DEFAULT))
+    more = f"shown: the front and the {results.objectives[0].best}; {rest} more in tables/results.md"
+    return replace(table, notes=(more, *table.notes)) if rest else table

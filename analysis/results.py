@@ -7,12 +7,11 @@ from typing import Any
 
 from analysis import fronts
 from analysis.groups import Group, grouped, varying
+from analysis.objectives import Objective, recorded
+from analysis.uncertainty import probability_on_front
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
 from vqcore.config import ConfigError
-
-DIRECTIONS: fronts.Directions = ("min", "max")
-"""MSE down, perplexity up."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,61 @@ class Results:
         return f"{number} seed{'s' if counts[-1] != 1 else ''}"
 
     @cached_property
-    def _means(self) -> list[fronts.Point]:
-        return [(group.mean("mse"), group.mean("perplexity")) for group in self.groups]
+    def objectives(self) -> tuple[Objective, Objective]:
+        """What the run was to be good at, as it recorded it; else MSE down and perplexity up."""
+        return recorded(self.told("objectives"))
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The columns of the objectives."""
+        first, second = self.objectives
+        return first.column, second.column
+
+    @property
+    def directions(self) -> fronts.Directions:
+        """The directions of the objectives."""
+        first, second = self.objectives
+        return first.direction, second.direction
+
+    @cached_property
+    def means(self) -> list[fronts.Point]:
+        """Each group's mean of both objectives."""
+        first, second = self.columns
+        return [(group.mean(first), group.mean(second)) for group in self.groups]
 
     @cached_property
     def front(self) -> tuple[Group, ...]:
-        """The groups whose means no other's dominate, from the lowest MSE to the highest perplexity."""
-        return tuple(self.groups[i] for i in fronts.front(self._means, DIRECTIONS))
+        """The groups whose means no other's dominate, from the best in the first objective to the best in the second.
+
+        By default: from the lowest MSE to the highest perplexity.
+        """
+        return tuple(self.groups[i] for i in fronts.front(self.means, self.directions))
 
     @property
     def knee(self) -> Group | None:
         """Where the front of the means bends most (``fronts.knee``)."""
-        index = fronts.knee(self._means, DIRECTIONS)
+        index = fronts.knee(self.means, self.directions)
         return None if index is None else self.groups[index]
 
+    @property
+    def repeated(self) -> bool:
+        """Whether any configuration has several seeds: only then can anything be said of how sure a number is."""
+        return any(len(group.seeds) > 1 for group in self.groups)
+
+    @cached_property
+    def on_front(self) -> list[float]:
+        """How probably each group's true mean is on the front; NaN unless ``repeated`` (``probability_on_front``)."""
+        return probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
+
+    def best(self, objective: Objective) -> Group:
+        """The group whose mean is the best in an objective; of equals the first. There must be a group."""
+        return min(self.groups, key=lambda group: objective.signed(group.mean(objective.column)))
+
     def featured(self, most: int) -> tuple[Group, ...]:
-        """All groups if there are at most ``most``; else the front and the lowest MSEs, in the usual order."""
-        ranked = [*self.front, *sorted(self.groups, key=lambda group: group.mean("mse"))]
-        chosen = list({group.label: None for group in ranked})[:most]
+        """All groups if there are at most ``most``; else the front and the best in the first objective, in order."""
+        first = self.objectives[0]
+        ranked = sorted(self.groups, key=lambda group: first.signed(group.mean(first.column)))
+        chosen = list({group.label: None for group in (*self.front, *ranked)})[:most]
         return tuple(group for group in self.groups if group.label in chosen)
 
 
@@ -87,9 +123,9 @@ def load(run_folder: Path) -> Results:
         raise ConfigError([f"{run_folder}: holds no {JOURNAL}, so it is no run; name a run, its folder, or latest"])
     record = read(path)
     trials = sorted(record.trials.values(), key=lambda trial: trial.number)
-    reported = {
-        trial.key: {e for e, m in trial.epochs.items() if {"mse", "perplexity"} <= m.keys()} for trial in trials
-    }
+    params = record.sweep.get("params") or {}
+    needed = {"mse", "perplexity", *(objective.column for objective in recorded(params.get("objectives")))}
+    reported = {trial.key: {e for e, metrics in trial.epochs.items() if needed <= metrics.keys()} for trial in trials}
     compared = [trial for trial in trials if trial.status == "completed" and reported[trial.key]]
     shared = set.intersection(*(reported[trial.key] for trial in compared)) if compared else set()
     if not shared:

@@ -1,13 +1,9 @@
-"""What was measured, in rows: our configurations, and the paper's table 3 beside ours with what sets them apart.
+"""What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours.
 
 python -m analysis.tables RUN
 """
 
-import math
-import tomllib
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +11,81 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from analysis.command import command
+from analysis.estimator_tables import estimator_tables
 from analysis.files import replacing
 from analysis.groups import Group, described
 from analysis.layout import Table
+from analysis.paper import NO_TOTAL, beta_table, caveat_table, size_table
 from analysis.results import Results, load
+from analysis.tradeoff import DOUBT, sure_words
 from trainables.runs import find_run
 from vqcore.metrics import psnr
 
-NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
-_PAPERS = ("reconstruction", "perplexity", "codebook", "total")
-"""The paper's names of what the columns of table 3 hold."""
-
-
-@cache
-def paper() -> dict[str, Any]:
-    """The numbers that the paper published, and their caveat (``paper_tables.toml``)."""
-    return tomllib.loads(resources.files("analysis").joinpath("paper_tables.toml").read_text(encoding="utf-8"))
-
-
-def groups_table(results: Results, groups: Sequence[Group] | None = None, title: str = "Configurations") -> Table:
+def groups_table(
+    results: Results,
+    groups: Sequence[Group] | None = None,
+    title: str = "Configurations",
+    intervals: bool = True,
+) -> Table:
     """The configurations (or those given), each with mean ± sd over its seeds; a star for the front of the means."""
+    first, second = results.objectives
+    others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
     rows = []
     for group in results.groups if groups is None else groups:
         mse = group.estimate("mse")
-        interval = mse.interval_text if mse else "–"
-        row = (_text(group, "mse"), interval, f"{psnr(group.mean('mse')):.2f}", _text(group, "perplexity"))
-        rows.append((group.label + (" *" if group in results.front else ""), str(len(group.seeds)), *row))
-    columns = ("configuration", "n", "MSE", "95 % interval", "dB", "perplexity")
+        interval = (mse.interval_text if mse else "–",) if intervals else ()
+        row = (group.text("mse"), *interval, f"{psnr(group.mean('mse')):.2f}", group.text("perplexity"))
+        asked = [group.text(objective.column) for objective in others]
+        rows.append((group.label + (" *" if group in results.front else ""), str(len(group.seeds)), *row, *asked))
+    interval = ("95 % interval",) if intervals else ()
+    columns = ("configuration", "n", "MSE", *interval, "dB", "perplexity", *(other.name for other in others))
     notes = (
         f"{results.data}, after epoch {results.epoch}, whole test set; MSE on [-1, 1] and its PSNR in dB; "
         "mean ± sample sd over n seeds",
-        "* on the front of the means: no other configuration has a lower MSE and a higher perplexity",
+        f"* on the front of the means: no other configuration has a {first.better} and a {second.better}",
     )
     return Table(title, columns, tuple(rows), notes)
+
+
+def front_table(results: Results) -> Table | None:
+    """How probably each configuration near the front is on it; none if no configuration has several seeds."""
+    if not results.repeated or len(results.groups) == 1:
+        return None
+    first, second = results.objectives
+    known = zip(results.groups, results.on_front, strict=True)
+    near = [(group, p) for group, p in known if group in results.front or p >= DOUBT]
+    near.sort(key=lambda pair: first.signed(pair[0].mean(first.column)))
+    rows = [
+        (
+            group.label + (" *" if group in results.front else ""),
+            str(len(group.seeds)),
+            f"{p:.2f}",
+            *map(group.text, results.columns),
+        )
+        for group, p in near
+    ]
+    others = len(results.groups) - len(near)
+    notes = (
+        sure_words(results) or "",
+        "on the front: the share of 1,000 draws of what the true means may be, from the seeds' paired spread, in which "
+        "no other configuration is better in both; a configuration with one seed has the spread of the others",
+        f"* on the front of the means; others on it with less than {100 * DOUBT:g} %: {others}",
+    )
+    columns = ("configuration", "n", "on the front", first.name, second.name)
+    return Table(f"The front, {first.best} first", columns, tuple(rows), notes)
 
 
 def rates_table(results: Results) -> Table:
     """How much each configuration says of an image, and its losses, which are no measure of quality."""
     rows = tuple(
-        (group.label, _text(group, "usage"), _text(group, "bits"), _mean(group, "codebook_loss"), _mean(group, "total"))
+        (
+            group.label,
+            group.text("usage"),
+            group.text("bits"),
+            group.mean_text("codebook_loss"),
+            group.mean_text("total"),
+        )
         for group in results.groups
     )
     columns = ("configuration", "usage", "bits/image", "codebook loss", "total")
@@ -67,73 +98,25 @@ def left_out_table(results: Results) -> Table | None:
     return Table("Not compared", ("trial", "key", "why"), tuple(rows), left=3) if rows else None
 
 
-def paper_table(results: Results, prefix: str = "") -> Table:
-    """The paper's table 3, ours under each of its rows: the test set, or with ``prefix="train_"`` the training set."""
-    split, where = ("train", "training set") if prefix else ("test", "test set")
-    published = {row["beta"]: row[split] for row in paper()["table3"]}
-    rows: list[tuple[str, ...]] = []
-    for beta in sorted({*published, *(_beta(group) for group in results.groups)}):
-        ours = [_ours(group, results, prefix) for group in results.groups if math.isclose(_beta(group), beta)]
-        theirs = [("paper", "1", *(_number(published[beta][name]) for name in _PAPERS))] if beta in published else []
-        rows += [(f"{beta:g}", *row) for row in [*theirs, *(ours or [("ours", "0", *["–"] * len(_PAPERS))])]]
-    notes = ("ours: mean ± sample sd over n seeds; what sets the two apart is listed below", NO_TOTAL)
-    columns = ("beta", "whose", "n", "MSE", "perplexity", "codebook", "total")
-    return Table(f"Table 3 of the paper beside ours, {where}", columns, tuple(rows), notes, left=2)
-
-
-def _ours(group: Group, results: Results, prefix: str) -> tuple[str, ...]:
-    rest = described(group.config, [name for name in results.swept if name != "commitment_weight"])
-    numbers = (_text(group, f"{prefix}mse"), _text(group, f"{prefix}perplexity"))
-    losses = (_mean(group, f"{prefix}codebook_loss"), _mean(group, f"{prefix}total"))
-    return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers, *losses)
-
-
-def _beta(group: Group) -> float:
-    return float(group.config.get("commitment_weight", math.nan))
-
-
-def caveat_table(results: Results) -> Table:
-    """What sets the two apart, side by side."""
-    source = paper()["paper"]
-    configs = [group.config for group in results.groups]
-    rows = (
-        ("data", source["dataset"], results.data),
-        ("epochs", "50", str(results.epoch)),
-        ("codes K", str(source["codebook_size"]), _values(configs, "codebook_size")),
-        ("code length D", str(source["code_dim"]), _values(configs, "dim")),
-        ("hidden channels", "256", _values(configs, "hidden_channels")),
-        ("decay", str(source["decay"]), _values(configs, "decay")),
-        ("batch size", str(source["batch_size"]), _values(configs, "batch_size")),
-        ("learning rate", f"{source['learning_rate']:g}", _values(configs, "learning_rate")),
-        ("gradient", "plain straight-through, in the released code", _values(configs, "estimator")),
-        ("runs a row", "one; one configuration run thrice: perplexity 281, 431, 297", results.seeds),
-        ("perplexity", "of each batch of 128 images, averaged over batches", "of one histogram over the whole set"),
-        ("MSE", "on [-1, 1]", "on [-1, 1], whole set"),
-        (
-            "bottleneck",
-            "leaks: one continuous value a position passes it",
-            "honest: the decoder sees codebook rows only",
-        ),
-        ("codebook while evaluating", "goes on moving (EMA)", "stands still"),
-        ("total", "recon + (1 + beta) codebook", "the same formula, shown for comparison only"),
-    )
-    notes = (
-        "so the two columns are not the same experiment, and a difference between them is not a ranking of methods",
-    )
-    return Table("What sets them apart", ("", "paper", "this run"), rows, notes, left=3)
-
-
 def all_tables(results: Results) -> dict[str, list[Table]]:
     """The tables by the name of the Markdown file that holds them."""
-    left_out = left_out_table(results)
-    return {
-        "results": [groups_table(results), rates_table(results), *([left_out] if left_out else [])],
-        "paper_table3": [paper_table(results), paper_table(results, "train_"), caveat_table(results)],
+    both = [left_out_table(results), front_table(results)]
+    left_out, front = ([table] if table else [] for table in both)
+    found = {
+        "results": [groups_table(results), rates_table(results), *left_out],
+        "front": front,
+        "estimators": estimator_tables(results),
     }
+    if "codebook_size" in results.swept:
+        sizes = "256, 512, 1024, 2048"
+        found["paper_table2"] = [size_table(results), size_table(results, "train_"), caveat_table(results, sizes)]
+    if "commitment_weight" in results.swept:
+        found["paper_table3"] = [beta_table(results), beta_table(results, "train_"), caveat_table(results)]
+    return {name: tables for name, tables in found.items() if tables}
 
 
 def write_tables(results: Results) -> list[Path]:
-    """Write ``tables/results.md`` and ``tables/paper_table3.md`` into the run's folder."""
+    """Write the tables, ``tables/results.md`` and what else there is to say, into the run's folder."""
     written = []
     for name, tables in all_tables(results).items():
         path = results.folder / "tables" / f"{name}.md"
@@ -143,31 +126,12 @@ def write_tables(results: Results) -> list[Path]:
     return written
 
 
-def _text(group: Group, metric: str) -> str:
-    estimate = group.estimate(metric)
-    return estimate.text if estimate else "–"
-
-
-def _mean(group: Group, metric: str) -> str:
-    estimate = group.estimate(metric)
-    return estimate.show(estimate.mean) if estimate else "–"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if value < 1 else f"{value:.1f}"
-
-
-def _values(configs: Sequence[dict[str, Any]], name: str) -> str:
-    values = dict.fromkeys(config[name] for config in configs if name in config)
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values) or "–"
-
-
 def _trial(config: dict[str, Any], results: Results) -> str:
     return described(config, [*results.swept, "seed"]) or "the configuration"
 
 
 def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
-    """Print a run's tables, the paper's table 3 beside ours among them, and write them as Markdown.
+    """Print a run's tables, the paper's beside ours among them, and write them as Markdown.
 
     Args:
         run: A run's name, its folder, or latest.

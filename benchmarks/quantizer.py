@@ -22,17 +22,14 @@ from typing import Any, TypedDict
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from sweeps.engine.provenance import provenance
-from vqcore import nearest
 from vqcore.config import ConfigError, QuantizerConfig, problems_of
 from vqcore.kmeans import kmeans_plus_plus
-from vqcore.nearest import rows_at_once
 from vqcore.quantizers import VectorQuantizer
 
 ROOT = Path(__file__).parent.parent
@@ -114,18 +111,6 @@ def floor(z_ND: Tensor, codes_KD: Tensor) -> Step:
     return partial(search, z_ND.detach().float())
 
 
-def product(z_ND: Tensor, codes_KD: Tensor) -> Step:
-    """What of the search is arithmetic and cannot go: ours block by block, and the scores thrown away."""
-    z_ND, rows, bias_K = z_ND.detach(), rows_at_once(codes_KD), codes_KD.square().sum(-1)
-    linear = nearest._onednn_linear if nearest._onednn_works(z_ND.device) else F.linear
-
-    def step() -> None:
-        for start in range(0, len(z_ND), rows):
-            linear(z_ND[start : start + rows], codes_KD, bias_K)
-
-    return step
-
-
 def ours(z_ND: Tensor, codes_KD: Tensor, estimator: str = "rotation") -> Step:
     size, dim = codes_KD.shape
     layer = VectorQuantizer(QuantizerConfig(codebook_size=size, dim=dim, estimator=estimator)).to(z_ND.device)
@@ -154,7 +139,6 @@ def peer(z_ND: Tensor, codes_KD: Tensor, rotation_trick: bool, attached: bool = 
 
 ROWS: dict[str, Callable[[Tensor, Tensor], Step]] = {
     "floor": floor,
-    "the product alone": product,
     "ours, rotation": ours,
     "ours, ste": partial(ours, estimator="ste"),
     "ours, rotation, public operators": ours_public,
@@ -179,7 +163,7 @@ def measure(benchmark: QuantizerBenchmark, device: str, console: Console) -> Mea
     clock, extra = _cpu_ms, _cpu_extra_mib
     if device == "cuda":
         clock, extra = _cuda_ms, _cuda_extra_mib
-        names = [name for name in names if name not in ("the product alone", "ours, rotation, public operators")]
+        names.remove("ours, rotation, public operators")  # oneDNN is the CPU's alone
     measured: Measured = {}
     for size in benchmark.sizes:
         if device == "cuda":

@@ -90,7 +90,7 @@ class Clocked:
 
 def check(benchmark: SweepBenchmark) -> None:
     """Raise ``ConfigError`` with all that is wrong, before anything runs."""
-    spec = SweepSpec("beta_ablation", TrialConfig(), {"commitment_weight": benchmark.betas}, seeds=1)
+    spec = SweepSpec({"commitment_weight": benchmark.betas}, seeds=1)
     problems = [
         *problems_of(spec.configs),
         *problems_of(lambda: TrialConfig().replace(epochs=benchmark.epochs, decay=benchmark.decay)),

@@ -4,9 +4,10 @@ python -m sweeps.beta_ablation --num-gpus 8 --data cifar10
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from sweeps.cli import Flags, main
+from sweeps.cli import main
+from sweeps.engine.spec import SweepSpec
+from sweeps.flags import Flags
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class BetaAblation(Flags):
     """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
 
 
-def space(flags: BetaAblation) -> dict[str, tuple[Any, ...]]:
+def spec(flags: BetaAblation) -> SweepSpec:
     """The swept fields and their values."""
-    return {"estimator": flags.estimators, "commitment_weight": flags.betas}
+    return SweepSpec({"estimator": flags.estimators, "commitment_weight": flags.betas})
 
 
 if __name__ == "__main__":
-    main("beta_ablation", BetaAblation, space)
+    main("beta_ablation", BetaAblation, spec)

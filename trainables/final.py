@@ -183,8 +183,8 @@ def _run(job: TrialJob, recorder: Recorder, console: Console) -> None:
                 console.print(f"epoch {event['epoch']}/{job.config.training.epochs}  {said}")
 
         recorder.listeners.append(show)
-        progress.update(bar, completed=recorder.last_epoch(job.key))
-        for event in run_trial(job, known=recorder.last_epoch(job.key)):
+        progress.update(bar, completed=recorder.run.last_epoch(job.key))
+        for event in run_trial(job, known=recorder.run.last_epoch(job.key)):
             recorder.told(job, event)
 
 

@@ -8,6 +8,7 @@ Events, each with ``time`` (seconds since 1970, UTC):
     sweep   name, id, and what the sweep is; again at each resume
     start   trial (key), number, config (flat), and what the trial says of itself: device, precision, parameters, ...
     epoch   trial, epoch (1 = after the first pass), metrics (name -> finite number)
+    rung    trial, epoch: it waits there to be promoted
     end     trial, status ("completed", "stopped", "diverged", "failed"), reason, epoch
     pause   the run was interrupted and can be resumed
     done    the sweep is complete
@@ -105,6 +106,8 @@ class TrialRecord:
     started: float = 0.0
     status: str = "running"
     reason: str = ""
+    waits: bool = False
+    """Whether it waits at a rung."""
 
     @property
     def last_epoch(self) -> int:
@@ -124,6 +127,14 @@ class RunRecord:
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     done: bool = False
 
+    def last_epoch(self, key: str) -> int:
+        """The last epoch recorded of a trial; 0 if none."""
+        return self.trials[key].last_epoch if key in self.trials else 0
+
+    def finished(self, key: str, epochs: int) -> bool:
+        """Whether nothing is left to do for a trial and a budget of ``epochs``."""
+        return key in self.trials and self.trials[key].finished(epochs)
+
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take in one event. Idempotent for epochs; events of unknown kinds and trials are ignored."""
         match event["event"]:
@@ -141,9 +152,12 @@ class RunRecord:
                 trial = self.trials[event["trial"]]
                 trial.epochs.setdefault(event["epoch"], event["metrics"])
                 trial.times.setdefault(event["epoch"], event["time"])
+                trial.waits = False
+            case "rung" if event["trial"] in self.trials:
+                self.trials[event["trial"]].waits = True
             case "end" if event["trial"] in self.trials:
                 trial = self.trials[event["trial"]]
-                trial.status, trial.reason = event["status"], event.get("reason", "")
+                trial.status, trial.reason, trial.waits = event["status"], event.get("reason", ""), False
             case "done":
                 self.done = True
 

@@ -15,8 +15,9 @@ def usable_cpus() -> int:
 
 
 def command_line(module: str, *words: object) -> str:
-    """``python -m module words`` as it can be pasted into this shell, in this folder."""
-    return f"{_python()} -m {shlex.join([module, *map(str, words)])}"
+    """``python -m module words`` as it can be pasted into this shell, in this folder; ``module`` may be a script."""
+    by_module = "" if module.endswith(".py") else "-m "
+    return f"{_python()} {by_module}{shlex.join([module, *map(str, words)])}"
 
 
 def _python() -> str:

@@ -59,14 +59,17 @@ class Recorder:
             trial is not None and job.key in self._started and (trial.status != "running" or trial.last_epoch >= until)
         )
         if error is None and not told:
-            error = f"it stopped after epoch {self.last_epoch(job.key)} without saying why"
+            error = f"it stopped after epoch {self.run.last_epoch(job.key)} without saying why"
         if error is not None:
             self.failed(job, error)
 
-    def last_epoch(self, key: str) -> int:
-        """The last epoch recorded of a trial; 0 if none."""
-        trial = self.run.trials.get(key)
-        return trial.last_epoch if trial else 0
+    def waits(self, job: TrialJob) -> None:
+        """Record that a trial waits at a rung."""
+        self.write("rung", trial=job.key, epoch=self.run.last_epoch(job.key))
+
+    def stopped(self, job: TrialJob, reason: str) -> None:
+        """Record that a trial goes no further."""
+        self.told(job, {"event": "end", "status": "stopped", "reason": reason})
 
     def close(self) -> None:
         """Close the journal."""

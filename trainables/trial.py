@@ -29,6 +29,23 @@ RECONSTRUCTIONS = 8
 
 
 @dataclass(frozen=True)
+class Collapse:
+    """When a codebook counts as collapsed: its usage on the test set was below ``usage`` after ``epochs`` in a row."""
+
+    usage: float
+    """Share of the codes, 0 to 1."""
+    epochs: int = 3
+
+    def reason(self, history: list[dict[str, Any]]) -> str:
+        """Why the trial of these epoch events is stopped, in words; empty if it is not."""
+        latest = history[-self.epochs :]
+        if len(latest) < self.epochs or any(event["metrics"]["usage"] >= self.usage for event in latest):
+            return ""
+        used = latest[-1]["metrics"]["usage"]
+        return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
+
+
+@dataclass(frozen=True)
 class TrialJob:
     """One trial to run: what, on which data, where its files go, and what was booked for it."""
 
@@ -41,6 +58,8 @@ class TrialJob:
     cpus: float = 1.0
     gpus: float = 0.0
     """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
+    collapse: Collapse | None = None
+    """Whether to stop when the codebook collapses."""
 
 
 def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterator[dict[str, Any]]:
@@ -67,6 +86,8 @@ def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterat
         yield from _epochs(job, trainer, history, until)
     except DivergedError as error:
         yield {"event": "end", "status": "diverged", "reason": str(error)}
+    except _CollapsedError as error:
+        yield {"event": "end", "status": "stopped", "reason": str(error)}
     else:
         if until == budget:
             yield {"event": "end", "status": "completed", "reason": ""}
@@ -105,6 +126,8 @@ def _epochs(job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], unti
         return
     train, test = _images(job.data, trainer.device)
     while trainer.epoch < until:
+        if job.collapse is not None and (reason := job.collapse.reason(history)):
+            raise _CollapsedError(reason)
         started = time.perf_counter()
         trained = trainer.train_epoch(train)
         metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
@@ -117,6 +140,10 @@ def _epochs(job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], unti
         facts = {"epoch": trainer.epoch, "precision": trainer.precision, "history": history}
         save_checkpoint(job.folder, trainer.epoch, trainer.state(), facts)
         yield event
+
+
+class _CollapsedError(RuntimeError):
+    """The codebook collapsed, as ``Collapse`` says."""
 
 
 def _images(data: DataSet, device: torch.device) -> tuple[Images, Images]:

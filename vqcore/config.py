@@ -169,20 +169,7 @@ class QuantizerConfig(_Checked):
         if self.layer == "fsq":
             yield from self._fsq_problems()
             return
-        needs = {
-            "levels": ("layer = 'fsq'", False),
-            "symmetric": ("layer = 'fsq'", False),
-            "max_rescale": ("estimator = 'rotation', which alone rescales", takes(self.estimator, "max_rescale")),
-            "obtuse": ("an estimator that rotates", takes(self.estimator, "obtuse")),
-            "temperature": (f"estimator = {GUMBEL!r}", takes(self.estimator, "temperature")),
-            "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", self.codebook == "gradient"),
-            "codebook_weight": ("codebook = 'gradient': moving averages have no loss", self.codebook == "gradient"),
-            "affine": ("codebook = 'gradient': moving averages undo the map", self.codebook == "gradient"),
-            "affine_groups": ("affine", self.affine != "none"),
-            "affine_rate": ("affine = 'learned'", self.affine == "learned"),
-            "revive_share": ("revive_below above 0", self.revive_below != 0),
-        }
-        for name, (condition, met) in needs.items():
+        for name, (condition, met) in _needs(vars(self)).items():
             if getattr(self, name) != DEFAULTS[name] and not met:
                 yield f"{name} = {getattr(self, name)!r}: has a meaning only with {condition}; leave it out"
         if self.estimator == GUMBEL and self.nu:
@@ -210,6 +197,36 @@ class QuantizerConfig(_Checked):
 
 
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(QuantizerConfig)}
+
+
+def _needs(flat: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
+    """What fields of a ``vq`` layer need to have a meaning, and whether it is there."""
+    estimator, by_gradient = flat["estimator"], flat["codebook"] == "gradient"
+    return {
+        "levels": ("layer = 'fsq'", False),
+        "symmetric": ("layer = 'fsq'", False),
+        "max_rescale": ("estimator = 'rotation', which alone rescales", takes(estimator, "max_rescale")),
+        "obtuse": ("an estimator that rotates", takes(estimator, "obtuse")),
+        "temperature": (f"estimator = {GUMBEL!r}", takes(estimator, "temperature")),
+        "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", by_gradient),
+        "codebook_weight": ("codebook = 'gradient': moving averages have no loss", by_gradient),
+        "affine": ("codebook = 'gradient': moving averages undo the map", by_gradient),
+        "affine_groups": ("affine", flat["affine"] != "none"),
+        "affine_rate": ("affine = 'learned'", flat["affine"] == "learned"),
+        "revive_share": ("revive_below above 0", flat["revive_below"] != 0),
+    }
+
+
+def meaningless(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat fields that change nothing beside the others of ``flat``, and the one value that each then has."""
+    if flat["layer"] == "fsq":
+        usual = {name: value for name, value in DEFAULTS.items() if name not in ("layer", "levels", "symmetric")}
+        return {**usual, "estimator": "ste", "commitment_weight": 0.0, "alternate": False}
+    by_gradient = flat["codebook"] == "gradient"
+    idle = {name for name, (_, met) in _needs(flat).items() if not met}
+    idle |= {"nu"} if flat["estimator"] == GUMBEL else set()
+    idle |= {"decay"} if by_gradient and not flat["revive_below"] else set()
+    return {name: DEFAULTS[name] for name in idle} | ({} if by_gradient else {"alternate": False})
 
 
 def from_vqtorch_beta(beta: float) -> dict[str, Any]:

@@ -7,16 +7,22 @@ from matplotlib.figure import Figure
 from analysis.figures.curves import curves
 from analysis.figures.front import front
 from analysis.figures.images import images
+from analysis.figures.rate import rate
 from analysis.figures.style import DPI
+from analysis.figures.tuning import tuning
 from analysis.files import replacing
 from analysis.results import Results
 
-__all__ = ["curves", "front", "images", "write_figures"]
+__all__ = ["curves", "front", "images", "rate", "tuning", "write_figures"]
 
 
 def write_figures(results: Results) -> list[Path]:
-    """Write ``figures/pareto.png``, ``reconstructions.png`` and ``curves.png``, where there is something to show."""
-    drawn = {"pareto": front(results), "reconstructions": images(results), "curves": curves(results)}
+    """Write ``figures/pareto.png``, ``rate.png``, ``tuning.png``, ``reconstructions.png`` and ``curves.png``.
+
+    Each only where there is something to show.
+    """
+    makers = {"pareto": front, "rate": rate, "tuning": tuning, "reconstructions": images, "curves": curves}
+    drawn = {name: make(results) for name, make in makers.items()}
     return [_save(figure, results.folder / "figures" / f"{name}.png") for name, figure in drawn.items() if figure]
 
 

@@ -1,98 +1,88 @@
-"""MSE against perplexity: every seed, the means with their spread, and the front of the means."""
+"""The objectives against each other: every seed, the means with their spread, the front of the means and its band."""
 
-from itertools import pairwise
+import textwrap
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from analysis.figures import labels, style
-from analysis.findings import front_words
-from analysis.groups import Group, described
+from analysis.figures.scatter import Spot, draw, legend_handles, name, staircase
+from analysis.objectives import DEFAULT, Objective
 from analysis.results import Results
+from analysis.tradeoff import front_words
+from analysis.uncertainty import band
+
+_UP = {DEFAULT[0]: "MSE on [-1, 1], whole test set (← better)"}
+_ACROSS = {DEFAULT[1]: "perplexity, whole test set (more codes in use →)"}
+_BAND = "0.35"
 
 
 def front(results: Results) -> Figure | None:
-    """The Pareto plot; none if no trial has completed."""
+    """The Pareto plot, by default MSE over perplexity; none if no trial has completed."""
     if not results.groups:
         return None
     figure = Figure(figsize=(7.4, 5.4), dpi=style.DPI, layout="constrained")
     axes = figure.subplots()
-    colours = dict(zip((g.label for g in results.groups), style.estimator_colours(results.groups), strict=True))
-    for group in results.groups:
-        _draw(axes, group, colours[group.label])
+    spots = _spots(results)
+    draw(axes, spots.values())
     axes.margins(0.12)
-    steps = _staircase(axes, results)
-    style.bare(axes)
-    axes.set_xlabel("perplexity, whole test set (more codes in use →)", size=9)
-    axes.set_ylabel("MSE on [-1, 1], whole test set (← better)", size=9)
-    style.titles(axes, f"MSE against perplexity: {style.data(results)}, {_when(results)}", _below(results))
-    several = _legend(axes, results, colours)
-    named = results.groups if len(results.groups) <= style.MOST else results.front[: style.MOST]
-    names = [_name(group, results) if several else group.label for group in named]
-    spots = [(group.mean("perplexity"), group.mean("mse"), colours[group.label]) for group in named]
-    inked = [place for group in results.groups for place in _inked(group)]
-    labels.place(axes, [(name, *spot) for name, spot in zip(names, spots, strict=True)], [*inked, *steps])
+    on_front = [spots[group.label] for group in results.front]
+    up, across = results.directions
+    steps = staircase(axes, [spot.mean for spot in on_front], across, up)
+    filled = _band(axes, results)
+    _words(axes, results, [*legend_handles(list(spots.values())), *filled])
+    named = spots.values() if len(spots) <= style.MOST else on_front[: style.MOST]
+    texts = [(name(spot.group, results), *spot.mean, spot.colour) for spot in named]
+    labels.place(axes, texts, [*(place for spot in spots.values() for place in spot.inked), *steps])
     return figure
+
+
+def _spots(results: Results) -> dict[str, Spot]:
+    up, across = results.columns
+    colours = zip(results.groups, style.estimator_colours(results.groups), strict=True)
+    return {g.label: Spot(g, tuple(g.points(across, up).values()), colour) for g, colour in colours}
+
+
+def _words(axes: Axes, results: Results, handles: list[Artist]) -> None:
+    """Axes, title and legend."""
+    up, across = results.objectives
+    below = textwrap.wrap(_ACROSS.get(across, _axis(across)), 85)
+    style.bare(axes)
+    axes.set_xlabel("\n".join(below), size=9)
+    axes.set_ylabel(textwrap.fill(_UP.get(up, _axis(up)), 60), size=9)
+    pair = f"{up.name[0].upper()}{up.name[1:]} against {across.name}"
+    banded = any(isinstance(handle, Patch) for handle in handles)
+    style.titles(axes, f"{pair}: {style.data(results)}, {_when(results)}", _below(results, banded))
+    place = (0, -0.07 - 0.04 * len(below))
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=place, ncols=4, fontsize=8, frameon=False)
+
+
+def _axis(objective: Objective) -> str:
+    return f"{objective.measured} ({'less' if objective.direction == 'min' else 'more'} is better)"
 
 
 def _when(results: Results) -> str:
     return f"after epoch {results.epoch}, {results.seeds}"
 
 
-def _below(results: Results) -> str:
+def _below(results: Results, banded: bool) -> str:
     marks = style.spread(results, "Small: a seed. Large: the mean, bars ± 1 sd over seeds.")
-    some = " Only the front is named." if len(results.groups) > style.MOST else ""
-    return f"{marks} {front_words(results)}{some}"
+    by = " Band: the front of the true means, by the configurations with several seeds." if banded else ""
+    few = len(results.groups) <= style.MOST
+    return f"{marks}{by} {front_words(results, listed=few)}{'' if few else ' Only the front is named.'}"
 
 
-def _name(group: Group, results: Results) -> str:
-    """The label without the estimator, which the colour tells."""
-    rest = [name for name in results.swept if name != "estimator"]
-    return described(group.config, rest) or group.label
-
-
-def _draw(axes: Axes, group: Group, colour: str) -> None:
-    perplexity, mse = group.estimate("perplexity"), group.estimate("mse")
-    assert perplexity is not None
-    assert mse is not None
-    seeds = list(group.by_seed("perplexity").values()), list(group.by_seed("mse").values())
-    axes.scatter(seeds[0], seeds[1], s=11, color=colour, alpha=0.55, linewidths=0, zorder=3)
-    axes.errorbar(
-        perplexity.mean, mse.mean, xerr=perplexity.sd, yerr=mse.sd,
-        fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2, zorder=4,
-    )  # fmt: skip
-
-
-def _staircase(axes: Axes, results: Results) -> list[tuple[float, float]]:
-    """The border of what the front dominates: the lowest MSE at each perplexity or more. Returns places along it."""
-    left, right, bottom, top = *axes.get_xlim(), *axes.get_ylim()
-    corners = sorted((group.mean("perplexity"), group.mean("mse")) for group in results.front)
-    steps = [(left, corners[0][1])]
-    for (x, y), (_, after) in zip(corners, [*corners[1:], (0, top)], strict=True):
-        steps += [(x, y), (x, after)]
-    axes.plot(*zip(*steps, strict=True), color="0.35", lw=1, ls=(0, (4, 3)), zorder=2)
+def _band(axes: Axes, results: Results) -> list[Patch]:
+    """Fill where the front of the true means may run; returns its entry in the legend, if there is a band."""
+    several = [group.points(*results.columns) for group in results.groups if len(group.seeds) > 1]
+    if len(several) < 2:
+        return []
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    made = band(several, np.linspace(bottom, top, 300).tolist(), results.directions)
+    low, high = (np.clip(end, left, right) for end in (made.low, made.high))
+    axes.fill_betweenx(made.at, low, high, color=_BAND, alpha=0.13, linewidth=0, zorder=1)
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    along = np.linspace(0, 1, 40)
-    return [(a + t * (c - a), b + t * (d - b)) for (a, b), (c, d) in pairwise(steps) for t in along]
-
-
-def _legend(axes: Axes, results: Results, colours: dict[str, str]) -> bool:
-    """Name the line, and the estimators if there are several; returns whether there are."""
-    handles = [Line2D([], [], color="0.35", lw=1, ls=(0, (4, 3)), label="front of the means")]
-    by_estimator = {style.estimator(group): colours[group.label] for group in results.groups}
-    if len(by_estimator) > 1:
-        handles += [Line2D([], [], marker="o", ls="", color=c, label=name) for name, c in by_estimator.items()]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.11), ncols=6, fontsize=8, frameon=False)
-    return len(by_estimator) > 1
-
-
-def _inked(group: Group) -> list[tuple[float, float]]:
-    """Places that carry ink: seeds, the mean, and a few along its bars."""
-    seeds = list(zip(group.by_seed("perplexity").values(), group.by_seed("mse").values(), strict=True))
-    x, y = group.estimate("perplexity"), group.estimate("mse")
-    if x is None or y is None or x.sd is None or y.sd is None:
-        return seeds
-    along = np.linspace(-1, 1, 21)
-    return [*seeds, *((x.mean + t * x.sd, y.mean) for t in along), *((x.mean, y.mean + t * y.sd) for t in along)]
+    return [Patch(color=_BAND, alpha=0.13, linewidth=0, label="95 % band of the front")]

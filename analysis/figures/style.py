@@ -27,6 +27,11 @@ def estimator_colours(groups: Sequence[Group]) -> list[str]:
     return [_APART[names.index(estimator(group)) % len(_APART)] for group in groups]
 
 
+def by_estimator(groups: Sequence[Group]) -> dict[str, str]:
+    """The colours of the estimators."""
+    return dict(zip(map(estimator, groups), estimator_colours(groups), strict=True))
+
+
 def shades(groups: Sequence[Group]) -> list[str]:
     """A colour a group: from dark to light in the groups' order, equal for groups that differ in the estimator only."""
     rest = [repr(sorted((k, v) for k, v in group.config.items() if k != "estimator")) for group in groups]
@@ -51,7 +56,9 @@ def estimator(group: Group) -> str:
 def titles(axes: Axes, title: str, below: str) -> None:
     """A bold title and a plain line below it, never read as mathematics."""
     lines = textwrap.wrap(below, 110, max_lines=3, placeholder=" …")
-    axes.text(0, 1.02, "\n".join(lines), transform=axes.transAxes, size=8, color="0.35", va="bottom", parse_math=False)
+    words = "\n".join(lines)
+    text = axes.text(0, 1.02, words, transform=axes.transAxes, size=8, color="0.35", va="bottom", parse_math=False)
+    text.set_in_layout(False)  # the title's pad keeps its height free, and its width may reach over the next panel
     axes.set_title(title, loc="left", size=10.5, weight="bold", pad=8 + 11 * len(lines), parse_math=False)
 
 

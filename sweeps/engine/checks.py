@@ -1,6 +1,6 @@
 """Everything that can be wrong with a sweep, found before its first trial and told at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +25,19 @@ class Problems:
             self._told += error.problems
             return None
 
+    def add(self, problem: str) -> None:
+        """Keep a problem."""
+        self._told.append(problem)
+
     def raise_any(self) -> None:
         """Raise one ``ConfigError`` with all that was kept, if anything was."""
-        if self._told:
-            raise ConfigError(self._told)
+        raise_any(self._told)
+
+
+def raise_any(problems: Iterable[str]) -> None:
+    """Raise one ``ConfigError`` with all of ``problems``, if there is any."""
+    if told := list(problems):
+        raise ConfigError(told)
 
 
 def check_name(name: str, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import traceback
 
-from sweeps.engine.slices import Slices
+from sweeps.engine.slices import Slice, Slices
 from trainables.recorder import Recorder
 from trainables.trial import run_trial
 
@@ -12,13 +12,21 @@ def run_inline(slices: Slices, recorder: Recorder) -> None:
     while (piece := slices.next()) is not None:
         job, error = piece.job, None
         try:
-            for event in run_trial(job, piece.until, recorder.last_epoch(job.key)):
+            for event in run_trial(job, piece.until, recorder.run.last_epoch(job.key)):
                 recorder.told(job, event)
         except Exception as problem:
             error = describe(problem)
-        recorder.slice_over(job, piece.until, error)
-        trial = recorder.run.trials[job.key]
-        slices.returned(job.key, trial.last_epoch, ended=trial.status != "running")
+        slice_over(slices, recorder, piece, error)
+
+
+def slice_over(slices: Slices, recorder: Recorder, piece: Slice, error: str | None) -> None:
+    """Record how a slice ended, and where its trial waits if it now does."""
+    job = piece.job
+    recorder.slice_over(job, piece.until, error)
+    trial = recorder.run.trials[job.key]
+    metrics = trial.epochs.get(trial.last_epoch, {})
+    if slices.returned(job.key, trial.last_epoch, trial.status != "running", metrics):
+        recorder.waits(job)
 
 
 def describe(error: BaseException) -> str:

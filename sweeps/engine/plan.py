@@ -1,7 +1,11 @@
-"""What a sweep would cost, without running it."""
+"""What a sweep would cost, from a short probe, without running it."""
 
+import resource
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -9,49 +13,96 @@ from rich.table import Table
 
 from sweeps.engine.checks import checkpoints_bytes
 from sweeps.engine.progress import clock
+from sweeps.engine.request import Ready
 from sweeps.engine.resources import Booking
-from trainables.checkpoint import megabytes
+from trainables.checkpoint import checkpoint_bytes, megabytes
 from trainables.data import DataSet
 from trainables.trial import prepare_process
-from vqcore.config import TrialConfig
+from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import Images, Trainer
 
 PROBE_STEPS = 12
 """Training steps that are measured, the first quarter of them as warm-up."""
 
 
-def print_plan(console: Console, configs: tuple[TrialConfig, ...], data: DataSet, booking: Booking) -> None:
-    """Trials, epochs, images, disk, and the time that a short probe of the largest trial predicts."""
-    epochs = sum(config.training.epochs for config in configs)
-    largest = max(configs, key=lambda c: c.model.quantizer.codebook_size).replace(commitment_weight=0.25)
+@dataclass(frozen=True)
+class Probe:
+    """What a few steps of a trial took."""
+
+    seconds: float
+    """Of an epoch with its evaluation."""
+    memory: int
+    """Bytes at the peak: of the GPU its context included, else of the process."""
+    memory_there: int
+    """Bytes of the GPU, or what the machine has available."""
+
+
+def print_plan(console: Console, ready: Ready) -> None:
+    """Trials, epochs, images, time, memory and disk. ``ConfigError`` if the machine cannot hold it."""
+    spec, data, booking = ready.spec, ready.data, ready.booking
+    search, budget = spec.search, spec.base.training.epochs
+    configs = ready.configs or (max(spec.corners(), key=checkpoint_bytes, default=spec.base),)
+    trials = spec.drawn_trials or len(ready.configs)
+    rule = search.rule if search else None
+    epochs = rule.expected_epochs(trials, budget) if rule else trials * budget
+    epochs = min(epochs, search.budget) if search and search.budget else epochs
+    at_once = min(booking.slots, trials)
     share = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
+    disk = checkpoints_bytes(ready.configs or configs * trials, booking.slots)
     table = Table(show_header=False, title="Plan", title_justify="left")
-    for name, value in (
-        ("trials", f"{len(configs)}, {booking.slots} at once, each on {share}"),
+    rows = [
+        ("trials", f"{trials}, {at_once} at once, each on {share}"),
         ("data", f"{data.source}: {data.train_images:,} train, {data.test_images:,} test, {data.image_size} pixels"),
-        ("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"),
-        *_times(largest, epochs, min(booking.slots, len(configs)), data, booking),
-        ("checkpoints", megabytes(checkpoints_bytes(configs, booking.slots))),
-    ):
+    ]
+    if rule is not None:
+        reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, budget))
+        rows.append(("rungs", f"{reached}: {epochs / (trials * budget):.0%} of training all in full"))
+    if search and spec.seeds > 1:
+        rows.append(("seeds", f"one to screen; near the front up to {spec.seeds}, which comes on top"))
+    rows.append(("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"))
+    if booking.gpus and not torch.cuda.is_available():
+        rows.append(("wall time", "not known: this machine has no GPU to probe, only the cluster has"))
+    else:
+        largest = max(configs, key=checkpoint_bytes)
+        found = probe(largest, data, booking)
+        rows += _measured(found, epochs, at_once, booking)
+    free = shutil.disk_usage(_existing(ready.request.trials_folder)).free
+    rows.append(("checkpoints", f"{megabytes(disk)} of {megabytes(free)} free"))
+    for name, value in rows:
         table.add_row(name, value)
     console.print(table)
     if booking.gpus and booking.gpus < 1:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
 
 
-def _times(
-    config: TrialConfig, epochs: int, at_once: int, data: DataSet, booking: Booking
-) -> Iterator[tuple[str, str]]:
-    if booking.gpus and not torch.cuda.is_available():
-        yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
-        return
-    seconds = probe_seconds(config, data, booking)
-    yield "an epoch", f"{seconds:.1f} s, from a probe of {PROBE_STEPS} steps in this process"
-    yield "wall time", f"about {clock(seconds * epochs / at_once)}, start-up aside"
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
-def probe_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float:
-    """Seconds of one epoch with its evaluation, from a few steps of each."""
+def _measured(found: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
+    yield "an epoch", f"{found.seconds:.1f} s, from a probe of {PROBE_STEPS} steps of the largest configuration"
+    yield "wall time", f"about {clock(found.seconds * epochs / at_once)}, start-up aside"
+    if booking.gpus:
+        yield "GPU time", f"about {found.seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
+    fit = found.memory_there // max(1, found.memory)
+    where = "a GPU" if booking.gpus else "this machine"
+    yield "memory", f"{megabytes(found.memory)} a trial at most; {fit} fit {where} ({megabytes(found.memory_there)})"
+    wanted = round(1 / booking.gpus) if 0 < booking.gpus <= 1 else at_once
+    if fit < wanted:
+        step = f"--trials-per-gpu {fit}" if booking.gpus else f"--num-cpus {fit}"
+        raise ConfigError(
+            [
+                f"{wanted} trials at once need {megabytes(wanted * found.memory)} of {where}'s memory, "
+                f"{megabytes(found.memory_there)} are there: {step} fits, or a smaller --batch-size"
+                if fit
+                else f"one trial needs {megabytes(found.memory)} of {where}'s memory, "
+                f"{megabytes(found.memory_there)} are there: choose a smaller --batch-size or --preset"
+            ]
+        )
+
+
+def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
+    """Train and evaluate a few steps of ``config`` in this process."""
     threads = torch.get_num_threads()
     try:
         trainer = Trainer(config, prepare_process(booking.cpus, booking.gpus))
@@ -63,7 +114,24 @@ def probe_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float
         image = _seconds(lambda: trainer.evaluate(Images(test[:few], trainer.device))) / min(few, len(test))
     finally:
         torch.set_num_threads(threads)
-    return step * data.train_images + image * data.test_images
+    seconds = step * data.train_images + image * data.test_images
+    return Probe(seconds, *(_gpu_memory() if booking.gpus else _process_memory()))
+
+
+def _gpu_memory() -> tuple[int, int]:
+    free, total = torch.cuda.mem_get_info()
+    context = max(0, total - free - torch.cuda.memory_reserved())
+    return torch.cuda.max_memory_reserved() + context, total
+
+
+def _process_memory() -> tuple[int, int]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux: no reason to refuse
+        available = 2**62
+    return peak, available
 
 
 def _seconds(work: Callable[[], object]) -> float:

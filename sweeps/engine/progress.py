@@ -1,8 +1,7 @@
 """What a sweep shows while it runs: a live table on a terminal, a line every few seconds elsewhere."""
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,12 +21,28 @@ MOST_ROWS = 40
 _STYLE = {"running": "cyan", "completed": "green", "stopped": "yellow", "diverged": "red", "failed": "red"}
 
 
+class Planned(Protocol):
+    """The trials of a sweep, which may grow."""
+
+    @property
+    def jobs(self) -> list[TrialJob]:
+        """Those that are known by now."""
+
+    @property
+    def planned(self) -> int:
+        """How many there will be."""
+
+    @property
+    def expected(self) -> int | None:
+        """Epochs of all, where they are not simply those of each."""
+
+
 class Screen:
     """A listener of the recorder; use it as a context manager around the run."""
 
-    def __init__(self, console: Console, run: RunRecord, jobs: Iterable[TrialJob], swept: tuple[str, ...], slots: int):
+    def __init__(self, console: Console, run: RunRecord, course: Planned, swept: tuple[str, ...], slots: int):
         self._console, self._run, self._swept, self._slots = console, run, swept, slots
-        self._jobs = list(jobs)
+        self._course = course
         self._last_line = time.monotonic()
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table)
 
@@ -52,10 +67,13 @@ class Screen:
 
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
-        ended = sum(self._record(job) is not None and self._record(job).status != "running" for job in self._jobs)  # type: ignore[union-attr]
+        records = [trial for job in self._course.jobs if (trial := self._record(job)) is not None]
+        ended = sum(trial.status != "running" for trial in records)
         done, planned = self._epochs()
-        words = [f"{ended}/{len(self._jobs)} trials", f"{done}/{planned} epochs"]
-        latest = [trial for job in self._jobs if (trial := self._record(job)) and trial.epochs]
+        waiting = sum(bool(trial.waits) for trial in list(self._run.trials.values()))
+        words = [f"{ended}/{self._course.planned} trials", f"{done}/{planned} epochs"]
+        words += [f"{waiting} wait at a rung"] if waiting else []
+        latest = [trial for trial in records if trial.epochs]
         if latest:
             best = min(latest, key=lambda t: t.epochs[t.last_epoch].get("mse", float("inf")))
             metrics = best.epochs[best.last_epoch]
@@ -78,18 +96,18 @@ class Screen:
             "usage",
         ):
             table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
-        shown = sorted(self._jobs, key=self._order)[:MOST_ROWS]
+        shown = sorted(self._course.jobs, key=self._order)[:MOST_ROWS]
         for job in sorted(shown, key=lambda job: job.number):
             table.add_row(*self._row(job))
-        hidden = len(self._jobs) - len(shown)
+        hidden = len(self._course.jobs) - len(shown)
         lines = [Text(self.summary(), style="bold")]
         lines += [Text(f"{hidden} more trials", style="dim")] if hidden else []
         return Group(table, *lines)
 
     def _row(self, job: TrialJob) -> list[RenderableType]:
         flat, trial = job.config.flat(), self._record(job)
-        status = trial.status if trial else "waiting"
-        cells = [f"{flat[name]}" for name in (*self._swept, "seed")]
+        status = (trial.status if not trial.waits else "at a rung") if trial else "waiting"
+        cells = [_text(flat[name]) for name in (*self._swept, "seed")]
         metrics: dict[str, Any] = trial.epochs.get(trial.last_epoch, {}) if trial else {}
         cells += [status, f"{trial.last_epoch if trial else 0}/{job.config.training.epochs}"]
         cells += (
@@ -106,8 +124,10 @@ class Screen:
         return (0, job.number) if trial.status == "running" else (1, -max(trial.times.values(), default=0.0))
 
     def _name(self, key: str) -> str:
-        flat = next((job.config.flat() for job in self._jobs if job.key == key), {})
-        return ", ".join(f"{SHORT.get(name, name)} {flat[name]}" for name in (*self._swept, "seed") if name in flat)
+        flat = next((job.config.flat() for job in self._course.jobs if job.key == key), {})
+        return ", ".join(
+            f"{SHORT.get(name, name)} {_text(flat[name])}" for name in (*self._swept, "seed") if name in flat
+        )
 
     def _record(self, job: TrialJob) -> TrialRecord | None:
         return self._run.trials.get(job.key)
@@ -115,12 +135,12 @@ class Screen:
     def _epochs(self) -> tuple[int, int]:
         """Epochs done and planned; trials that ended early plan no more."""
         done = planned = 0
-        for job in self._jobs:
+        for job in self._course.jobs:
             trial, budget = self._record(job), job.config.training.epochs
             epochs = min(trial.last_epoch, budget) if trial else 0
             done += epochs
             planned += epochs if trial and trial.status in ("stopped", "diverged", "failed") else budget
-        return done, planned
+        return done, max(done, self._course.expected or planned)
 
     def _seconds_left(self) -> float | None:
         """From the mean time of an epoch and the slots; None before the first."""
@@ -129,8 +149,13 @@ class Screen:
         trials = list(self._run.trials.values())
         seconds = [m["seconds"] for trial in trials for m in list(trial.epochs.values()) if "seconds" in m]
         ended = sum(trial.status != "running" for trial in trials)
-        at_once = max(1, min(self._slots, len(self._jobs) - ended))
+        at_once = max(1, min(self._slots, len(self._course.jobs) - ended))
         return (planned - done) * sum(seconds) / len(seconds) / at_once if seconds else None
+
+
+def _text(value: object) -> str:
+    """A drawn number has more digits than anyone reads."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def clock(seconds: float) -> str:

@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine.checks import Problems, check_name, checkpoints_bytes
+from sweeps.engine.checks import Problems, check_name, checkpoints_bytes, raise_any
 from sweeps.engine.resources import Available, Booking, book, this_machine
+from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
-from trainables.checkpoint import INDEX, check_space
+from trainables.checkpoint import INDEX, checkpoint_bytes
+from trainables.checkpoint import check_space as check_disk
 from trainables.data import DataSet, prepare
-from trainables.journal import RunRecord, read
+from trainables.journal import read
 from trainables.runs import JOURNAL
 from trainables.tracking import accept
 from trainables.trial import TrialJob
-from vqcore.config import ConfigError, Scalar, TrialConfig
+from vqcore.config import ConfigError, TrialConfig, read_toml
 
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""
@@ -29,10 +31,12 @@ class Request:
     """The meaning of each field is that of the flag of its name."""
 
     sweep: str
+    words: tuple[str, ...]
+    """How it is started, for ``command_line``."""
+    spec: Callable[[], SweepSpec]
+    """What varies and how; may raise ``ConfigError``."""
     base: Callable[[], TrialConfig]
     """What the trials share; may raise ``ConfigError``."""
-    space: Mapping[str, tuple[Scalar, ...]]
-    seeds: int
     data: str
     image_size: int | None
     num_gpus: int | None
@@ -68,38 +72,53 @@ class Ready:
     data: DataSet
     booking: Booking
 
-    def jobs(self, known: RunRecord) -> list[TrialJob]:
-        """A job for each configuration, in order; those that the run knows keep their numbers."""
-        trials, booking = self.request.trials_folder.absolute(), self.booking
-        free = iter(range(len(known.trials), len(known.trials) + len(self.configs)))
-        jobs = []
-        for config in self.configs:
-            key = config.key(self.data.hash)
-            number = known.trials[key].number if key in known.trials else next(free)
-            jobs.append(TrialJob(key, number, config, self.data, trials / key, booking.cpus, booking.gpus))
-        return jobs
+    def job(self, config: TrialConfig, number: int) -> TrialJob:
+        """``config`` as trial ``number`` of this run."""
+        key, folder = config.key(self.data.hash), self.request.trials_folder.absolute()
+        collapse = self.spec.search.collapse if self.spec.search else None
+        return TrialJob(key, number, config, self.data, folder / key, self.booking.cpus, self.booking.gpus, collapse)
 
 
 def check_request(request: Request) -> Ready:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
     problems = Problems()
     base = problems.of(request.base)
-    spec = SweepSpec(request.sweep, base or TrialConfig(), request.space, request.seeds)
+    spec = replace(problems.of(request.spec) or SweepSpec(), sweep=request.sweep, base=base or TrialConfig())
     configs = problems.of(spec.configs)
+    if spec.search is not None:
+        problems.of(lambda: check_space(spec.space, spec.base))
+        problems.of(lambda: _same_space(request, spec))
+    if spec.drawn:
+        problems.of(lambda: [part.sampler() for part in spec.parts.values()])
     data = problems.of(lambda: _data(request))
     booking = problems.of(lambda: _booking(request))
     if not request.resume:
         problems.of(lambda: check_name(request.name, request.out / request.sweep))
     problems.of(lambda: accept(request.tracking_uri))
-    if booking and configs and data:
+    if booking and configs is not None and data:
         new = [c for c in configs if not (request.trials_folder / c.key(data.hash) / INDEX).exists()]
+        if spec.drawn and spec.search:  # the largest that may be drawn, each time
+            new = [max(spec.corners(), key=checkpoint_bytes, default=spec.base)] * spec.drawn_trials
         needed = checkpoints_bytes(tuple(new), booking.slots)
-        problems.of(lambda: check_space(request.trials_folder, needed))
+        problems.of(lambda: check_disk(request.trials_folder, needed))
     problems.raise_any()
     assert configs is not None
     assert data is not None
     assert booking is not None
     return Ready(request, spec, configs, data, booking)
+
+
+def _same_space(request: Request, spec: SweepSpec) -> None:
+    """``ConfigError`` if a search is resumed in another space: what it learnt and stopped was of the old one."""
+    file = request.folder / "sweep.toml"
+    before = read_toml(file).get("space", {}) if request.resume and file.exists() else spec.tables()
+    now = spec.tables()
+    raise_any(
+        f"{name}: run {request.name} searches {before.get(name, 'nothing')}, now it would be "
+        f"{now.get(name, 'nothing')}; put it back, or start a new run with --warm-start {request.name}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    )
 
 
 def _data(request: Request) -> DataSet:

@@ -29,15 +29,19 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sweeps.engine.inline import slice_over
 from sweeps.engine.resources import Available, Booking
 from sweeps.engine.slices import Slice, Slices
 from trainables.data import ensure_local
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
+from vqcore.config import Scalar
 from vqcore.estimators import ESTIMATORS
 
 MAX_FAILURES = 2
 """Times a trial is started again, from its checkpoint, when its process or node dies."""
+
+OUT_OF_MEMORY = "out of memory"
 
 TrialFunction = Callable[[TrialJob, int, int], Iterator[dict[str, Any]]]
 
@@ -81,7 +85,7 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
 
     with tempfile.TemporaryDirectory(prefix="vqsweep-tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": booking.cpus, "gpu": booking.gpus}),
+            tune.with_resources(trainable, _share_of),
             tune_config=tune.TuneConfig(
                 search_alg=_Bridge(bookkeeper),
                 scheduler=_Ears(bookkeeper),
@@ -105,8 +109,17 @@ def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
     ESTIMATORS.update(config["estimators"])
     if config["arrays"] is not None:
         job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
-    for event in trial(job, config["until"], config["known"]):
-        tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
+    try:
+        for event in trial(job, config["until"], config["known"]):
+            tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which a process without a GPU need not import
+            raise
+        tune.report({"told": [{"event": OUT_OF_MEMORY}]})
+
+
+def _share_of(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": config["job"].cpus, "GPU": config["job"].gpus}])
 
 
 def _share_data(job: TrialJob) -> Any:
@@ -124,6 +137,10 @@ class _Bookkeeper:
     def __post_init__(self) -> None:
         self._pieces: dict[str, Slice] = {}
         self._arrays: Any = None
+        self._hungry: set[str] = set()
+        """Tune's trials whose memory was exhausted."""
+        self._shares: dict[Shape, float] = {}
+        """Of a GPU, that trials of a shape turned out to need."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher and callbacks for a restore of its own, which we never ask for
@@ -134,10 +151,11 @@ class _Bookkeeper:
         piece = self.slices.next()
         if piece is None:
             return None
-        self._pieces[trial_id], job = piece, piece.job
+        job = replace(piece.job, gpus=self._shares.get(_shape(piece.job), piece.job.gpus))
+        self._pieces[trial_id] = replace(piece, job=job)
         if self.share is not None and self._arrays is None:
             self._arrays = self.share(job)
-        known = self.recorder.last_epoch(job.key)
+        known = self.recorder.run.last_epoch(job.key)
         # an estimator that the user's own module registered travels along: no worker imports that module
         return {
             "job": job,
@@ -148,14 +166,33 @@ class _Bookkeeper:
         }
 
     def told(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "told" in result and trial_id in self._pieces:
-            self.recorder.told(self._pieces[trial_id].job, result["told"][0])
+        if "told" not in result or trial_id not in self._pieces:
+            return
+        event = result["told"][0]
+        if event["event"] == OUT_OF_MEMORY:
+            self._hungry.add(trial_id)
+        else:
+            self.recorder.told(self._pieces[trial_id].job, event)
 
     def over(self, trial_id: str, error: str | None) -> None:
-        if (piece := self._pieces.pop(trial_id, None)) is not None:
-            self.recorder.slice_over(piece.job, piece.until, error)
-            trial = self.recorder.run.trials[piece.job.key]
-            self.slices.returned(piece.job.key, trial.last_epoch, ended=trial.status != "running")
+        if (piece := self._pieces.pop(trial_id, None)) is None:
+            return
+        if trial_id not in self._hungry:
+            slice_over(self.slices, self.recorder, piece, error)
+        elif piece.job.gpus < self._shares.setdefault(_shape(piece.job), min(1.0, 2 * piece.job.gpus)):
+            self.slices.again(piece.job.key, self.recorder.run.last_epoch(piece.job.key))
+        else:
+            words = f"out of memory with {piece.job.gpus:g} GPU; fewer --trials-per-gpu, or a smaller --batch-size"
+            slice_over(self.slices, self.recorder, piece, words)
+
+
+Shape = tuple[Scalar, ...]
+
+
+def _shape(job: TrialJob) -> Shape:
+    """What a trial's memory depends on."""
+    flat = job.config.flat()
+    return tuple(value for name, value in flat.items() if name not in ("seed", "commitment_weight", "decay", "epochs"))
 
 
 class _Bridge(Searcher):

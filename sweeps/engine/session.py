@@ -3,7 +3,7 @@
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.report import analyse
+from sweeps.engine.course import Course
 from sweeps.engine.inline import describe, run_inline
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import provenance
@@ -20,7 +21,6 @@ from sweeps.engine.slices import Slices
 from trainables.machine import command_line
 from trainables.recorder import Recorder
 from trainables.tracking import Tracker, check, default_uri, sync_command
-from trainables.trial import TrialJob
 from vqcore.config import ConfigError, write_toml
 
 INTERRUPTED = 130
@@ -63,20 +63,24 @@ class _Session:
         self.ready, self.request, self.console, self.closing = ready, ready.request, console, closing
         self.recorder = Recorder(self.request.folder)
         self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
-        self.slices = Slices(ready.booking.slots)
+        self.course = Course(ready, self.recorder.run)
+        self.recorder.listeners.append(self.course.heard)
+        self.part: Slices | None = None
+        """What is to be trained next; None when nothing is."""
 
     def run(self) -> int:
         """The whole course; the exit code."""
         failed = False
         try:
             self.record_sweep()
-            jobs = self.ready.jobs(self.recorder.run)
-            self.slices.add((job, self.recorder.last_epoch(job.key)) for job in jobs if not self.finished(job))
+            self.part = self.course.slices()
+            if self.part.finished:
+                self.next_part()
             self.greet()
-            if self.slices.finished:
+            if self.part is None:
                 self.tracker.start()
             else:
-                self.train(jobs)
+                self.train()
         except KeyboardInterrupt:
             self.console.print("Stopping; everything recorded is kept.")
             return self.finish(INTERRUPTED)
@@ -86,20 +90,12 @@ class _Session:
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
         return self.finish(1 if failed or not completed else 0)
 
-    def finished(self, job: TrialJob) -> bool:
-        """Whether nothing is left to do for a trial."""
-        known = self.recorder.run.trials.get(job.key)
-        return known is not None and known.finished(job.config.training.epochs)
-
-    def train(self, jobs: list[TrialJob]) -> None:
-        """Run the open trials, on Ray or in this process."""
+    def train(self) -> None:
+        """Run all parts of the course, on Ray or in this process."""
         booking = self.ready.booking
-        screen = Screen(self.console, self.recorder.run, jobs, self.ready.spec.swept, booking.slots)
-        self.recorder.listeners.append(screen)
         if self.request.address == INLINE:
             self.tracker.start()
-            with screen:
-                run_inline(self.slices, self.recorder)
+            self.train_parts(run_inline)
             return
         # before the tracker's thread imports mlflow: two large imports at once get in each other's way
         from sweeps.engine.runner import connect, disconnect, run_on_ray
@@ -108,30 +104,45 @@ class _Session:
         try:
             if not self.request.address:
                 connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-            with screen:
-                run_on_ray(self.slices, self.recorder, booking)
+            self.train_parts(lambda part, recorder: run_on_ray(part, recorder, booking))
         finally:
             # Ray takes a second to end: what was found is worked out meanwhile
             ending = threading.Thread(target=disconnect, name="ray-shutdown")
             ending.start()
             self.closing.callback(ending.join)
 
+    def train_parts(self, run: Callable[[Slices, Recorder], None]) -> None:
+        """``run`` one part of the course after the other, under one screen."""
+        screen = Screen(self.console, self.recorder.run, self.course, self.ready.spec.swept, self.ready.booking.slots)
+        self.recorder.listeners.append(screen)
+        with screen:
+            while self.part is not None:
+                run(self.part, self.recorder)
+                if not self.part.finished:
+                    raise RuntimeError("the trials' processes ended before their work did")
+                self.next_part()
+
+    def next_part(self) -> None:
+        """Record who goes no further now that a part is over; find what comes next."""
+        assert self.part is not None
+        for job, reason in self.part.stopped():
+            self.recorder.stopped(job, reason)
+        self.part = self.course.more_seeds()
+
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
         request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.recorder.run
         facts = provenance() | {"data": data.source, "data_hash": data.hash}
         identity = known.sweep.get("id") or uuid.uuid4().hex
-        space = {name: list(values) for name, values in spec.space.items()}
         tables = {
             "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
-            "space": space,
+            "space": spec.tables(),
             "base": spec.base.toml(),
             "provenance": facts,
             "flags": dict(request.flags),
         }
         write_toml(request.folder / "sweep.toml", tables, header="This run, as it was last started.")
         self.link_storage()
-        keys = {config.key(data.hash) for config in self.ready.configs} | known.trials.keys()
         told = ("image_size", "train_images", "test_images")
         self.recorder.write(
             "sweep",
@@ -139,16 +150,17 @@ class _Session:
             name=request.name,
             id=identity,
             swept=list(spec.swept),
-            trials=len(keys),
+            trials=self.course.planned,
             epochs=spec.base.training.epochs,
             tags=facts,
             params={
                 "data": data.source,
                 "data_hash": data.hash,
                 **{name: getattr(data, name) for name in told},
-                "seeds": request.seeds,
+                "seeds": spec.seeds,
                 "epochs": spec.base.training.epochs,
-                **space,
+                **(spec.search.told() if spec.search else {}),
+                **spec.tables(),
             },
         )
 
@@ -161,8 +173,8 @@ class _Session:
 
     def greet(self) -> None:
         """What is about to run, and whether MLflow will hear of it."""
-        request, data, booking, trials = self.request, self.ready.data, self.ready.booking, len(self.ready.configs)
-        if self.slices.finished:
+        request, data, booking, trials = self.request, self.ready.data, self.ready.booking, self.course.planned
+        if self.part is None:
             self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
@@ -196,7 +208,7 @@ class _Session:
         request, lines = self.request, []
         knee = request.folder / "exports" / "knee.toml"
         if not ended:
-            lines.append(("go on with", command_line(f"sweeps.{request.sweep}", "--resume", request.folder)))
+            lines.append(("go on with", command_line(*request.words, "--resume", request.folder)))
         elif knee.exists():
             lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
         if not sent:

@@ -1,47 +1,146 @@
-"""What a sweep is: a base configuration, what varies, seeds."""
+"""What a sweep is: what varies, how trials are chosen and stopped, how often each is repeated."""
+
+from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from analysis.objectives import Objective, objectives
+from sweeps.engine.pareto_asha import Rule
+from sweeps.engine.space import Range, Space, corners, every, resolve
+from trainables.trial import Collapse
 from vqcore.config import ConfigError, Scalar, TrialConfig
+
+if TYPE_CHECKING:  # Optuna takes a while to import, and most sweeps are grids
+    from sweeps.engine.searcher import Constraint, Kind, Sampler
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a sweep chooses its trials and stops them early. Without it every point of the grid is trained in full."""
+
+    objectives: tuple[Objective, ...] = field(default_factory=lambda: objectives(["mse", "perplexity"]))
+    sampler: Kind | None = None
+    """Who draws configurations; None takes every point of the grid, in an order drawn by chance."""
+    trials: int = 0
+    """Configurations that the sampler draws; for each value of ``SweepSpec.equally``."""
+    rule: Rule | None = None
+    """Early stopping; none trains every trial to its budget."""
+    budget: int | None = None
+    """Epochs that may be trained in all."""
+    constraints: tuple[Constraint, ...] = ()
+    """What a configuration must meet to be wanted."""
+    warm_start: Path | None = None
+    """The folder of a run whose trials the sampler knows from the beginning."""
+    seed: int = 0
+    """Of what is drawn by chance: configurations, the order of a grid."""
+    collapse: Collapse | None = None
+    """Whether a trial stops when its codebook collapses."""
+
+    def told(self) -> dict[str, str]:
+        """What a reader of the results must know of it, by name."""
+        rule = self.rule
+        stops = f"1 in {rule.reduction:g} from epoch {rule.grace}, by {rule.group_by or 'all'}" if rule else "none"
+        return {
+            "objectives": " ".join(map(str, self.objectives)),
+            "sampler": self.sampler or "grid",
+            "early_stopping": stops,
+            "budget": str(self.budget or "none"),
+            "constraints": "; ".join(map(str, self.constraints)),
+        }
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """The trials of a sweep: the grid of ``space`` over ``base``, each with seeds 0 .. ``seeds`` - 1."""
+    """The trials of a sweep: points of ``space`` over ``base``, each with seeds 0 .. ``seeds`` - 1."""
 
-    sweep: str
-    """Name of the sweep, as in ``python -m sweeps.<sweep>``."""
-    base: TrialConfig
-    """What all trials share; its ``epochs`` is the budget of each."""
-    space: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
-    """Values by flat field name (``vqcore.config.FIELDS``)."""
+    space: Space = field(default_factory=dict)
+    """Values, or a range, by flat field name (``vqcore.config.FIELDS``)."""
     seeds: int = 3
-    """Repetitions of every configuration; the same seeds, and so the same data order, for all."""
+    """Repetitions of a configuration; the same seeds, and so the same data order, for all. With a ``search`` one seed
+    screens, and only what is near the front gets the others."""
+    search: Search | None = None
+    equally: str = ""
+    """A field whose values are searched apart, each with as many trials: what a fair comparison of them needs."""
+    base: TrialConfig = field(default_factory=TrialConfig)
+    """What all trials share; its ``epochs`` is the budget of each."""
+    sweep: str = "sweep"
+    """Name of the sweep, as in ``python -m sweeps.<sweep>``."""
 
     @property
     def swept(self) -> tuple[str, ...]:
         """Fields that vary, the seed aside."""
-        return tuple(name for name, values in self.space.items() if len(values) > 1) or tuple(self.space)
+        varies = (name for name, values in self.space.items() if isinstance(values, Range) or len(values) > 1)
+        return tuple(varies) or tuple(self.space)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a sampler draws the configurations."""
+        return self.search is not None and self.search.sampler is not None
+
+    @property
+    def parts(self) -> dict[Scalar, SweepSpec]:
+        """The searches of a search: by the values of ``equally``, or the whole under an empty name."""
+        if not self.equally:
+            return {"": self}
+        values = self.space[self.equally]
+        assert not isinstance(values, Range)
+        return {value: replace(self, space={**self.space, self.equally: (value,)}, equally="") for value in values}
+
+    @property
+    def drawn_trials(self) -> int:
+        """Configurations that samplers draw in all; 0 for a grid."""
+        return self.search.trials * len(self.parts) if self.search and self.drawn else 0
+
+    def tables(self) -> dict[str, Any]:
+        """``space`` as TOML and MLflow hold it."""
+        return {n: asdict(values) if isinstance(values, Range) else list(values) for n, values in self.space.items()}
+
+    def sampler(self) -> Sampler:
+        """A new one for the space. ``ConfigError`` if it cannot draw there."""
+        from sweeps.engine.searcher import Sampler
+
+        search = self.search
+        assert search is not None
+        assert search.sampler is not None
+        return Sampler(self.space, self.base, search.objectives, search.sampler, search.seed, search.constraints)
+
+    def corners(self) -> list[TrialConfig]:
+        """Configurations at the ends of the space (``sweeps.engine.space.corners``)."""
+        found = []
+        for changes in corners(self.space):
+            with suppress(ConfigError):
+                found.append(resolve(self.base, changes))
+        return found
 
     def configs(self) -> tuple[TrialConfig, ...]:
-        """Every trial, seed by seed, so that a part of the sweep already compares all configurations.
+        """Every trial that is known beforehand: none if they are drawn, those of one seed if that screens.
 
-        Raises ``ConfigError`` with the problems of all trials at once.
+        Seed by seed, so that a part of the sweep already compares all configurations. Raises ``ConfigError`` with the
+        problems of all trials at once.
         """
         problems: list[str] = []
         if self.seeds < 1:
             problems.append(f"seeds = {self.seeds}: must be at least 1; 3 or more give an interval")
-        problems += [f"{name}: no values to sweep" for name, values in self.space.items() if not values]
         problems += [
-            f"{n} = {v}: each value once; seeds repeat it" for n, v in self.space.items() if len(set(v)) < len(v)
+            f"{name}: a range has no grid; name its values, or let a sampler draw (--sampler tpe)"
+            for name, values in self.space.items()
+            if isinstance(values, Range) and not self.drawn
         ]
+        grid = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
+        problems += [f"{name}: no values to sweep" for name, values in grid.items() if not values]
+        problems += [f"{n} = {v}: each value once; seeds repeat it" for n, v in grid.items() if len(set(v)) < len(v)]
+        if problems and self.search:
+            raise ConfigError(problems)
+        if self.search:
+            return () if self.drawn else tuple(every(self.space, self.base))
         configs: list[TrialConfig] = []
         for seed in range(max(1, self.seeds)):
-            for values in itertools.product(*self.space.values()):
-                changes: dict[str, Any] = dict(zip(self.space, values, strict=True))
+            for values in itertools.product(*grid.values()):
+                changes: dict[str, Any] = dict(zip(grid, values, strict=True))
                 try:
                     configs.append(self.base.replace(**changes, seed=seed))
                 except ConfigError as error:

@@ -1,15 +1,32 @@
 import itertools
 import math
+import time
 
+import moocore
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from analysis.fronts import front, hypervolume, knee
+from analysis.fronts import best_first, contributions, crowding, front, hypervolume, knee, ranks
 
 small = st.integers(-4, 4).map(float)
 points = st.lists(st.tuples(small, small), max_size=12)
 directions = st.tuples(*[st.sampled_from(["min", "max"])] * 2)
+
+# Of few values, so that many are equal, in a row or in a column; and of any.
+coordinate = small | st.floats(-1e6, 1e6)
+many = st.lists(st.tuples(coordinate, coordinate), max_size=40)
+no_number = st.sampled_from([math.inf, -math.inf, math.nan])
+broken = st.tuples(coordinate, no_number) | st.tuples(no_number, coordinate)
+
+
+def array(points):
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def maximised(ways):
+    return [way == "max" for way in ways]
 
 
 def dominates(one, other, ways):
@@ -82,3 +99,89 @@ def test_without_a_bulge_the_knee_is_the_best_first_objective(flat):
 def test_a_point_that_is_not_finite_is_on_no_front():
     assert front([(math.nan, 0), (-math.inf, 1), (1, 1), (0, math.nan)]) == [2]
     assert hypervolume([(math.nan, 0)], (1, 1)) == 0
+
+
+@given(many, directions)
+def test_front_is_moocores_with_equal_points_kept(points, ways):
+    kept = moocore.is_nondominated(array(points), maximise=maximised(ways), keep_weakly=True)
+    assert sorted(front(points, ways)) == np.flatnonzero(kept).tolist()
+
+
+@given(many, st.tuples(coordinate, coordinate), directions)
+@example([(1.0, 1.0), (1.0, 1.0)], (1.0, 2.0), ("min", "min"))
+def test_hypervolume_is_moocores(points, reference, ways):
+    expected = moocore.hypervolume(array(points), ref=reference, maximise=maximised(ways))
+    assert hypervolume(points, reference, ways) == pytest.approx(expected, rel=1e-12)
+
+
+@given(many, directions)
+def test_ranks_are_moocores(points, ways):
+    assert ranks(points, ways) == moocore.pareto_rank(array(points), maximise=maximised(ways)).tolist()
+
+
+@given(many, st.tuples(coordinate, coordinate), directions)
+def test_contributions_are_moocores(points, reference, ways):
+    expected = moocore.hv_contributions(array(points), ref=reference, maximise=maximised(ways))
+    # moocore subtracts areas: its rounding errors are of the size of the largest.
+    assert contributions(points, reference, ways) == pytest.approx(
+        expected, rel=1e-9, abs=1e-9 * max(expected, default=0)
+    )
+
+
+@given(st.lists(st.tuples(coordinate, coordinate) | broken, max_size=30), directions)
+def test_points_that_are_not_finite_change_nothing_and_come_last(points, ways):
+    whole = [i for i, point in enumerate(points) if all(map(math.isfinite, point))]
+    finite = [points[i] for i in whole]
+    last = max(ranks(finite, ways), default=0) + 1
+    assert ranks(points, ways) == [
+        ranks(finite, ways)[whole.index(i)] if i in whole else last for i in range(len(points))
+    ]
+    assert [i for i, rank in enumerate(ranks(points, ways)) if rank == 0] == sorted(front(points, ways))
+    assert hypervolume(points, (5.0, 5.0), ways) == hypervolume(finite, (5.0, 5.0), ways)
+    assert [crowding(points)[i] for i in whole] == crowding(finite)
+    assert [contributions(points, (5.0, 5.0), ways)[i] for i in whole] == contributions(finite, (5.0, 5.0), ways)
+    assert set(best_first(points, ways)[: len(whole)]) == set(whole)
+
+
+def test_crowding_of_a_front():
+    # the middle one: its neighbours are 3/4 of the first objective apart, and 1 of the second
+    assert crowding([(0, 8), (1, 2), (4, 0)]) == [math.inf, 1 + 1, math.inf]
+    assert crowding([(0, 8), (1, 4), (3, 2), (4, 0)]) == [math.inf, 3 / 4 + 6 / 8, 3 / 4 + 4 / 8, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("few", "expected"),
+    [
+        ([], []),
+        ([(1.0, 1.0)], [math.inf]),
+        ([(1.0, 1.0), (1.0, 1.0)], [math.inf, 0.0]),
+        ([(0.0, 2.0), (1.0, 1.0), (1.0, 1.0), (2.0, 0.0)], [math.inf, 2.0, 0.0, math.inf]),
+        ([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)], [math.inf, 1.0, math.inf]),
+    ],
+    ids=["none", "one", "equal", "a repeat", "one row"],
+)
+def test_crowding_of_few_and_of_equal_points(few, expected):
+    assert crowding(few) == expected
+
+
+@given(many, directions)
+def test_best_first_is_by_rank_then_the_loneliest(points, ways):
+    order = best_first(points, ways)
+    assert sorted(order) == list(range(len(points)))
+    by_rank = ranks(points, ways)
+    assert [by_rank[i] for i in order] == sorted(by_rank)
+    first = [i for i in order if by_rank[i] == 0]
+    lonely = dict(zip(sorted(first), crowding([points[i] for i in sorted(first)]), strict=True))
+    assert [lonely[i] for i in first] == sorted(lonely.values(), reverse=True)
+
+
+def test_ten_thousand_points_are_ranked_at_once():
+    chance = np.random.default_rng(0)
+    points = [tuple(point) for point in chance.random((10_000, 2)).tolist()]
+
+    def seconds():
+        start = time.perf_counter()
+        ranks(points)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.15  # 0.016 on an idle core

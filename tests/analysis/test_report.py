@@ -16,7 +16,8 @@ from analysis.results import load
 from vqcore.config import ConfigError, TrialConfig
 
 EXPORTS = {"best_mse.toml", "best_perplexity.toml", "knee.toml"}
-EVERYTHING = {"results.parquet", "results.md", "paper_table3.md", "pareto.png", "curves.png", *EXPORTS}
+ALWAYS = {"results.parquet", "results.md", "paper_table3.md", "pareto.png", "curves.png", *EXPORTS}
+EVERYTHING = ALWAYS | {"front.md", "rate.png"}
 
 
 def names(findings):
@@ -96,7 +97,7 @@ def test_one_finished_trial(make_run):
     run = make_run()
     run.trial([(0.05, 50)], commitment_weight=0.25)
     findings = analyse(run.close())
-    assert names(findings) == EVERYTHING
+    assert names(findings) == ALWAYS
     assert "One configuration only: there is no front to speak of." in findings.lines
 
 
@@ -172,7 +173,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 def test_what_cannot_be_written_is_said_and_hides_nothing(ablation):
     (ablation / "figures").write_text("a file where a folder should be")
     findings = analyse(ablation)
-    assert names(findings) == EVERYTHING - {"pareto.png", "curves.png"}
+    assert names(findings) == EVERYTHING - {"pareto.png", "rate.png", "curves.png"}
     assert any("pareto could not be written" in line for line in findings.lines)
 
 

@@ -4,8 +4,9 @@ import pytest
 from rich.console import Console
 
 from analysis.layout import Table, markdown_text
+from analysis.paper import beta_table, caveat_table, paper
 from analysis.results import load
-from analysis.tables import all_tables, caveat_table, groups_table, paper, paper_table, rates_table, write_tables
+from analysis.tables import all_tables, groups_table, rates_table, write_tables
 
 
 def shown(renderable, width=200):
@@ -32,19 +33,19 @@ def test_total_is_the_papers_formula(make_run):
 
 
 def test_the_papers_rows_stand_beside_ours(ablation):
-    rows = {row[:2]: row[2:] for row in paper_table(load(ablation)).rows}
+    rows = {row[:2]: row[2:] for row in beta_table(load(ablation)).rows}
     assert [beta for beta, whose in rows if whose == "paper"] == ["0.1", "0.25", "0.5", "1", "2"]
     assert rows["0.25", "paper"] == ("1", "0.0102", "282.6", "0.0342", "0.0529")
     assert rows["0.25", "ours"][:2] == ("3", "0.02170 ± 0.00034")
     assert rows["0.5", "ours"] == ("0", "–", "–", "–", "–")
-    train = {row[:2]: row[2:] for row in paper_table(load(ablation), "train_").rows}
+    train = {row[:2]: row[2:] for row in beta_table(load(ablation), "train_").rows}
     assert train["0.25", "paper"][1] == "0.0095"
 
 
 def test_a_beta_the_paper_lacks_has_no_row_of_theirs(make_run):
     run = make_run()
     run.seeds([0.02], [200], commitment_weight=3.0)
-    assert [row[1] for row in paper_table(load(run.done())).rows if row[0] == "3"] == ["ours"]
+    assert [row[1] for row in beta_table(load(run.done())).rows if row[0] == "3"] == ["ours"]
 
 
 def test_tables_fit_a_terminal_of_80_columns(make_run):
@@ -78,9 +79,9 @@ def test_caveats_stand_side_by_side(ablation):
 
 def test_markdown_files_list_what_was_left_out(ablation):
     paths = write_tables(load(ablation))
-    assert [path.name for path in paths] == ["results.md", "paper_table3.md"]
+    assert [path.name for path in paths] == ["results.md", "front.md", "paper_table3.md"]
     assert "diverged after epoch 1: loss is not finite" in paths[0].read_text()
-    assert "What sets them apart" in paths[1].read_text()
+    assert "What sets them apart" in paths[2].read_text()
 
 
 def test_names_stay_text_in_markdown_and_terminal(make_run):

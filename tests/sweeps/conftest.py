@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.beta_ablation import BetaAblation, space
-from sweeps.cli import command
+from sweeps.beta_ablation import BetaAblation, spec
+from sweeps.cli import Start, command
 from trainables.data import prepare
 
 
@@ -39,7 +39,12 @@ def sweep(images: Path, out: Path) -> Callable[..., int]:
     def run(*words: str) -> int:
         small = ["--data", str(images), "--codebook-size", "16", "--batch-size", "32", "--epochs", "2", "--seeds", "2"]
         shared = ["--out", str(out), "--address", "inline", "--betas", "0.1", "1"]
-        return command("beta_ablation", BetaAblation, space, [*([] if "--resume" in words else small), *shared, *words])
+        return command(
+            Start("beta_ablation", ("sweeps.beta_ablation",)),
+            BetaAblation,
+            spec,
+            [*([] if "--resume" in words else small), *shared, *words],
+        )
 
     return run
 

@@ -49,11 +49,11 @@ def wait_for_epochs(journal: Path, count: int, process: "subprocess.Popen[str]")
 @pytest.fixture(scope="module")
 def inline_run(images: Path, out: Path) -> dict[str, dict[int, dict[str, float]]]:
     """The same sweep in one process: what every run on Ray must equal."""
-    from sweeps.beta_ablation import BetaAblation, space
-    from sweeps.cli import command
+    from sweeps.beta_ablation import BetaAblation, spec
+    from sweeps.cli import Start, command
 
     words = f"--data {images} --epochs 12 --out {out} --name reference --address inline {SMALL}"
-    assert command("beta_ablation", BetaAblation, space, words.split()) == 0
+    assert command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, words.split()) == 0
     return metrics(out / "beta_ablation" / "reference")
 
 
@@ -108,13 +108,44 @@ def test_eight_declared_gpus_carry_exactly_four_quarter_trials_each(tmp_path: Pa
     booking = book(Available(64, 8), 8, 4, None)
     runner.connect(None, num_cpus=64, num_gpus=8)
     recorder, slices = Recorder(tmp_path), Slices(booking.slots)
-    slices.add((job, 0) for job in made_jobs(32, tmp_path))
+    slices.add((replace(job, gpus=booking.gpus), 0) for job in made_jobs(32, tmp_path))
     try:
         runner.run_on_ray(slices, recorder, booking, _meeting)
     finally:
         runner.disconnect()
     seen = Counter(trial.epochs[1]["gpu"] for trial in recorder.run.trials.values())
     assert seen == {str(gpu): 4 for gpu in range(8)}, "all 32 ran at once; each sees the GPU it shares"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's, which needs a GPU."""
+
+
+def _hungry(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+    """A trial that needs half a GPU."""
+    yield {"event": "start", "info": {}}
+    if job.gpus < 0.5:
+        raise OutOfMemoryError("CUDA out of memory")
+    yield {"event": "epoch", "epoch": 1, "metrics": {"gpus": job.gpus}}
+    yield {"event": "end", "status": "completed", "reason": ""}
+
+
+@pytest.mark.parametrize(("trials_per_gpu", "status"), [(4, "completed"), (8, "failed")])
+def test_a_trial_out_of_memory_gets_twice_its_share_once(tmp_path: Path, trials_per_gpu: int, status: str) -> None:
+    booking = book(Available(8, 1), 1, trials_per_gpu, None)
+    runner.connect(None, num_cpus=8, num_gpus=1)
+    recorder, slices = Recorder(tmp_path), Slices(booking.slots)
+    slices.add((replace(job, gpus=booking.gpus), 0) for job in made_jobs(3, tmp_path))
+    try:
+        runner.run_on_ray(slices, recorder, booking, _hungry)
+    finally:
+        runner.disconnect()
+    trials = recorder.run.trials.values()
+    assert [trial.status for trial in trials] == [status] * 3
+    if status == "failed":
+        assert {trial.reason for trial in trials} == {
+            "out of memory with 0.25 GPU; fewer --trials-per-gpu, or a smaller --batch-size"
+        }
 
 
 def _checking(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:

@@ -35,12 +35,18 @@ def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
 @pytest.fixture(scope="module")
 def whole(images: Path, out: Path) -> Path:
     """An undisturbed run, which others are compared with."""
-    from sweeps.beta_ablation import BetaAblation, space
-    from sweeps.cli import command
+    from sweeps.beta_ablation import BetaAblation, spec
+    from sweeps.cli import Start, command
 
     words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
     assert (
-        command("beta_ablation", BetaAblation, space, [*words.split(), "--betas", "0.1", "1", "--name", "whole"]) == 0
+        command(
+            Start("beta_ablation", ("sweeps.beta_ablation",)),
+            BetaAblation,
+            spec,
+            [*words.split(), "--betas", "0.1", "1", "--name", "whole"],
+        )
+        == 0
     )
     return folder(out, "whole")
 

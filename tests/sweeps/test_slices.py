@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.objectives import objectives
+from sweeps.engine.pareto_asha import Ladder, Rule
 from sweeps.engine.slices import Slices
 from trainables.data import DataSet
 from trainables.trial import TrialJob
@@ -84,3 +86,45 @@ def test_a_trial_that_ends_early_is_not_handed_out_again() -> None:
     slices.returned(second.job.key, 4, ended=True)
     assert slices.finished
     assert slices.next() is None
+
+
+def test_a_slice_that_came_to_nothing_is_handed_out_again() -> None:
+    slices = Slices(1, budget=10)
+    slices.add((job, 0) for job in jobs(2, 4))
+    first = slices.next()
+    assert first is not None
+    slices.again(first.job.key, 0)
+    second = slices.next()
+    assert second == first
+    assert not slices.finished
+
+
+def test_a_trial_that_was_promoted_and_failed_is_not_judged_twice() -> None:
+    slices = Slices(1, Ladder(Rule(objectives(["mse"]), grace=1, reduction=2)))
+    slices.add((job, 0) for job in jobs(2, 4))
+    for mse in (1.0, 2.0):
+        piece = slices.next()
+        assert piece is not None
+        assert piece.until == 1
+        assert slices.returned(piece.job.key, 1, False, {"mse": mse})
+    promoted = slices.next()
+    assert promoted is not None
+    assert (promoted.job.key, promoted.until) == ("trial0", 2)
+    assert not slices.returned("trial0", 1, False, {"mse": 1.0}), "it need not wait again"
+    assert slices.next() == promoted
+
+
+def test_new_trials_are_drawn_when_a_slot_has_nothing_else_to_do() -> None:
+    waiting = iter(jobs(3, 4))
+    slices = Slices(2, draw=lambda: next(waiting, None))
+    assert not slices.finished
+    pieces = [slices.next(), slices.next()]
+    assert [piece.job.key for piece in pieces if piece] == ["trial0", "trial1"]
+    for key in ("trial0", "trial1"):
+        slices.returned(key, 4, ended=True)
+    last = slices.next()
+    assert last is not None
+    assert slices.next() is None
+    assert not slices.finished
+    slices.returned(last.job.key, 4, ended=True)
+    assert slices.finished

@@ -3,11 +3,11 @@
 import pytest
 
 from sweeps.engine.spec import SweepSpec
-from vqcore.config import ConfigError, TrialConfig
+from vqcore.config import ConfigError
 
 
 def spec(**space: tuple[object, ...]) -> SweepSpec:
-    return SweepSpec("made", TrialConfig(), space, seeds=2)  # type: ignore[arg-type]
+    return SweepSpec(space, seeds=2)  # type: ignore[arg-type]
 
 
 def test_grid_seed_by_seed() -> None:
@@ -24,7 +24,7 @@ def test_swept_is_what_varies() -> None:
 
 def test_every_problem_of_every_trial_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        SweepSpec("made", TrialConfig(), {"commitment_weight": (-1.0, 0.1, 0.1), "estimator": ("nope",)}, 0).configs()
+        SweepSpec({"commitment_weight": (-1.0, 0.1, 0.1), "estimator": ("nope",)}, 0).configs()
     text = str(error.value)
     for part in ("seeds = 0", "-1.0", "'nope'", "each value once"):
         assert part in text

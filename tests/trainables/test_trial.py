@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainables.checkpoint import INDEX, load_checkpoint
 from trainables.data import DataSet
 from trainables.journal import JournalReader, read
 from trainables.recorder import Recorder
-from trainables.trial import TrialJob, run_trial
+from trainables.trial import Collapse, TrialJob, run_trial
 from vqcore.config import TrialConfig
 
 CONFIG = TrialConfig().replace(
@@ -217,6 +218,26 @@ def test_a_diverging_trial_ends_with_its_reason(tmp_path: Path, data_set: DataSe
     assert load_checkpoint(job.folder) is None, "nothing to go on from"
 
 
+def test_a_collapsed_codebook_stops_its_trial_with_the_reason(tmp_path: Path, data_set: DataSet) -> None:
+    job = replace(job_of(tmp_path, data_set, epochs=4), collapse=Collapse(usage=1.01, epochs=2))
+    events = list(run_trial(job))
+    assert kinds(events) == ["start", "epoch", "epoch", "end"]
+    assert events[-1]["status"] == "stopped"
+    assert events[-1]["reason"].startswith("collapsed: usage ")
+    assert events[-1]["reason"].endswith(", under 101.0% for 2 epochs")
+    assert kinds(list(run_trial(job, known=2))) == ["start", "end"], "so it does when it is resumed"
+
+
+def test_a_codebook_that_recovers_is_not_stopped() -> None:
+    def history(*usages: float) -> list[Event]:
+        return [{"metrics": {"usage": usage}} for usage in usages]
+
+    collapse = Collapse(usage=0.1, epochs=3)
+    assert not collapse.reason(history(0.01, 0.01))
+    assert not collapse.reason(history(0.01, 0.2, 0.01, 0.01))
+    assert collapse.reason(history(0.2, 0.01, 0.02, 0.03)) == "collapsed: usage 3.0%, under 10.0% for 3 epochs"
+
+
 def test_a_gpu_that_is_booked_and_not_there_is_told(
     tmp_path: Path, data_set: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +273,7 @@ def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, da
     assert kinds(written) == ["start", "epoch", "epoch", "epoch", "end"]
     assert seen == written, "who watches sees what is written"
     assert recorder.run == read(tmp_path / "journal.jsonl")
-    assert recorder.last_epoch(job.key) == 3
+    assert recorder.run.last_epoch(job.key) == 3
     assert written[0]["config"] == job.config.flat()
 
 
@@ -265,8 +286,8 @@ def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b'{"event":"epoch","trial":"')
     second = Recorder(tmp_path)
-    assert second.last_epoch(job.key) == 1
-    for event in run_trial(job, known=second.last_epoch(job.key)):
+    assert second.run.last_epoch(job.key) == 1
+    for event in run_trial(job, known=second.run.last_epoch(job.key)):
         second.told(job, event)
     second.close()
     trial = read(tmp_path / "journal.jsonl").trials[job.key]

@@ -1,0 +1,104 @@
+"""Early stopping of the peers in a replay: their own classes decide, without their runtimes.
+
+Both are of the stopping type: a trial keeps its slot until it is told to stop, and is never taken up again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from analysis.objectives import Objective
+from sweeps.engine.slices import Slice
+from sweeps.replay import Metrics
+from trainables.trial import TrialJob
+
+Stops = Callable[[str, int, Metrics], bool]
+"""Whether a trial is to stop, from its key, its epoch and what that epoch reported."""
+
+
+def ray_asha(objective: Objective, epochs: int, grace: int, reduction: float) -> Stops:
+    """Ray Tune's ``AsyncHyperBandScheduler``."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+    asha: Any = AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric=objective.column,
+        mode=objective.direction,
+        max_t=epochs,
+        grace_period=grace,
+        reduction_factor=reduction,
+    )
+
+    def stops(key: str, epoch: int, metrics: Metrics) -> bool:
+        trial = SimpleNamespace(trial_id=key)  # all that it looks at; and never at a controller
+        if epoch == 1:
+            asha.on_trial_add(None, trial)
+        return bool(asha.on_trial_result(None, trial, {**metrics, "epoch": epoch}) == TrialScheduler.STOP)
+
+    return stops
+
+
+def moasha(objectives: Sequence[Objective], epochs: int, grace: int, reduction: float, seed: int = 0) -> Stops:
+    """Syne Tune's ``MOASHA``. It minimises all or maximises all: what is to be large is handed over negated."""
+    from syne_tune.backend.trial_status import Trial
+    from syne_tune.optimizer.scheduler import SchedulerDecision
+    from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
+
+    names = [objective.column for objective in objectives]
+    random = np.random.RandomState(seed)
+    asha = MOASHA(
+        {}, names, time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=reduction, random_seed=seed
+    )
+    trials: dict[str, Trial] = {}
+
+    def stops(key: str, epoch: int, metrics: Metrics) -> bool:
+        before = np.random.get_state()  # it draws from numpy's one global stream, whatever its random_seed
+        np.random.set_state(random.get_state())
+        try:
+            if epoch == 1:
+                trials[key] = Trial(len(trials), {}, None)
+                asha.on_trial_add(trials[key])
+            values = {objective.column: objective.minimised(metrics) for objective in objectives}
+            decision = asha.on_trial_result(trials[key], {**values, "epoch": epoch})
+        finally:
+            random.set_state(np.random.get_state())
+            np.random.set_state(before)
+        return bool(decision == SchedulerDecision.STOP)
+
+    return stops
+
+
+@dataclass
+class InOrder:
+    """A ``Scheduler``: trials begin in the order given and keep their slots until they end or ``stops`` says so."""
+
+    jobs: Iterator[TrialJob]
+    stops: Stops
+    budget: int
+    """Epochs that may be trained in all."""
+    _held: dict[str, TrialJob] = field(default_factory=dict)
+    """Trials with a slot, by key."""
+    _epochs: dict[str, int] = field(default_factory=dict)
+    _ready: list[str] = field(default_factory=list)
+
+    def next(self) -> Slice | None:
+        """One more epoch of a trial that holds a slot, else the first of a new one."""
+        if self.budget <= 0:
+            return None
+        if not self._ready and (job := next(self.jobs, None)) is not None:
+            self._held[job.key], self._epochs[job.key] = job, 0
+            self._ready.append(job.key)
+        if not self._ready:
+            return None
+        key = self._ready.pop(0)
+        self.budget -= 1
+        return Slice(self._held[key], self._epochs[key] + 1)
+
+    def returned(self, key: str, epoch: int, ended: bool, metrics: Metrics) -> None:
+        """An epoch is over."""
+        self._epochs[key] = epoch
+        if not (self.stops(key, epoch, metrics) or ended):
+            self._ready.append(key)

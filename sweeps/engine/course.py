@@ -1,0 +1,188 @@
+"""What a sweep does next: the trials that are known, those a sampler draws, then more seeds near the front.
+
+Everything here is rebuilt from the journal, so that a resumed sweep takes up the decisions it had taken.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+
+from analysis.fronts import Directions
+from analysis.uncertainty import BySeed, near_front, probability_on_front
+from sweeps.engine.pareto_asha import Ladder, Rule
+from sweeps.engine.request import Ready
+from sweeps.engine.slices import Slices
+from trainables.journal import FINAL, Event, RunRecord, TrialRecord, read
+from trainables.runs import JOURNAL
+from trainables.trial import TrialJob
+from vqcore.config import Scalar, TrialConfig
+
+NEAR = 8
+"""Configurations at most that get more seeds at a time."""
+
+
+class Course:
+    """The trials of one run, in the order in which they are wanted."""
+
+    def __init__(self, ready: Ready, run: RunRecord) -> None:
+        self._ready, self._run, self._spec = ready, run, ready.spec
+        self._search = ready.spec.search
+        self.jobs: list[TrialJob] = []
+        """Every trial so far; grows as more are drawn."""
+        self._numbers = len(run.trials)
+        self._samplers = {v: part.sampler() for v, part in ready.spec.parts.items()} if ready.spec.drawn else {}
+        self._drawn = dict.fromkeys(self._samplers, 0)
+        self._learn()
+        for config in self._known():
+            self.jobs.append(self._job(config))
+
+    @property
+    def planned(self) -> int:
+        """Trials there will be, as far as is known; more seeds of the best may come."""
+        return max(len(self.jobs), self._spec.drawn_trials)
+
+    @property
+    def expected(self) -> int | None:
+        """Epochs there will be, where early stopping or a budget makes them fewer than trials times epochs."""
+        if self._search is None or (self._search.rule is None and self._search.budget is None):
+            return None
+        whole = self.planned * self._epochs
+        rule, budget = self._search.rule, self._search.budget
+        return min(budget or whole, rule.expected_epochs(self.planned, self._epochs) if rule else whole)
+
+    def slices(self) -> Slices:
+        """The first part of the course: everything but more seeds."""
+        rule = self._search.rule if self._search else None
+        ladder = rebuilt(rule, self._run, self._epochs) if rule else None
+        return self._slices(self.jobs, ladder, draws=bool(self._behind()))
+
+    def more_seeds(self) -> Slices | None:
+        """The next part: new seeds of what may be on the front, twice as many as before; None when it is settled.
+
+        Successive doubling as in SMAC's racing (Lindauer et al. 2022, section 3.2), by the probability to be on the
+        front instead of a single incumbent's mean.
+        """
+        if self._search is None or self._spec.seeds < 2 or self._left == 0:
+            return None
+        jobs = [
+            self._job(config.replace(seed=seed))
+            for part in self._spec.parts
+            for config, by_seed in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
+            for seed in range(len(by_seed), min(self._spec.seeds, 2 * len(by_seed)))
+        ]
+        self.jobs += jobs
+        return self._slices(jobs, None, draws=False) if jobs else None
+
+    def _near(self, screened: list[tuple[TrialConfig, BySeed]]) -> list[tuple[TrialConfig, BySeed]]:
+        """Those whose place on or off the front more seeds would settle."""
+        values, directions = [by_seed for _, by_seed in screened], self._directions()
+        probabilities = probability_on_front(values, directions)
+        return [screened[index] for index in near_front(values, probabilities, NEAR, directions)]
+
+    def heard(self, event: Event) -> None:
+        """A listener of the recorder: what a trial came to is told to the sampler."""
+        if event["event"] == "end":
+            self._tell(self._run.trials[event["trial"]])
+
+    def _learn(self) -> None:
+        """What earlier trials came to, of the run to start from and of this one."""
+        if self._search is not None and self._search.warm_start is not None:
+            for trial in read(self._search.warm_start / JOURNAL).trials.values():
+                self._tell(trial)
+        for trial in self._run.trials.values():
+            if self._tell(trial):
+                self._drawn[self._part(trial.config)] += 1
+
+    def _known(self) -> Iterator[TrialConfig]:
+        configs = list(self._ready.configs)
+        if self._search is not None:
+            random.Random(self._search.seed).shuffle(configs)  # a rung should have seen some of everything
+            keys = {config.key(self._ready.data.hash) for config in configs}
+            configs += [self._config(trial) for key, trial in self._run.trials.items() if key not in keys]
+        yield from configs
+
+    def _config(self, trial: TrialRecord) -> TrialConfig:
+        return TrialConfig.from_flat({**trial.config, "epochs": self._epochs})
+
+    def _job(self, config: TrialConfig) -> TrialJob:
+        key = config.key(self._ready.data.hash)
+        if key in self._run.trials:
+            return self._ready.job(config, self._run.trials[key].number)
+        self._numbers += 1
+        return self._ready.job(config, self._numbers - 1)
+
+    def _slices(self, jobs: list[TrialJob], ladder: Ladder | None, draws: bool) -> Slices:
+        slices = Slices(self._ready.booking.slots, ladder, self._draw if draws else None, self._left)
+        slices.add(
+            (job, self._run.last_epoch(job.key)) for job in jobs if not self._run.finished(job.key, self._epochs)
+        )
+        return slices
+
+    def _draw(self) -> TrialJob | None:
+        """A new configuration, of the part that has the fewest."""
+        for part in self._behind():
+            if (config := self._samplers[part].ask()) is not None:
+                self.jobs.append(self._job(config))
+                self._drawn[part] += 1
+                return self.jobs[-1]
+        return None
+
+    def _behind(self) -> list[Scalar]:
+        """Parts that have not all their trials, the one with the fewest first."""
+        most = self._search.trials if self._search else 0
+        return sorted((part for part, drawn in self._drawn.items() if drawn < most), key=self._drawn.__getitem__)
+
+    def _tell(self, trial: TrialRecord) -> bool:
+        """Let the sampler of a trial's part know how it stands; whether it was new to it."""
+        sampler = self._samplers.get(self._part(trial.config))
+        if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
+            return False
+        metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", float("nan"))}
+        return sampler.tell(self._config(trial), trial.status, metrics)
+
+    def _part(self, config: Mapping[str, Scalar]) -> Scalar:
+        return config.get(self._spec.equally, "") if self._spec.equally else ""
+
+    def _screened(self) -> list[tuple[TrialConfig, BySeed]]:
+        """Configurations with a full training, and their objectives by seed."""
+        assert self._search is not None
+        found: dict[str, tuple[TrialConfig, dict[int, tuple[float, float]]]] = {}
+        columns = [objective.column for objective in self._search.objectives]
+        for trial in self._run.trials.values():
+            metrics = trial.epochs.get(self._epochs)
+            if trial.status == "completed" and metrics is not None:
+                config = self._config(trial)
+                alike = config.replace(seed=0).key(self._ready.data.hash)
+                first, *rest = (metrics[column] for column in columns)
+                point = (first, rest[0] if rest else first)
+                found.setdefault(alike, (config, {}))[1][config.training.seed] = point
+        return list(found.values())
+
+    def _directions(self) -> Directions:
+        assert self._search is not None
+        first, *rest = (objective.direction for objective in self._search.objectives)
+        return first, rest[0] if rest else first
+
+    @property
+    def _epochs(self) -> int:
+        return self._spec.base.training.epochs
+
+    @property
+    def _left(self) -> int | None:
+        """What is left of the budget, in epochs."""
+        if self._search is None or self._search.budget is None:
+            return None
+        return max(0, self._search.budget - sum(trial.last_epoch for trial in self._run.trials.values()))
+
+
+def rebuilt(rule: Rule, run: RunRecord, budget: int) -> Ladder:
+    """The ladder as it stood when ``run`` was interrupted: its trials arrive again in the order they did."""
+    ladder = Ladder(rule)
+    trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]
+    arrivals = sorted((trial.times[epoch], trial.number, epoch, trial) for trial in trials for epoch in trial.epochs)
+    for _, number, epoch, trial in arrivals:
+        if ladder.arrive(trial.key, number, trial.config, epoch, budget, trial.epochs[epoch]):
+            if trial.last_epoch > epoch:
+                ladder.promote(trial.key)
+            elif trial.status in FINAL:
+                ladder.drop(trial.key)
+    return ladder

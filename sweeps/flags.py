@@ -1,0 +1,195 @@
+"""The flags that sweeps have, and what they mean to the engine."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from analysis.objectives import Objective, objectives
+from sweeps.engine.checks import Problems
+from sweeps.engine.pareto_asha import Rule, automatic
+from sweeps.engine.space import Range, Space
+from sweeps.engine.spec import Search
+from trainables.runs import find_run
+from trainables.sources import KNOWN
+from trainables.tracking import without_password
+from trainables.trial import Collapse
+from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What every sweep can be told."""
+
+    data: str = "cifar10-mini"
+    """cifar10-mini (2,500 real images, embedded), cifar10 (downloaded), or a folder: a Parquet export,
+    cifar-10-batches-py, or train/ and test/ with images."""
+    image_size: int | None = None
+    """Resize images to this side, in pixels; a multiple of 4."""
+    preset: Literal["compact", "paper"] = "compact"
+    """The model: compact (64/128 channels, 512 codes of 64), paper (128/256 channels, 1,024 codes of 256)."""
+    codebook_size: int | None = None
+    """Number of codes; the preset's unless given."""
+    decay: float = 0.99
+    """Of the codebook's moving averages. 0.99 is the textbook's; runs of under some 2,000 steps want 0.8 to 0.9."""
+    epochs: int = 10
+    """Passes of each trial over the training images."""
+    batch_size: int = 128
+    """Images a step."""
+    learning_rate: float = 2e-4
+    """Adam's."""
+    precision: Precision = "auto"
+    """auto is bf16 where the hardware has it."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
+    """Any other field of the model and its training, such as codebook=gradient init=kmeans++ revive_below=0.05; a wrong
+    name lists them all."""
+    seeds: int = 3
+    """Repetitions of each configuration, with seeds 0, 1, ..."""
+    num_gpus: int | None = None
+    """GPUs to use; all there are unless given, 0 trains on the CPU."""
+    trials_per_gpu: float = 1
+    """Trials that share a GPU; each may take its share of the memory and no more."""
+    num_cpus: int | None = None
+    """CPUs to use; all there are unless given."""
+    address: str | None = None
+    """A running Ray cluster to join, as host:port or auto, or inline: one trial at a time in this process, without
+    Ray. Ray is started on this machine unless given."""
+    name: str | None = None
+    """Name of the run; the time of its start unless given."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+    storage: Path | None = None
+    """Folder for checkpoints; the run's own unless given. On a cluster, one that every node reaches."""
+    tracking_uri: str | None = None
+    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
+    plan: bool = False
+    """Say what the sweep would cost and stop."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Go on with a run, with its own flags; those given beside it win, so more --epochs or --seeds extend it."""
+
+
+@dataclass(frozen=True)
+class SearchFlags(Flags):
+    """What a sweep can be told that searches: trials drawn, stopped early, and repeated near the front."""
+
+    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
+    """Who chooses the configurations: Optuna's samplers, or every point of the grid."""
+    trials: int = 60
+    """Configurations to draw; grid takes them all."""
+    objectives: tuple[str, ...] = ("mse", "perplexity")
+    """One or two columns of the results; mse perplexity, or mse bits for the rate. Others as usage:max."""
+    early_stopping: Literal["auto", "none"] = "auto"
+    """auto stops trials that are dominated among those with as many codes; none trains each to the end."""
+    grace: int | None = None
+    """Epochs before a trial is first compared; chosen by the number of epochs unless given."""
+    reduction: float | None = None
+    """Of the trials compared, one in so many goes on; chosen by the objectives unless given."""
+    collapse_usage: float = 0.01
+    """Stop a trial that used less than this share of its codes after three epochs in a row; 0 never does."""
+    budget: int | None = None
+    """Epochs that may be trained in all; what early stopping leaves of it goes to the best that wait."""
+    constraints: tuple[str, ...] = ()
+    """What a configuration must meet, such as "perplexity >= 200" "parameters <= 2e6"."""
+    search_seed: int = 0
+    """Of what the search draws by chance; the trials' own seeds are 0, 1, ..."""
+    warm_start: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """A run whose trials the sampler knows from the beginning."""
+    seeds: int = 1
+    """With more than 1, configurations near the front are trained with up to so many seeds."""
+
+
+F = TypeVar("F", bound=Flags)
+FIXED = (
+    "data",
+    "image_size",
+    "preset",
+    "codebook_size",
+    "decay",
+    "batch_size",
+    "learning_rate",
+    "precision",
+    "set",
+    "storage",
+    "sampler",
+    "objectives",
+    "early_stopping",
+    "grace",
+    "reduction",
+    "collapse_usage",
+    "constraints",
+    "search_seed",
+    "warm_start",
+)
+"""Flags that a run keeps: what its trials have in common, and where they lie."""
+
+
+def base_config(flags: Flags, space: Space) -> TrialConfig:
+    """What all trials share, from the flags, and the first value of what varies. ``ConfigError`` with every problem."""
+    shared = {name: getattr(flags, name) for name in ("decay", "epochs", "batch_size", "learning_rate", "precision")}
+    if flags.codebook_size is not None:
+        shared["codebook_size"] = flags.codebook_size
+    own = {field.name for field in dataclasses.fields(flags)} | {"seed"}
+    set_here = read_settings(flags.set)
+    problems = [f"--set {name}: has a flag of its own, --{name.replace('_', '-')}" for name in set_here if name in own]
+    problems += [f"--set {name}: this sweep varies it; name its values there" for name in set_here if name in space]
+    if problems:
+        raise ConfigError(problems)
+    # fields are judged together, so what varies must be there
+    first = {n: values.low if isinstance(values, Range) else values[0] for n, values in space.items() if values}
+    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**{**shared, **set_here, **first})
+
+
+def search_of(flags: SearchFlags) -> Search:
+    """The flags of a search. ``ConfigError`` with every problem."""
+    from sweeps.engine.searcher import Constraint
+
+    problems = Problems()
+    aims = problems.of(lambda: objectives(flags.objectives))
+    rule = problems.of(lambda: _rule(flags, aims)) if aims and flags.early_stopping == "auto" else None
+    constraints = [problems.of(partial(Constraint.parse, text)) for text in flags.constraints]
+    warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
+    if flags.trials < 1:
+        problems.add(f"trials = {flags.trials}: must be at least 1")
+    if flags.budget is not None and flags.budget < flags.epochs:
+        problems.add(f"budget = {flags.budget}: not enough for one trial of {flags.epochs} epochs")
+    if not 0 <= flags.collapse_usage <= 1:
+        problems.add(f"collapse_usage = {flags.collapse_usage:g}: is a share of the codes, 0 to 1; 0.01 is usual")
+    problems.raise_any()
+    assert aims is not None
+    met = tuple(constraint for constraint in constraints if constraint is not None)
+    sampler = None if flags.sampler == "grid" else flags.sampler
+    collapse = Collapse(flags.collapse_usage) if flags.collapse_usage else None
+    return Search(aims, sampler, flags.trials, rule, flags.budget, met, warm_start, flags.search_seed, collapse)
+
+
+def _rule(flags: SearchFlags, aims: tuple[Objective, ...]) -> Rule | None:
+    given: dict[str, Any] = {"grace": flags.grace, "reduction": flags.reduction}
+    given = {name: value for name, value in given.items() if value is not None}
+    rule = automatic(aims, flags.epochs) or (Rule(aims) if given else None)
+    return replace(rule, **given, seed=flags.search_seed) if rule else None
+
+
+def kept(flags: Flags) -> dict[str, Any]:
+    """The flags as ``sweep.toml`` keeps them for a resume, which may be typed in another folder."""
+    kept = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
+    for name in ("plan", "resume", "name", "out"):
+        kept.pop(name, None)
+    if flags.data not in KNOWN and Path(flags.data).is_dir():
+        kept["data"] = str(Path(flags.data).absolute())
+    if flags.storage is not None:
+        kept["storage"] = str(flags.storage.absolute())
+    if flags.tracking_uri is not None:
+        kept["tracking_uri"] = without_password(flags.tracking_uri)
+    return kept
+
+
+def flags_from_toml(flags_type: type[F], saved: dict[str, Any]) -> F:
+    """Flags as ``sweep.toml`` keeps them; what is not known any more is passed over."""
+    known = {field.name for field in dataclasses.fields(flags_type)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
+    if "storage" in values:
+        values["storage"] = Path(values["storage"])
+    return flags_type(**values)

@@ -1,0 +1,71 @@
+"""A sweep from a TOML file, without a line of Python.
+
+[space]
+estimator = ["rotation", "ste"]
+commitment_weight = {low = 0.05, high = 4.0, log = true}
+
+[flags]          # any flag's value, unless the command line says otherwise
+epochs = 20
+trials = 60
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.cli import Start, command, telling_errors
+from sweeps.engine.space import Range
+from sweeps.engine.spec import SweepSpec
+from sweeps.flags import SearchFlags
+from trainables.runs import NAME
+from vqcore.config import ConfigError, read_toml
+
+USAGE = (
+    "python -m sweeps run FILE.toml [flags]: FILE has a table [space] and, if wanted, one [flags]; --help lists them"
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """``python -m sweeps``: the exit code."""
+    with telling_errors() as told:
+        if len(arguments) < 2 or arguments[0] != "run":
+            raise ConfigError([USAGE])
+        path = Path(arguments[1])
+        spec, words = sweep_of(path)
+        start = Start(path.stem, ("sweeps", "run", str(path)))
+        return command(start, SearchFlags, lambda _: spec, [*words, *arguments[2:]])
+    return told.code
+
+
+def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
+    """What a file says: the sweep, and its flags as words of a command line. ``ConfigError`` if it makes no sense."""
+    tables = read_toml(path)
+    problems = [f"{path}: [{name}] is not known; {USAGE}" for name in tables.keys() - {"space", "flags"}]
+    problems += [f"{path}: has no table [space]; {USAGE}"] if "space" not in tables else []
+    if not NAME.fullmatch(path.stem):
+        problems.append(f"{path}: its name becomes the sweep's; use letters, digits, '.', '_' and '-'")
+    space = {}
+    for name, value in dict(tables.get("space", {})).items():
+        try:
+            space[name] = _choice(name, value)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    flags = dict(tables.get("flags", {}))
+    return SweepSpec(space), [word for name, value in flags.items() for word in _words(name, value)]
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    name = flag.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+
+
+def _choice(name: str, value: Any) -> tuple[Any, ...] | Range:
+    if isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= {"low", "high", "log"}:
+        return Range(**value)
+    if isinstance(value, list):
+        return tuple(value)
+    raise ConfigError([f"{name} = {value!r}: must be a list of values, or {{low = 0.05, high = 4.0, log = true}}"])

@@ -1,0 +1,98 @@
+"""Schedulers over recorded curves."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from analysis.objectives import objectives
+from sweeps.engine.pareto_asha import Ladder, Rule
+from sweeps.engine.slices import Slices
+from sweeps.replay import Curve, Step, recorded, replay, shuffled
+from vqcore.config import ConfigError
+
+RULE = Rule(objectives(["mse"]), grace=2, reduction=3)
+
+
+def curves(count: int, epochs: int = 20, seed: int = 0) -> list[Curve]:
+    """Trials whose order never changes: MSE falls by the same factors from a level of their own."""
+    levels = random.Random(seed).sample(range(1, count + 1), count)
+    return [
+        Curve(
+            f"t{number}",
+            {"seed": 0, "commitment_weight": 0.01 + number},
+            tuple({"mse": level / epoch, "perplexity": 1.0} for epoch in range(1, epochs + 1)),
+        )
+        for number, level in enumerate(levels)
+    ]
+
+
+def run(
+    made: list[Curve], slots: int, rule: Rule | None = None, budget: int | None = None
+) -> tuple[list[Step], Slices]:
+    slices = Slices(slots, Ladder(rule) if rule else None, budget=budget)
+    slices.add((job, 0) for _, job in shuffled(made, seed=1))
+    return replay(made, slices, slots), slices
+
+
+def test_without_a_rule_every_trial_is_trained_in_full_in_the_time_that_the_slots_need() -> None:
+    steps, slices = run(curves(8), slots=4)
+    assert slices.finished
+    assert sum(step.complete for step in steps) == 8
+    assert steps[-1].spent == 8 * 20
+    assert steps[-1].time == 40.0
+
+
+def test_seconds_are_the_recorded_ones() -> None:
+    made = [Curve("a", {"seed": 0}, ({"mse": 1.0, "seconds": 2.5}, {"mse": 1.0, "seconds": 0.5}))]
+    assert run(made, slots=1)[0] == [Step(3.0, 2, "a", 2, True)]
+
+
+def test_early_stopping_finishes_the_best_for_a_fraction_of_the_epochs_and_says_why_of_the_rest() -> None:
+    made = curves(27)
+    steps, slices = run(made, 4, RULE)
+    best = min(made, key=lambda curve: curve.final["mse"])
+    assert best.key in {step.key for step in steps if step.complete}
+    assert steps[-1].spent < 0.35 * 27 * 20
+    assert slices.finished
+    reasons = {job.key: reason for job, reason in slices.stopped()}
+    assert len(reasons) + sum(step.complete for step in steps) == 27
+    assert all("kept 1 in 3" in reason and reason.startswith("rung ") for reason in reasons.values())
+
+
+def test_no_more_than_the_budget_is_spent_and_all_of_it() -> None:
+    for rule in (RULE, None):
+        steps, slices = run(curves(27), 4, rule, budget=300)
+        assert steps[-1].spent == 300
+        assert slices.finished
+        assert len(list(slices.stopped())) == 27 - sum(step.complete for step in steps)
+
+
+def test_what_the_ladder_leaves_of_the_budget_goes_to_the_best_that_wait() -> None:
+    made = curves(27)
+    alone, _ = run(made, 4, RULE)
+    more, _ = run(made, 4, RULE, budget=alone[-1].spent + 60)
+    assert sum(step.complete for step in more) > sum(step.complete for step in alone)
+
+
+def test_nan_is_never_promoted() -> None:
+    made = [*curves(8), Curve("bad", {"seed": 0, "decay": 0.5}, tuple({"mse": math.nan} for _ in range(20)))]
+    steps, _ = run(made, 2, RULE)
+    assert max(step.epoch for step in steps if step.key == "bad") == 2
+
+
+def test_the_same_twice_is_the_same() -> None:
+    assert run(curves(30), 4, RULE)[0] == run(curves(30), 4, RULE)[0]
+
+
+def test_a_thousand_gpus() -> None:
+    made = curves(3000, epochs=9)
+    steps, _ = run(made, 1000, RULE)
+    best = min(made, key=lambda curve: curve.final["mse"])
+    assert best.key in {step.key for step in steps if step.complete}
+
+
+def test_a_run_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="no run"):
+        recorded(Path("nowhere"))

@@ -1,0 +1,233 @@
+"""Sweeps that search, as a user starts them: real trials on a few real images, in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli import Start, command
+from sweeps.codebook_sizes import CodebookSizes
+from sweeps.codebook_sizes import spec as sizes
+from sweeps.estimators import Estimators
+from sweeps.estimators import spec as estimators
+from sweeps.pareto import Pareto, spec
+from sweeps.run import run
+from trainables.journal import JournalReader, RunRecord, read
+from trainables.runs import JOURNAL
+
+START = Start("pareto", ("sweeps.pareto",))
+
+
+@pytest.fixture
+def pareto(images: Path, out: Path) -> Callable[..., int]:
+    """Run ``pareto`` inline with these words; its exit code."""
+
+    def go(*words: str) -> int:
+        small = ["--data", str(images), "--batch-size", "32", "--epochs", "4", "--codebook-sizes", "8", "16"]
+        small += ["--trials", "6", "--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
+        shared = ["--out", str(out), "--address", "inline"]
+        return command(START, Pareto, spec, [*([] if "--resume" in words else small), *shared, *words])
+
+    return go
+
+
+def record(out: Path, name: str, sweep: str = "pareto") -> RunRecord:
+    return read(out / sweep / name / JOURNAL)
+
+
+def test_a_search_draws_stops_early_and_says_why(
+    pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pareto("--name", "search", "--grace", "1", "--reduction", "2") == 0
+    trials = record(out, "search").trials.values()
+    assert len(trials) == 6
+    assert {trial.status for trial in trials} == {"completed", "stopped"}
+    for trial in trials:
+        if trial.status == "stopped":
+            assert trial.reason.startswith(f"rung {trial.last_epoch}: rank ")
+            assert trial.reason.endswith("kept 1 in 2")
+    assert {trial.config["codebook_size"] for trial in trials if trial.status == "completed"} == {8, 16}
+    assert "stopped" in capsys.readouterr().out
+    assert (out / "pareto" / "search" / "results.parquet").exists()
+
+
+def test_the_same_search_again_makes_the_same_decisions(pareto: Callable[..., int], out: Path) -> None:
+    for name in ("once", "again"):
+        assert pareto("--name", name, "--grace", "1", "--reduction", "2", "--trials", "4") == 0
+    one, other = (
+        {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
+        for run in (record(out, "once"), record(out, "again"))
+    )
+    assert one == other
+
+
+def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., int], out: Path) -> None:
+    words = ("--grace", "1", "--reduction", "2", "--trials", "5")
+    assert pareto("--name", "uncut", *words) == 0
+    assert pareto("--name", "cut", *words) == 0
+    journal = out / "pareto" / "cut" / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    middle = [n for n, event in enumerate(JournalReader(journal).new()) if event["event"] == "epoch"][4]
+    journal.write_bytes(b"".join(lines[: middle + 1]))
+    assert pareto("--resume", "cut") == 0
+    whole, cut = record(out, "uncut"), record(out, "cut")
+    assert cut.trials.keys() == whole.trials.keys()
+    for key, trial in whole.trials.items():
+        assert cut.trials[key].status == trial.status
+        assert cut.trials[key].reason == trial.reason
+        assert [m["mse"] for m in cut.trials[key].epochs.values()] == [m["mse"] for m in trial.epochs.values()]
+
+
+def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Callable[..., int], out: Path) -> None:
+    assert pareto("--name", "seeds", "--grace", "1", "--reduction", "2", "--seeds", "4") == 0
+    seeds: dict[str, list[int]] = {}
+    for trial in record(out, "seeds").trials.values():
+        config = {name: value for name, value in trial.config.items() if name != "seed"}
+        if trial.status == "completed":
+            seeds.setdefault(str(config), []).append(int(trial.config["seed"]))
+    assert any(len(found) > 1 for found in seeds.values())
+    assert all(sorted(found) == list(range(len(found))) for found in seeds.values()), "the same seeds for all"
+    stopped = [trial for trial in record(out, "seeds").trials.values() if trial.status == "stopped"]
+    assert all(trial.config["seed"] == 0 for trial in stopped)
+
+
+def test_a_collapsed_codebook_is_stopped_with_the_reason(pareto: Callable[..., int], out: Path) -> None:
+    words = ["--early-stopping", "none", "--collapse-usage", "1", "--trials", "2", "--epochs", "6"]
+    assert pareto("--name", "collapse", *words) in (0, 1)
+    reasons = [t.reason for t in record(out, "collapse").trials.values() if t.status == "stopped"]
+    assert reasons
+    assert all(r.startswith("collapsed: usage ") and r.endswith("under 100.0% for 3 epochs") for r in reasons)
+
+
+def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path) -> None:
+    assert pareto("--name", "budget", "--early-stopping", "none", "--budget", "10") == 0
+    trials = record(out, "budget").trials.values()
+    assert sum(trial.last_epoch for trial in trials) == 10
+    assert [t.reason for t in trials if t.status == "stopped"] == ["the budget of 10 epochs is spent"]
+
+
+def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert pareto("--name", "kept", "--trials", "1", "--epochs", "1") == 0
+    capsys.readouterr()
+    assert pareto("--resume", "kept", "--codebook-sizes", "8", "32") == 2
+    assert "codebook_size: run kept searches [8, 16], now it would be [8, 32]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--betas", "4", "0.1"], "the second end must be above the first"),
+        (["--betas", "0", "4"], "a logarithmic range must begin above 0"),
+        (["--codebook-sizes"], "codebook_size: no values to sweep"),
+        (["--objectives", "nonsense"], "objective 'nonsense': say whether less or more is better"),
+        (["--constraints", "perplexity = 3"], "constraint 'perplexity = 3'"),
+        (["--constraints", "parameters <= 10"], "parameters"),
+        (["--trials", "0"], "trials = 0"),
+        (["--budget", "1"], "budget = 1: not enough for one trial of 4 epochs"),
+        (["--warm-start", "nowhere"], "'nowhere': no such run"),
+        (["--grace", "0"], "grace = 0"),
+        (["--collapse-usage", "2"], "collapse_usage = 2: is a share"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_trial(
+    pareto: Callable[..., int], capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert pareto("--name", "never", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_sweep_from_a_file(images: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f"""
+        [space]
+        estimator = ["rotation", "ste"]
+        commitment_weight = {{low = 0.1, high = 1.0, log = true}}
+        [flags]
+        data = "{images}"
+        epochs = 1
+        trials = 2
+        batch_size = 32
+        codebook_size = 8
+        set = ["channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
+        """
+    )
+    assert run(["run", str(file), "--out", str(out), "--address", "inline", "--name", "file"]) == 0
+    assert len(record(out, "file", "mine").trials) == 2
+    assert run(["run", str(file), "--out", str(out), "--address", "inline", "--resume", "file"]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
+    words = ["--data", str(images), "--batch-size", "32", "--epochs", "2", "--codebook-size", "8", "--trials", "3"]
+    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4", "--seeds", "2"]
+    words += ["--out", str(out), "--address", "inline", "--name", "fair"]
+    assert command(Start("estimators", ("sweeps.estimators",)), Estimators, estimators, words) == 0
+    trials = record(out, "fair", "estimators").trials.values()
+    screened = [trial.config["estimator"] for trial in trials if trial.config["seed"] == 0]
+    assert sorted(screened) == ["rotation"] * 3 + ["ste"] * 3
+    assert {trial.config["estimator"] for trial in trials if trial.config["seed"] == 1} == {"rotation", "ste"}
+
+
+def test_the_papers_sizes_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sizes(CodebookSizes()).space["codebook_size"] == (256, 512, 1024, 2048)
+    assert sizes(CodebookSizes(sizes=("small", "96"))).space["codebook_size"] == (256, 96)
+    start = Start("codebook_sizes", ("sweeps.codebook_sizes",))
+    assert command(start, CodebookSizes, sizes, ["--sizes", "small", "huge"]) == 2
+    assert "codebook_size = 'huge'" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_search_says_what_each_rung_trains(
+    pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--plan", "--name", "plan", "--trials", "18", "--epochs", "9", "--grace", "1", "--seeds", "3"]
+    assert pareto(*words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "18 to epoch 1, 6 to epoch 3, 2 to epoch 9" in said
+    assert "one to screen; near the front up to 3" in said
+    assert f"{18 + 6 * 2 + 2 * 6} in all" in said
+    assert "a trial at most" in said
+    assert not (out / "pareto" / "plan").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[flags]\nepochs = 1", "has no table [space]"),
+        ("[space]\nestimator = 'ste'", "must be a list of values"),
+        ("[space]\nestimator = ['ste']\n[more]", "[more] is not known"),
+        ("[space", "is not valid TOML"),
+    ],
+)
+def test_a_file_that_says_something_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    assert run(["run", str(file)]) == 2
+    assert said in capsys.readouterr().err
+    assert run(["stroll", str(file)]) == 2
+    assert "python -m sweeps run FILE.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "said"), [("epoch = 1", "--epoch"), ("epochs = 'many'", "many")])
+def test_a_file_with_a_wrong_flag_is_answered_as_the_flag_would_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, said: str
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(f"[space]\nestimator = ['ste']\n[flags]\n{flag}")
+    with pytest.raises(SystemExit):
+        run(["run", str(file)])
+    assert said in capsys.readouterr().err
+
+
+def test_the_command_line_has_the_last_word(images: Path, out: Path, tmp_path: Path) -> None:
+    file = tmp_path / "last.toml"
+    file.write_text(
+        "[space]\nestimator = ['ste']\ncommitment_weight = [0.1, 0.2]\n[flags]\nepochs = 5\nsampler = 'grid'"
+    )
+    words = ["run", str(file), "--data", str(images), "--epochs", "1", "--batch-size", "32", "--codebook-size", "8"]
+    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
+    assert run([*words, "--out", str(out), "--address", "inline", "--name", "last"]) == 0
+    trials = record(out, "last", "last").trials.values()
+    assert [trial.last_epoch for trial in trials] == [1, 1]

@@ -1,0 +1,250 @@
+"""A space: which configurations it makes, which it refuses, and how its fields are shares of [0, 1)."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.engine.space import (
+    MOST_CORNERS,
+    Choice,
+    Range,
+    Space,
+    check_space,
+    corners,
+    every,
+    is_finite,
+    resolve,
+    share_of,
+    value_at,
+)
+from vqcore.config import ConfigError, TrialConfig, meaningless, problems_of
+
+BASE = TrialConfig()
+FSQ = {"layer": "fsq", "levels": "8,5,5,5"}
+
+CONDITIONAL: dict[str, Choice] = {
+    "layer": ("vq", "fsq"),
+    "levels": ("8,5,5,5", "4,4,4"),
+    "symmetric": (False, True),
+    "codebook": ("ema", "ema_debiased", "gradient"),
+    "estimator": ("rotation", "rotation_unscaled", "ste", "reflection", "gumbel"),
+    "max_rescale": (2.0, 10.0),
+    "obtuse": ("rotate", "ste"),
+    "temperature": (0.5, 1.0),
+    "commitment_weight": (0.25, 1.0),
+    "decay": (0.9, 0.99),
+    "nu": (0.0, 0.1),
+    "codebook_weight": (0.5, 1.0),
+    "affine": ("none", "learned", "statistics"),
+    "affine_groups": (1, 4),
+    "affine_rate": (0.5, 1.0),
+    "revive_below": (0.0, 0.1),
+    "revive_share": (0.1, 0.5),
+    "alternate": (False, True),
+}
+drawn = st.fixed_dictionaries({name: st.sampled_from(choice) for name, choice in CONDITIONAL.items()})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "name", "value"),
+    [
+        ({}, {"codebook": "gradient", "decay": 0.9}, "decay", 0.99),
+        ({}, {"codebook": "gradient", "decay": 0.9, "revive_below": 0.1}, "decay", 0.9),
+        ({}, {"codebook": "ema", "decay": 0.9}, "decay", 0.9),
+        ({"decay": 0.9}, {"codebook": "gradient"}, "decay", 0.99),
+        ({"max_rescale": 2.0}, {"estimator": "ste"}, "max_rescale", 10.0),
+        ({"max_rescale": 2.0}, {"estimator": "rotation"}, "max_rescale", 2.0),
+        ({}, {"levels": "8,5,5,5"}, "levels", ""),
+        ({}, {"codebook": "gradient", "estimator": "gumbel", "nu": 0.1}, "nu", 0.0),
+        ({"codebook": "gradient", "affine": "learned", "affine_groups": 4}, {"codebook": "ema"}, "affine_groups", 1),
+        ({"codebook": "gradient", "alternate": True}, {"codebook": "ema"}, "alternate", False),
+        ({}, {**FSQ, "commitment_weight": 1.0}, "commitment_weight", 0.0),
+        ({}, {**FSQ, "estimator": "rotation"}, "estimator", "ste"),
+        ({}, {**FSQ, "codebook_size": 512}, "codebook_size", 1000),
+        ({"decay": 0.9}, FSQ, "decay", 0.99),
+    ],
+)
+def test_what_changes_nothing_is_put_back(
+    base: dict[str, Any], changes: dict[str, Any], name: str, value: object
+) -> None:
+    assert resolve(BASE.replace(**base), changes).flat()[name] == value
+
+
+@given(drawn, drawn)
+def test_configurations_that_train_alike_are_one(one: dict[str, Any], other: dict[str, Any]) -> None:
+    config = resolve(BASE, one)
+    idle = meaningless(config.flat())
+    assert resolve(config, {}) == config
+    assert resolve(BASE, {**one, **{name: other[name] for name in idle if name in other}}) == config
+    assert all(config.flat()[n] == value for n, value in idle.items() if n not in ("codebook_size", "dim"))
+
+
+def test_a_contradiction_is_told() -> None:
+    with pytest.raises(ConfigError, match="affine_groups = 3: must divide"):
+        resolve(BASE, {"codebook": "gradient", "affine": "learned", "affine_groups": 3})
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        CONDITIONAL,
+        {"commitment_weight": Range(0.05, 4, log=True), "codebook_size": Range(64, 1024), "batch_size": (32, 64)},
+        {"layer": ("vq", "fsq"), "levels": ("8,8",), "codebook_size": (256, 512)},
+    ],
+)
+def test_a_space_in_which_nothing_is_wrong(space: Space) -> None:
+    check_space(space, BASE)
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    space: dict[str, Any] = {
+        "beta": (0.1, 1.0),
+        "seed": (0, 1),
+        "epochs": (5, 10),
+        "estimator": (),
+        "decay": (0.9, 0.9),
+        "nu": (-1.0, 0.1),
+        "codebook": ("gradient",),
+        "init": Range(0, 1),
+        "symmetric": Range(0, 1),
+        "codebook_size": Range(64, 1024.5),
+        "batch_size": Range(64, 32),
+        "channels": Range(32, 32),
+        "learning_rate": Range(0, 1e-3, log=True),
+        "commitment_weight": Range(0.1, float("inf")),
+        "temperature": Range(True, 2),
+        "codebook_weight": Range(-1.0, 1.0),
+    }
+    problems = problems_of(lambda: check_space(space, BASE))
+    assert [problem.split(" ")[0].rstrip(":") for problem in problems] == [
+        "beta", "seed", "epochs", "estimator", "decay", "init", "symmetric", "codebook_size", "batch_size", "channels",
+        "learning_rate", "commitment_weight", "temperature", "nu", "codebook_weight",
+    ]  # fmt: skip
+    told = "\n".join(problems)
+    for words in (
+        "beta: no such field; there are codebook_size",
+        "seed: repeats configurations and is not one of their fields; --seeds says how often",
+        "epochs: is the budget of all trials alike; --epochs sets it",
+        "estimator: no values to sweep",
+        "decay = (0.9, 0.9): each value once",
+        "init: a range is of numbers",
+        "codebook_size from 64 to 1024.5: both ends must be whole numbers",
+        "batch_size from 64 to 32: the second end must be above the first",
+        "learning_rate from 0 to 0.001: a logarithmic range must begin above 0",
+        "commitment_weight from 0.1 to inf: both ends must be finite numbers",
+        "nu = -1.0: must be a finite number, 0 or more",
+        "codebook_weight = -1.0: must be",
+    ):
+        assert words in told
+
+
+def test_a_space_of_nothing() -> None:
+    assert problems_of(lambda: check_space({}, BASE)) == (
+        "space: nothing varies; name a field and its values, such as commitment_weight",
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "space", "told"),
+    [
+        ({"estimator": "ste"}, {"max_rescale": (2.0, 10.0)}, "max_rescale: changes nothing here"),
+        ({}, {"levels": ("8,8", "4,4")}, "levels: changes nothing here"),
+        (
+            {"layer": "fsq", "levels": "8,8", "estimator": "ste", "commitment_weight": 0},
+            {"estimator": ("ste", "rotation"), "symmetric": (False, True)},
+            "estimator: changes nothing here",
+        ),
+        (
+            {"codebook": "gradient"},
+            {"affine": ("learned",), "affine_groups": (1, 3)},
+            "must divide codebook_size = 512",
+        ),
+        ({}, {"layer": ("vq", "fsq")}, "levels = '': fsq needs whole numbers"),
+    ],
+)
+def test_what_one_cannot_vary_alone(base: dict[str, Any], space: Space, told: str) -> None:
+    (problem,) = problems_of(lambda: check_space(space, BASE.replace(**base)))
+    assert told in problem
+
+
+def test_a_large_space_is_checked_by_a_part_that_holds_every_value() -> None:
+    found = list(corners(CONDITIONAL))
+    assert len(found) == MOST_CORNERS
+    for name, choice in CONDITIONAL.items():
+        assert {changes[name] for changes in found} == set(choice)  # type: ignore[arg-type]
+
+
+def test_a_finite_space_is_listed_without_repetition() -> None:
+    space: Space = {"estimator": ("rotation", "ste"), "max_rescale": (2.0, 10.0), "codebook_size": Range(8, 10)}
+    found = list(every(space, BASE))
+    assert is_finite(space)
+    assert len(found) == len(set(found)) == (2 + 1) * 3
+    assert not is_finite({**space, "decay": Range(0.8, 0.99)})
+    grouped: Space = {
+        "codebook": ("gradient",),
+        "affine": ("learned",),
+        "affine_groups": (1, 4),
+        "codebook_size": (8, 9),
+    }
+    assert len(list(every(grouped, BASE))) == 3, "4 groups of 9 codes are none"
+
+
+shares = st.floats(0, 1, exclude_max=True)
+
+
+def range_of(ends: tuple[float, float, bool]) -> Range:
+    low, width, log = ends
+    return Range(low, low + width, log)
+
+
+ranges = st.tuples(st.floats(1e-6, 1e3), st.floats(1e-3, 1e3), st.booleans()).map(range_of)
+whole = st.tuples(st.integers(1, 5000), st.integers(1, 5000), st.booleans()).map(range_of)
+
+
+@given(ranges, shares, shares)
+def test_a_range_is_kept_and_keeps_the_order(choice: Range, one: float, other: float) -> None:
+    low, high = (float(value_at("decay", choice, share)) for share in sorted((one, other)))
+    assert choice.low <= low <= high <= choice.high
+    share = share_of("decay", choice, low)
+    assert share is not None
+    assert value_at("decay", choice, share) == pytest.approx(low)
+
+
+@given(whole, st.data())
+def test_whole_numbers_stay_whole_and_find_themselves_again(choice: Range, data: st.DataObject) -> None:
+    value = data.draw(st.integers(int(choice.low), int(choice.high)))
+    share = share_of("codebook_size", choice, value)
+    assert share is not None
+    assert value_at("codebook_size", choice, share) == value
+    assert isinstance(value_at("codebook_size", choice, data.draw(shares)), int)
+
+
+def test_whole_numbers_have_equal_shares_and_a_logarithmic_range_equal_octaves() -> None:
+    found = [value_at("residual_blocks", Range(0, 3), i / 100) for i in range(100)]
+    assert [found.count(blocks) for blocks in range(4)] == [25] * 4
+    assert value_at("learning_rate", Range(1e-4, 1e-2, log=True), 0.5) == pytest.approx(1e-3)
+    assert value_at("learning_rate", Range(1e-4, 1e-2, log=True), 1.0) == 1e-2
+    codes = [value_at("codebook_size", Range(1, 3, log=True), i / 1000) for i in range(1000)]
+    assert codes.count(1) == 500
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=9, unique=True).map(tuple), shares)
+def test_numbers_by_name_keep_their_order(choice: tuple[float, ...], share: float) -> None:
+    value = value_at("decay", choice, share)
+    assert value == sorted(choice)[int(share * len(choice))]
+    assert value_at("decay", choice, share_of("decay", choice, value) or 0.0) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "value"),
+    [
+        ("decay", Range(0.8, 0.9), 0.95),
+        ("decay", (0.8, 0.9), 0.85),
+        ("estimator", ("ste", "rotation"), "gumbel"),
+        ("codebook_size", Range(8, 16), 17),
+    ],
+)
+def test_a_value_that_is_none_has_no_share(name: str, choice: Choice, value: Any) -> None:
+    assert share_of(name, choice, value) is None
