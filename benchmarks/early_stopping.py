@@ -20,7 +20,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from itertools import repeat
@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.fronts import Directions, Point, hypervolume
-from analysis.objectives import Objective, objectives
+from analysis.objectives import objectives
 from benchmarks.peer_stopping import InOrder, Stops, moasha, ray_asha
-from sweeps.engine.pareto_asha import Ladder, Rule
+from sweeps.engine.pareto_asha import Ladder, Rule, automatic
 from sweeps.engine.provenance import provenance
 from sweeps.engine.slices import Slices
 from sweeps.replay import Curve, Scheduler, recorded, replay, shuffled
@@ -55,7 +55,7 @@ Build = Callable[[Sequence[TrialJob], int, int | None], Scheduler]
 class EarlyStoppingBenchmark:
     """Replay rules of early stopping over a recorded grid."""
 
-    grid: Path = Path("docs/results/grid-cifar10-mini/results.parquet")
+    grid: Path = Path("benchmarks/recorded/grid.parquet")
     """Results of a sweep whose trials were all trained to the full budget: its folder or its Parquet file."""
     shuffles: int = 50
     """Orders in which the trials come."""
@@ -170,6 +170,8 @@ class Contender:
     build: Build
     question: tuple[str, ...] = ()
     """The fields of ``Kept`` for which it is what ``--early-stopping auto`` chooses."""
+    spends: bool = True
+    """Whether what its rule leaves of a budget goes to those that wait."""
 
 
 def ours(rule: Rule) -> Build:
@@ -183,12 +185,12 @@ def ours(rule: Rule) -> Build:
     return build
 
 
-def peer(stops: Callable[[int], Stops]) -> Build:
-    """A peer's class; ``stops`` makes a new one from the epochs of a trial."""
+def peer(stops: Callable[..., Stops]) -> Build:
+    """A peer's class; ``stops`` makes a new one for trials of so many ``epochs``."""
 
     def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> InOrder:
         epochs = jobs[0].config.training.epochs
-        return InOrder(iter(jobs), stops(epochs), budget or epochs * len(jobs))
+        return InOrder(iter(jobs), stops(epochs=epochs), budget or epochs * len(jobs))
 
     return build
 
@@ -202,16 +204,28 @@ def at_random(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> Slice
 
 def contenders() -> dict[str, Contender]:
     """All that can be run here: without Syne Tune, what is left."""
-    found = {
-        "ours, (MSE, perplexity) within K": Contender(ours(Rule(BOTH)), ("regret", "spread")),
-        "ours, MSE within K": Contender(ours(Rule(MSE))),
-        "ours, (MSE, rate) within K": Contender(ours(Rule(RATE)), ("rate",)),
-        "ours, (MSE, perplexity) over all": Contender(ours(Rule(BOTH, group_by=None))),
-        "Ray ASHA, MSE": Contender(peer(partial(_ray, BOTH[0]))),
-        "Ray ASHA, perplexity": Contender(peer(partial(_ray, BOTH[1]))),
+    sizes, spread, rate = (automatic(aims, 20, known=True) for aims in (MSE, BOTH, RATE))
+    rules = {
+        "ours, best at each K": (sizes, ("regret", "fixed_rate")),
+        "ours, best at each K, no forecasts": (replace(sizes, forecast=False), ()),
+        "ours, best at each K, depth first": (replace(sizes, breadth_first=False), ()),
+        "ours, best at each K, mse alone": (replace(sizes, objectives=MSE), ()),
+        "ours, mse and perplexity": (spread, ("spread",)),
+        "ours, mse and perplexity, over all": (replace(spread, group_by=None), ()),
+        "ours, mse and rate": (rate, ("rate",)),
+        "ours, mse and rate, forecasts": (replace(rate, forecast=True), ()),
+        "ours, mse and rate, within K": (replace(rate, group_by="codebook_size"), ()),
+        "ours, mse and rate, grace 1, reduction 3": (replace(rate, grace=1, reduction=3), ()),
     }
-    if installed(SYNE_TUNE):
-        found["Syne Tune MOASHA, (MSE, perplexity)"] = Contender(peer(_moasha))
+    found = {name: Contender(ours(rule), question) for name, (rule, question) in rules.items()}
+    # as they are shipped, and as ours
+    for grace, reduction in ((1, 4), (4, 2)):
+        for objective in BOTH:
+            stops = partial(ray_asha, objective, grace=grace, reduction=reduction)
+            found[f"Ray ASHA {objective.column}, {grace}, {reduction}"] = Contender(peer(stops), spends=False)
+    for grace, reduction in ((1, 3), (4, 2)) if installed(SYNE_TUNE) else ():
+        stops = partial(moasha, BOTH, grace=grace, reduction=reduction)
+        found[f"Syne Tune MOASHA, {grace}, {reduction}"] = Contender(peer(stops), spends=False)
     return found
 
 
@@ -253,7 +267,7 @@ def measure(grid: Grid, benchmark: EarlyStoppingBenchmark, runs: Mapping[str, Co
         own = outcomes(contender.build, repeat(None, len(orders)))
         spent = [round(outcome["epochs"] * grid.epochs) for outcome in own]
         ended[name] = Ended(rule=summary(own), random=summary(outcomes(at_random, spent)))
-    builds = {name: contender.build for name, contender in runs.items()} | {"random": at_random}
+    builds = {name: contender.build for name, contender in runs.items() if contender.spends} | {"random": at_random}
     budgets = {
         name: {
             f"{share:g}": summary(outcomes(build, repeat(int(share * grid.epochs), len(orders)))) for share in BUDGETS
@@ -266,11 +280,11 @@ def measure(grid: Grid, benchmark: EarlyStoppingBenchmark, runs: Mapping[str, Co
 def targets(replayed: Replayed, runs: Mapping[str, Contender]) -> Iterator[Target]:
     """What issue 4 asks, of the contender that is chosen for each question."""
     for name, contender in runs.items():
-        ours, random = replayed["budgets"][name], replayed["budgets"]["random"]
+        ours, random = replayed["budgets"].get(name, {}), replayed["budgets"]["random"]
         if "regret" in contender.question:
             regret = ours["0.35"]["regret"]["median"]
             yield Target("regret at 35 % of the epochs, at most", name, 0.015, regret, regret <= 0.015)
-            share = max(ours[b]["regret"]["median"] / random[b]["regret"]["median"] for b in ours)
+            share = max(ours[b]["regret"]["median"] / max(random[b]["regret"]["median"], 1e-9) for b in ours)
             yield Target("regret of random's, at every budget, at most", name, 0.25, share, share <= 0.25)
         if "spread" in contender.question:
             spread = ours["0.25"]["spread"]["median"]
@@ -356,14 +370,6 @@ def _fixed_rate(curve: Curve) -> float:
 
 def _cell(own: Interval, random: Interval) -> str:
     return f"{own['median']:.4f} ({random['median']:.4f})"
-
-
-def _ray(objective: Objective, epochs: int) -> Stops:
-    return ray_asha(objective, epochs, Rule.grace, Rule.reduction)
-
-
-def _moasha(epochs: int) -> Stops:
-    return moasha(BOTH, epochs, Rule.grace, Rule.reduction)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ class SearchBenchmark:
 
     repeats: int = 3
     """Pairs of sweeps; each has a seed of its own for what is drawn by chance."""
-    epochs: int = 12
+    epochs: int = 8
     """Of a trial trained to the end."""
-    budget: int = 168
+    budget: int = 96
     """Epochs of a sweep in all."""
     trials: int = 40
     """Configurations that the search may draw."""

@@ -82,7 +82,10 @@ class SearchFlags(Flags):
     objectives: tuple[str, ...] = ("mse", "perplexity")
     """One or two columns of the results; mse perplexity, or mse bits for the rate. Others as usage:max."""
     early_stopping: Literal["auto", "none"] = "auto"
-    """auto stops trials that are dominated among those with as many codes; none trains each to the end."""
+    """auto stops trials as replay found best for the objectives (docs/early-stopping.md); none trains all in full."""
+    compare_within: Literal["auto", "codebook_size", "estimator", "all"] = "auto"
+    """Whom a trial is compared with: those with as many codes, of its estimator, or all. auto: as many codes; all where
+    the rate is an objective; its estimator where sweeps.estimators compares those."""
     grace: int | None = None
     """Epochs before a trial is first compared; chosen by the number of epochs unless given."""
     reduction: float | None = None
@@ -116,6 +119,7 @@ FIXED = (
     "sampler",
     "objectives",
     "early_stopping",
+    "compare_within",
     "grace",
     "reduction",
     "collapse_usage",
@@ -165,11 +169,12 @@ def search_of(flags: SearchFlags) -> Search:
     return Search(aims, sampler, flags.trials, rule, flags.budget, met, warm_start, flags.search_seed, collapse)
 
 
-def _rule(flags: SearchFlags, aims: tuple[Objective, ...]) -> Rule | None:
+def _rule(flags: SearchFlags, aims: tuple[Objective, ...]) -> Rule:
     given: dict[str, Any] = {"grace": flags.grace, "reduction": flags.reduction}
     given = {name: value for name, value in given.items() if value is not None}
-    rule = automatic(aims, flags.epochs) or (Rule(aims) if given else None)
-    return replace(rule, **given, seed=flags.search_seed) if rule else None
+    if flags.compare_within != "auto":
+        given["group_by"] = None if flags.compare_within == "all" else flags.compare_within
+    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **given, seed=flags.search_seed)
 
 
 def kept(flags: Flags) -> dict[str, Any]:

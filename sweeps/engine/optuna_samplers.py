@@ -36,6 +36,10 @@ class NSGA2(NSGAIISampler):
         """The trials of a generation, in the order they were told."""
         return _completed(study)[generation * self._size : (generation + 1) * self._size]
 
+    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+        """The parents of a generation, in the order they were told; the first time Optuna has another."""
+        return sorted(super().get_parent_population(study, generation), key=lambda trial: trial.number)
+
 
 class GP(GPSampler):
     """Gaussian processes, and the expected improvement of the hypervolume they promise."""

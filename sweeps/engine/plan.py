@@ -55,8 +55,9 @@ def print_plan(console: Console, ready: Ready) -> None:
         ("data", f"{data.source}: {data.train_images:,} train, {data.test_images:,} test, {data.image_size} pixels"),
     ]
     if rule is not None:
+        least = "at least " if rule.forecast else ""
         reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, budget))
-        rows.append(("rungs", f"{reached}: {epochs / (trials * budget):.0%} of training all in full"))
+        rows.append(("rungs", f"{reached}: {least}{epochs / (trials * budget):.0%} of training all in full"))
     if search and spec.seeds > 1:
         rows.append(("seeds", f"one to screen; near the front up to {spec.seeds}, which comes on top"))
     rows.append(("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"))

@@ -2,9 +2,11 @@
 
 A trial that was stopped early is PRUNED and has no values, one that failed, diverged or is not finite is FAIL: only
 trainings to the end are COMPLETE, so that no two budgets are compared. What is asked next depends on the seed and on
-what is known: a sampler that is told the trials of a journal goes on as the one that wrote it would have.
+what is known: a sampler that is told the trials of a journal goes on as the one that wrote it would have. They have to
+be told in the order in which they began; for NSGA-II, which counts its generations, in the order in which they ended.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from sweeps.engine.constraints import SIZE, Constraint, never_met, parameters
 from sweeps.engine.optuna_samplers import GP, NSGA2
 from sweeps.engine.space import Space, check_space, every, is_finite, resolve, share_of, value_at, words
 from sweeps.engine.tpe import IDLE, good, propose
-from vqcore.config import ConfigError, TrialConfig, meaningless, problems_of
+from vqcore.config import MAX_SEED, ConfigError, TrialConfig, meaningless, problems_of
 
 __all__ = ["Constraint", "Kind", "Sampler"]
 
@@ -124,20 +126,24 @@ class Sampler:
         flat, idle = drawn.flat(), meaningless(drawn.flat())
         held = {name: flat[name] for name in self._space if name not in idle}
         with suppress(ConfigError):
-            if None not in self._point(drawn) and resolve(self._base, held) == drawn:
+            if self._point(drawn) and resolve(self._base, held) == drawn:
                 return drawn
         return None
 
-    def _point(self, config: TrialConfig) -> tuple[float | None, ...]:
-        """The share of each field, ``IDLE`` where it has no meaning; None where its value is none of the space's."""
-        flat = config.flat()
+    def _point(self, config: TrialConfig) -> tuple[float, ...] | None:
+        """The share of each field, ``IDLE`` where it has no meaning; None if one has a value that is none of its."""
+        flat, point = config.flat(), []
         idle = meaningless(flat)
-        return tuple(
-            IDLE if name in idle else share_of(name, choice, flat[name]) for name, choice in self._space.items()
-        )
+        for name, choice in self._space.items():
+            share = IDLE if name in idle else share_of(name, choice, flat[name])
+            if share is None:
+                return None
+            point.append(share)
+        return tuple(point)
 
     def _note(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
-        point = tuple(share for share in self._point(config) if share is not None)
+        point = self._point(config)
+        assert point is not None
         state, losses, violations = self._judged(config, status, metrics)
         shares = self._shares(config, point)
         trial = create_trial(
@@ -206,7 +212,8 @@ class Sampler:
 
     def _starting(self) -> bool:
         states, needed = STARTUP.get(self._kind, ((), 0))
-        return sum(trial.state in states for trial in self._known.values()) < needed
+        ended = (trial for trial in self._known.values() if trial.state in states)
+        return len(list(itertools.islice(ended, needed))) < needed
 
     def _sobol_point(self, index: int) -> list[float]:
         while index >= len(self._sobol_points):
@@ -250,8 +257,8 @@ def _check(
         problems.append(f"objectives = {' '.join(map(str, objectives))}: a sampler takes one or two")
     if kind not in get_args(Kind):
         problems.append(f"sampler = {kind!r}: there are {', '.join(get_args(Kind))}")
-    if not isinstance(seed, int) or seed < 0:
-        problems.append(f"seed = {seed!r}: must be a whole number, at least 0")
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        problems.append(f"seed = {seed!r}: must be a whole number, 0 to {MAX_SEED}")
     if not problems:
         problems += never_met(space, base, constraints)
     if problems:

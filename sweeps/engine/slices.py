@@ -89,7 +89,9 @@ class Slices:
         """The next slice; None while there is none."""
         if self._spent:
             return None
-        trial = self._promoted("down") or self._ready() or self._drawn() or self._promoted(self._last_resort)
+        breadth_first = self.ladder is not None and self.ladder.rule.breadth_first
+        trial = None if breadth_first else self._promoted("down")
+        trial = trial or self._ready() or self._drawn() or self._promoted("down") or self._promoted(self._last_resort)
         if trial is None:
             return None
         trial.running = True
@@ -112,12 +114,11 @@ class Slices:
         self._booked += epoch - trial.until  # a trial may end before its slice does
         trial.running, trial.epoch = False, epoch
         self._running -= 1
+        job, budget = trial.job, trial.job.config.training.epochs
+        if self.ladder is not None and (epoch >= budget or not ended):  # what broke off goes nowhere
+            trial.waiting = self.ladder.arrive(key, job.number, job.config.flat(), epoch, budget, metrics or {})
         if ended:
             del self._open[key]
-        elif self.ladder is not None:
-            job = trial.job
-            budget = job.config.training.epochs
-            trial.waiting = self.ladder.arrive(key, job.number, job.config.flat(), epoch, budget, metrics or {})
         if ended or trial.waiting:
             self._moving -= 1
         else:

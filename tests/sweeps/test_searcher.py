@@ -1,0 +1,345 @@
+"""The sampler: honest states, nothing twice, nothing without a meaning, the same again from the same history."""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from analysis.objectives import Objective, objectives
+from sweeps.engine.constraints import parameters
+from sweeps.engine.searcher import POPULATION, Constraint, Kind, Sampler
+from sweeps.engine.space import Range, Space, every, resolve
+from vqcore.config import ConfigError, TrialConfig, problems_of
+from vqcore.vqvae import VQVAE, parameter_count
+
+BASE = TrialConfig().replace(
+    epochs=3, seed=0, channels=4, hidden_channels=4, residual_channels=2, residual_blocks=1, dim=4, codebook_size=16
+)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CHEAP: tuple[Kind, ...] = ("tpe", "nsga2", "qmc", "random")
+BOTH = objectives(["mse", "perplexity"])
+SPACE: Space = {
+    "estimator": ("rotation", "ste", "reflection"),
+    "codebook": ("ema", "gradient"),
+    "decay": Range(0.8, 0.999),
+    "commitment_weight": Range(0.05, 4.0, log=True),
+    "codebook_size": Range(8, 64, log=True),
+}
+GRID: Space = {"estimator": ("rotation", "ste"), "max_rescale": (2.0, 10.0), "codebook_size": (8, 16), "nu": (0.0, 0.1)}
+GRADIENT = BASE.replace(codebook="gradient")
+
+
+def sampler(kind: Kind = "tpe", space: Space = SPACE, **more: Any) -> Sampler:
+    return Sampler(space, more.pop("base", BASE), more.pop("objectives", BOTH), kind, **more)
+
+
+def trained(config: TrialConfig) -> dict[str, float]:
+    """As if: little commitment reconstructs well, and uses few codes."""
+    quantizer = config.model.quantizer
+    beta = math.log(quantizer.commitment_weight or 1.0) / 3
+    off = (quantizer.decay - 0.9) ** 2 * 20 + 0.2 * (quantizer.estimator == "ste")
+    return {"mse": beta**2 + off, "perplexity": quantizer.codebook_size * math.exp(beta - off), "extra": 1.0}
+
+
+def ask(sampler: Sampler) -> TrialConfig:
+    config = sampler.ask()
+    assert config is not None
+    return config
+
+
+def train(sampler: Sampler, count: int, until: Callable[[int], str] = lambda i: "completed") -> list[TrialConfig]:
+    configs = []
+    for i in range(count):
+        configs.append(ask(sampler))
+        assert sampler.tell(configs[-1], until(i), trained(configs[-1]))
+    return configs
+
+
+def states(sampler: Sampler) -> list[TrialState]:
+    return [trial.state for trial in sampler.study.get_trials(deepcopy=False)]
+
+
+@pytest.mark.parametrize(
+    ("status", "metrics", "state"),
+    [
+        ("completed", {"mse": 0.1, "perplexity": 9.0}, TrialState.COMPLETE),
+        ("stopped", {"mse": 0.1, "perplexity": 9.0}, TrialState.PRUNED),
+        ("stopped", {}, TrialState.PRUNED),
+        ("failed", {}, TrialState.FAIL),
+        ("diverged", {"mse": 0.1, "perplexity": 9.0}, TrialState.FAIL),
+        ("completed", {"mse": math.nan, "perplexity": 9.0}, TrialState.FAIL),
+        ("completed", {"mse": 0.1, "perplexity": math.inf}, TrialState.FAIL),
+        ("completed", {"mse": 0.1}, TrialState.FAIL),
+        ("running", {}, TrialState.RUNNING),
+    ],
+)
+def test_states_are_honest(status: str, metrics: Mapping[str, float], state: TrialState) -> None:
+    told = sampler()
+    assert told.tell(BASE, status, metrics)
+    assert states(told) == [state]
+    (trial,) = told.study.trials
+    assert trial.values == (list(metrics.values()) if state == TrialState.COMPLETE else None)
+
+
+def test_what_was_asked_runs_until_it_is_told_of() -> None:
+    asked = sampler()
+    first, second = ask(asked), ask(asked)
+    assert states(asked) == [TrialState.RUNNING] * 2
+    asked.tell(first, "completed", trained(first))
+    assert states(asked).count(TrialState.RUNNING) == 1
+    assert states(asked).count(TrialState.COMPLETE) == 1
+    assert not asked.tell(second, "running", {}), "that is known"
+
+
+def test_an_unknown_status_is_refused() -> None:
+    with pytest.raises(ConfigError, match="status 'done': there are running, completed, stopped, diverged, failed"):
+        sampler().tell(BASE, "done", {})
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_nothing_is_asked_twice_and_all_fits(kind: Kind) -> None:
+    asked = sampler(kind)
+    configs = train(asked, 60, until=lambda i: ("completed", "completed", "stopped", "failed")[i % 4])
+    assert len(set(configs)) == 60
+    for config in configs:
+        flat = config.flat()
+        assert flat["codebook"] == "ema" or flat["decay"] == 0.99
+        assert 0.8 <= float(flat["decay"]) <= 0.999
+        assert 0.05 <= float(flat["commitment_weight"]) <= 4.0
+        assert isinstance(flat["codebook_size"], int)
+        assert 8 <= flat["codebook_size"] <= 64
+        assert config == resolve(BASE, {name: flat[name] for name in SPACE})
+    assert {config.model.quantizer.codebook for config in configs} == {"ema", "gradient"}
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+@pytest.mark.parametrize("base", [BASE, GRADIENT])
+def test_a_finite_space_is_given_whole_and_then_no_more(kind: Kind, base: TrialConfig) -> None:
+    space = {name: values for name, values in GRID.items() if name != "nu" or base is GRADIENT}
+    asked = sampler(kind, space, base=base)
+    configs = train(asked, 12 if base is GRADIENT else 6)
+    assert set(configs) == set(every(space, base))
+    assert asked.ask() is None
+    assert asked.ask() is None
+
+
+@given(st.integers(0, 2**31), st.sampled_from(CHEAP))
+@settings(max_examples=20, deadline=None)
+def test_whatever_the_seed(seed: int, kind: Kind) -> None:
+    configs = train(sampler(kind, seed=seed), 14)
+    assert len(set(configs)) == 14
+
+
+def test_seeds_and_epochs_are_those_of_the_base() -> None:
+    config = ask(sampler(base=BASE.replace(seed=7, epochs=11)))
+    assert (config.training.seed, config.training.epochs) == (7, 11)
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_the_same_seed_asks_the_same(kind: Kind) -> None:
+    one, again, other = (train(sampler(kind, seed=seed), 25) for seed in (3, 3, 4))
+    assert one == again
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [*((kind, 10) for kind in KINDS), ("nsga2", 2 * POPULATION + 5), ("tpe", 40)]
+)
+def test_a_sampler_that_is_told_the_history_goes_on_alike(kind: Kind, count: int) -> None:
+    first, rebuilt = sampler(kind), sampler(kind)
+    statuses = ("completed", "completed", "completed", "stopped", "failed")
+    for i, config in enumerate(train(first, count, until=lambda i: statuses[i % 5])):
+        assert rebuilt.tell(config, statuses[i % 5], trained(config))
+    assert [ask(rebuilt), ask(rebuilt)] == [ask(first), ask(first)]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "qmc", "random"])
+def test_when_trials_run_at_once_the_order_of_their_ends_does_not_matter(kind: Kind) -> None:
+    first, rebuilt = sampler(kind), sampler(kind)
+    configs = train(first, 20) + [ask(first) for _ in range(8)]
+    ends = configs[20:26]
+    random.Random(0).shuffle(ends)
+    for config in ends:
+        first.tell(config, "completed", trained(config))
+    for config in configs:  # as a journal has them: by when they began, two of them running still
+        rebuilt.tell(config, "running" if config in configs[26:] else "completed", trained(config))
+    assert ask(rebuilt) == ask(first)
+
+
+def test_what_another_run_found_counts() -> None:
+    cold, warm = sampler(), sampler()
+    mine = train(sampler(seed=1), 30)
+    assert all(warm.tell(config, "completed", trained(config)) for config in mine)
+    drawn = train(warm, 10)
+    assert not set(drawn) & set(mine)
+    assert sum(trained(c)["mse"] for c in drawn) < sum(trained(c)["mse"] for c in train(cold, 10))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decay": 0.7},
+        {"estimator": "gumbel"},
+        {"codebook_size": 128},
+        {"learning_rate": 1e-3},
+        {"epochs": 50},
+        {"codebook": "ema_debiased"},
+    ],
+)
+def test_what_is_no_point_of_the_space_is_not_taken(changes: dict[str, Any]) -> None:
+    told = sampler()
+    assert not told.tell(BASE.replace(**changes), "completed", {"mse": 0.1, "perplexity": 9.0})
+    assert states(told) == []
+
+
+def test_a_seed_repeats_a_configuration_and_so_does_what_has_no_meaning() -> None:
+    told, metrics = sampler(), {"mse": 0.1, "perplexity": 9.0}
+    assert told.tell(BASE.replace(seed=1), "completed", metrics)
+    assert not told.tell(BASE, "completed", metrics), "known, and completed"
+    assert told.tell(GRADIENT.replace(decay=0.7), "completed", metrics), "nothing decays there"
+    assert not told.tell(GRADIENT, "stopped", metrics)
+    assert states(told) == [TrialState.COMPLETE] * 2
+
+
+def test_a_trial_that_failed_or_stopped_may_be_tried_again() -> None:
+    told = sampler()
+    for status in ("failed", "running", "stopped", "completed"):
+        assert told.tell(BASE, status, {"mse": 0.1, "perplexity": 9.0}) == (status != "running")
+    assert told.front() == [BASE]
+    assert BASE not in train(told, 20)
+
+
+@pytest.mark.parametrize("kind", ["tpe", "nsga2"])
+def test_it_finds_better_configurations_than_chance(kind: Kind) -> None:
+    def late(kind: Kind) -> float:
+        found = [trained(config)["mse"] for seed in range(3) for config in train(sampler(kind, seed=seed), 80)[60:]]
+        return sum(found) / len(found)
+
+    assert late(kind) < 0.7 * late("random")
+
+
+def test_one_objective_is_one_and_two_are_two_each_in_its_direction() -> None:
+    one = sampler(objectives=[Objective("perplexity", "max")])
+    assert [direction.name for direction in one.study.directions] == ["MAXIMIZE"]
+    assert [direction.name for direction in sampler().study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    configs = train(one, 15)
+    assert one.front() == [max(configs, key=lambda config: trained(config)["perplexity"])]
+
+
+def test_the_front_is_of_the_completed() -> None:
+    told = sampler()
+    points = {0.1: (0.3, 9.0), 0.2: (0.2, 5.0), 0.3: (0.2, 4.0), 0.4: (0.1, 1.0), 0.5: (0.0, 99.0)}
+    for beta, (mse, perplexity) in points.items():
+        status = "stopped" if beta == 0.5 else "completed"
+        told.tell(BASE.replace(commitment_weight=beta), status, {"mse": mse, "perplexity": perplexity})
+    assert [config.model.quantizer.commitment_weight for config in told.front()] == [0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("text", "constraint"),
+    [
+        ("perplexity >= 200", Constraint("perplexity", ">=", 200.0)),
+        ("parameters <= 2e6", Constraint("parameters", "<=", 2e6)),
+        (" mse<=.05 ", Constraint("mse", "<=", 0.05)),
+    ],
+)
+def test_constraints_are_read(text: str, constraint: Constraint) -> None:
+    assert Constraint.parse(text) == constraint
+    assert Constraint.parse(str(constraint)) == constraint
+
+
+@pytest.mark.parametrize(
+    "text", ["perplexity", "perplexity > 200", "perplexity >= many", ">= 3", "mse <= nan", "a b <= 1"]
+)
+def test_what_is_no_constraint_is_told_how_one_looks(text: str) -> None:
+    (problem,) = problems_of(lambda: Constraint.parse(text))
+    assert problem.startswith(f"constraint {text!r}: must be a column")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "violation"), [("a >= 200", 150, 0.25), ("a <= 4", 5, 0.25), ("a <= 0", 2, 2)]
+)
+def test_a_violation_is_a_share_of_the_bound(text: str, value: float, violation: float) -> None:
+    assert Constraint.parse(text).violation(value) == violation
+    assert Constraint.parse(text).violation(Constraint.parse(text).bound) == 0
+
+
+def test_what_misses_a_bound_is_not_on_the_front() -> None:
+    told = sampler(constraints=[Constraint("perplexity", ">=", 5.0), Constraint("extra", "<=", 1.0)])
+    for beta, perplexity, extra in ((0.1, 4.0, 1.0), (0.2, 6.0, 1.0), (0.3, 9.0, 2.0)):
+        metrics = {"mse": beta, "perplexity": perplexity, "extra": extra}
+        told.tell(BASE.replace(commitment_weight=beta), "completed", metrics)
+    assert [config.model.quantizer.commitment_weight for config in told.front()] == [0.2]
+    assert [trial.constraints for trial in told.study.trials] == [
+        {"perplexity >= 5": 0.2, "extra <= 1": 0.0},
+        {"perplexity >= 5": -0.2, "extra <= 1": 0.0},
+        {"perplexity >= 5": -0.8, "extra <= 1": 1.0},
+    ]
+
+
+def test_a_bound_on_what_was_not_measured_is_not_met_by_silence() -> None:
+    told = sampler(constraints=[Constraint("psnr", ">=", 20.0)])
+    told.tell(BASE, "completed", {"mse": 0.1, "perplexity": 9.0})
+    assert states(told) == [TrialState.FAIL]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "nsga2"])
+def test_samplers_learn_what_meets_a_bound(kind: Kind) -> None:
+    configs = train(sampler(kind, constraints=[Constraint("perplexity", ">=", 30.0)]), 72)
+    met = [trained(config)["perplexity"] >= 30 for config in configs]
+    assert sum(met[48:]) > sum(met[:24])
+
+
+def test_gaussian_processes_take_bounds() -> None:
+    bounds = [Constraint("perplexity", ">=", 30.0), Constraint("parameters", "<=", 1e6)]
+    assert len(set(train(sampler("gp", constraints=bounds), 11))) == 11
+
+
+@pytest.mark.parametrize("kind", CHEAP)
+def test_a_model_that_is_too_large_is_never_asked_for(kind: Kind) -> None:
+    bound = Constraint("parameters", "<=", parameters(BASE.replace(codebook_size=20)))
+    configs = train(sampler(kind, constraints=[bound]), 15)
+    assert all(config.model.quantizer.codebook_size <= 20 for config in configs)
+    whole = sampler(kind, {"codebook_size": (8, 16, 32)}, constraints=[bound])
+    assert len(train(whole, 2)) == 2
+    assert whole.ask() is None
+
+
+def test_a_size_that_no_configuration_has_is_refused_before_the_first_trial() -> None:
+    (problem,) = problems_of(lambda: sampler(constraints=[Constraint("parameters", "<=", 10)]))
+    least, most = (parameters(BASE.replace(codebook_size=size)) for size in (8, 64))
+    assert problem.startswith("constraint parameters <= 10: no configuration of this sweep meets it")
+    assert f"{least:,} to {most:,} parameters" in problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"codebook": "gradient", "affine": "learned"}, {"layer": "fsq", "levels": "4,4"}, {"init": "kmeans++"}],
+)
+def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
+    config = resolve(BASE, changes)
+    assert parameters(config) == parameter_count(VQVAE(config.model))
+
+
+def test_everything_asked_wrongly_is_told_at_once() -> None:
+    problems = problems_of(
+        lambda: Sampler({"decay": (), "beta": (1.0,)}, BASE, [], "bayes", seed=-1)  # type: ignore[arg-type]
+    )
+    assert [problem.split(" ")[0].rstrip(":") for problem in problems] == [
+        "decay", "beta", "objectives", "sampler", "seed",
+    ]  # fmt: skip
+    assert "sampler = 'bayes': there are tpe, nsga2, gp, qmc, random" in problems
+    three = objectives(["mse", "perplexity", "usage"])
+    assert "a sampler takes one or two" in problems_of(lambda: sampler(objectives=three))[0]
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+    for kind in KINDS:
+        train(sampler(kind), 12)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
