@@ -66,11 +66,18 @@ def _state(results: Results) -> str:
     planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
     state = f"{completed} of {planned} trials completed"
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
-    if sum(trial.status != "running" for trial in results.trials) < planned:
+    if _spent(results):
+        state += f"; the budget of {results.told('budget')} epochs is spent"
+    elif sum(trial.status != "running" for trial in results.trials) < planned:
         state += "; the run is not finished"
     if not results.groups:
         return f"{state}. Nothing to compare yet."
     return f"{state}. Compared after epoch {results.epoch} on {results.data}, {results.seeds} a configuration."
+
+
+def _spent(results: Results) -> bool:
+    budget = str(results.told("budget"))
+    return budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget)
 
 
 def _best(results: Results, objective: Objective) -> str:

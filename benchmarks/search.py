@@ -79,9 +79,7 @@ def run(benchmark: SearchBenchmark, folder: Path, name: str, words: list[str], s
     shared += ["--batch-size", 32, "--learning-rate", 1e-3, "--search-seed", seed, "--set", *MODEL]
     shared += ["--out", folder, "--name", f"{name}-{seed}"]
     started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", *words, *map(str, shared)], check=True, stdout=subprocess.DEVNULL, cwd=Path.cwd()
-    )
+    subprocess.run([sys.executable, "-m", *words, *map(str, shared)], check=True, stdout=subprocess.DEVNULL)
     wall = round(time.perf_counter() - started, 1)
     (journal,) = folder.glob(f"*/{name}-{seed}/journal.jsonl")
     trials = read(journal).trials.values()

@@ -6,7 +6,6 @@ what is known: a sampler that is told the trials of a journal goes on as the one
 be told in the order in which they began; for NSGA-II, which counts its generations, in the order in which they ended.
 """
 
-import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +32,11 @@ Kind = Literal["tpe", "nsga2", "gp", "qmc", "random"]
 
 POPULATION = 20
 """Completed trials in a generation of NSGA-II. Optuna's 50 would make most sweeps a random search."""
-_ENDED = frozenset({TrialState.COMPLETE, TrialState.PRUNED})
-STARTUP = {"tpe": (_ENDED, 10), "nsga2": ({TrialState.COMPLETE}, POPULATION), "gp": ({TrialState.COMPLETE}, 10)}
+STARTUP = {
+    "tpe": ((TrialState.COMPLETE, TrialState.PRUNED), 10),
+    "nsga2": ((TrialState.COMPLETE,), POPULATION),
+    "gp": ((TrialState.COMPLETE,), 10),
+}
 """Trials that must have ended before one is drawn from them; until then Sobol' points, which spread evenly."""
 GUIDED, TRIES = 8, 64
 """Draws for a configuration that is new: this many by the sampler, and with those by chance."""
@@ -56,8 +58,8 @@ class _Trial(NamedTuple):
     state: TrialState
     number: int
     """In the study."""
-    row: tuple[float, ...]
-    """State, violation of all constraints together, two losses (a single objective twice), the share of each field."""
+    row: int
+    """In the sampler's table."""
 
 
 class Sampler:
@@ -84,6 +86,8 @@ class Sampler:
         self._words = [words(choice) for choice in space.values()]
         self._distributions = dict(zip(space, map(_distribution, self._words), strict=True))
         self._known: dict[TrialConfig, _Trial] = {}
+        # state, violation of all constraints together, two losses (a single objective twice), the share of each field
+        self._table = np.empty((0, 4 + len(space)))
         self._sobol = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
         self._sobol_points: list[list[float]] = []
         self._every: tuple[TrialConfig, ...] | None = None
@@ -156,7 +160,11 @@ class Sampler:
         self.study.add_trial(trial)
         number = len(self.study.get_trials(deepcopy=False)) - 1
         violation = sum(max(0.0, missed) for missed in violations.values())
-        self._known[config] = _Trial(state, number, (state, violation, losses[0], losses[-1], *point))
+        row = self._known[config].row if config in self._known else len(self._known)
+        if row == len(self._table):
+            self._table = np.append(self._table, np.empty((256, self._table.shape[1])), axis=0)
+        self._table[row] = (state, violation, losses[0], losses[-1], *point)
+        self._known[config] = _Trial(state, number, row)
 
     def _judged(
         self, config: TrialConfig, status: str, metrics: Mapping[str, float]
@@ -212,8 +220,7 @@ class Sampler:
 
     def _starting(self) -> bool:
         states, needed = STARTUP.get(self._kind, ((), 0))
-        ended = (trial for trial in self._known.values() if trial.state in states)
-        return len(list(itertools.islice(ended, needed))) < needed
+        return int(np.isin(self._table[: len(self._known), 0], states).sum()) < needed
 
     def _sobol_point(self, index: int) -> list[float]:
         while index >= len(self._sobol_points):
@@ -221,8 +228,9 @@ class Sampler:
         return self._sobol_points[index]
 
     def _from_tpe(self, rng: np.random.Generator) -> list[float]:
-        rows_N = np.array([trial.row for trial in self._known.values() if trial.state != TrialState.FAIL])
-        good_N, points_ND = good(rows_N[:, 0], rows_N[:, 1], rows_N[:, 2:4]), rows_N[:, 4:]
+        table_N = self._table[: len(self._known)]
+        table_N = table_N[table_N[:, 0] != TrialState.FAIL]
+        good_N, points_ND = good(table_N[:, 0], table_N[:, 1], table_N[:, 2:4]), table_N[:, 4:]
         return propose(points_ND[good_N], points_ND[~good_N], self._words, rng)
 
     def _from_optuna(self, rng: np.random.Generator) -> list[float]:

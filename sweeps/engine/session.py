@@ -126,7 +126,8 @@ class _Session:
         """Record who goes no further now that a part is over; find what comes next."""
         assert self.part is not None
         for job, reason in self.part.stopped():
-            self.recorder.stopped(job, reason)
+            if job.key in self.recorder.run.trials:  # else it never began
+                self.recorder.stopped(job, reason)
         self.part = self.course.more_seeds()
 
     def record_sweep(self) -> None:

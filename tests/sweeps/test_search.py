@@ -99,11 +99,12 @@ def test_a_collapsed_codebook_is_stopped_with_the_reason(pareto: Callable[..., i
     assert all(r.startswith("collapsed: usage ") and r.endswith("under 100.0% for 3 epochs") for r in reasons)
 
 
-def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path) -> None:
+def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pareto("--name", "budget", "--early-stopping", "none", "--budget", "10") == 0
     trials = record(out, "budget").trials.values()
     assert sum(trial.last_epoch for trial in trials) == 10
     assert [t.reason for t in trials if t.status == "stopped"] == ["the budget of 10 epochs is spent"]
+    assert "2 of 6 trials completed; the budget of 10 epochs is spent" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
