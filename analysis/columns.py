@@ -11,6 +11,9 @@ UNITS = {
 }
 """What the metrics are measured in; each on the whole test set, and with ``train_`` before its name while training."""
 
+REPORTED = (*UNITS, *(f"train_{name}" for name in UNITS), "seconds")
+"""The columns that each epoch of a trial reports."""
+
 _NAMES = {"mse": "MSE", "bits": "rate", "codebook_loss": "codebook loss", "commitment_loss": "commitment loss"}
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.columns import UNITS
+from analysis.columns import REPORTED, UNITS
 from analysis.files import replacing
 from analysis.results import load
 from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
 
-_METRICS = (*UNITS, *(f"train_{name}" for name in UNITS), "seconds")
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -32,7 +31,7 @@ def write_parquet(run_folder: Path) -> Path:
     }
     for name in _names(FIELDS, (trial.config for trial in results.trials)):
         columns[name] = _column(name, [trial.config.get(name) for trial, _ in rows])
-    for name in _names(_METRICS, (metrics for trial in results.trials for metrics in trial.epochs.values())):
+    for name in _names(REPORTED, (metrics for trial in results.trials for metrics in trial.epochs.values())):
         columns.setdefault(name, pa.array([_float(trial, epoch, name) for trial, epoch in rows], pa.float64()))
     for name in ("status", "reason"):
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from analysis.columns import REPORTED
 from analysis.objectives import Objective, objectives
 from sweeps.engine.checks import Problems
 from sweeps.engine.pareto_asha import Rule, automatic
@@ -148,13 +149,17 @@ def base_config(flags: Flags, space: Space) -> TrialConfig:
 
 def search_of(flags: SearchFlags) -> Search:
     """The flags of a search. ``ConfigError`` with every problem."""
-    from sweeps.engine.searcher import Constraint
+    from sweeps.engine.constraints import SIZE, Constraint
 
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives))
     rule = problems.of(lambda: _rule(flags, aims)) if aims and flags.early_stopping == "auto" else None
     constraints = [problems.of(partial(Constraint.parse, text)) for text in flags.constraints]
     warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
+    bounded = [bound.column for bound in constraints if bound is not None and bound.column != SIZE]
+    for column in [*(aim.column for aim in aims or ()), *bounded]:
+        if column not in REPORTED:
+            problems.add(f"{column}: no trial reports it; there are {', '.join(REPORTED)}, and {SIZE} for constraints")
     if flags.trials < 1:
         problems.add(f"trials = {flags.trials}: must be at least 1")
     if flags.budget is not None and flags.budget < flags.epochs:

@@ -87,7 +87,8 @@ class Course:
         """What earlier trials came to, of the run to start from and of this one."""
         if self._search is not None and self._search.warm_start is not None:
             for trial in read(self._search.warm_start / JOURNAL).trials.values():
-                self._tell(trial)
+                if trial.status != "running":  # of the other run, which nobody goes on with here
+                    self._tell(trial)
         for trial in self._run.trials.values():
             if self._tell(trial):
                 self._drawn[self._part(trial.config)] += 1

@@ -121,6 +121,8 @@ def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.Cap
         (["--betas", "0", "4"], "a logarithmic range must begin above 0"),
         (["--codebook-sizes"], "codebook_size: no values to sweep"),
         (["--objectives", "nonsense"], "objective 'nonsense': say whether less or more is better"),
+        (["--objectives", "mse", "psnr:max"], "psnr: no trial reports it; there are mse, "),
+        (["--constraints", "speed >= 3"], "speed: no trial reports it"),
         (["--constraints", "perplexity = 3"], "constraint 'perplexity = 3'"),
         (["--constraints", "parameters <= 10"], "parameters"),
         (["--trials", "0"], "trials = 0"),
@@ -220,6 +222,19 @@ def test_a_file_with_a_wrong_flag_is_answered_as_the_flag_would_be(
     with pytest.raises(SystemExit):
         run(["run", str(file)])
     assert said in capsys.readouterr().err
+
+
+def test_of_a_grid_the_budget_leaves_trials_that_never_begin(
+    images: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "short.toml"
+    file.write_text("[space]\ncommitment_weight = [0.1, 0.2, 0.3]\n[flags]\nsampler = 'grid'\nearly_stopping = 'none'")
+    words = ["run", str(file), "--data", str(images), "--epochs", "1", "--batch-size", "32", "--codebook-size", "8"]
+    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4", "--budget", "2"]
+    assert run([*words, "--out", str(out), "--address", "inline", "--name", "short"]) == 0
+    assert [trial.status for trial in record(out, "short", "short").trials.values()] == ["completed"] * 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 of 3 trials completed; the budget of 2 epochs is spent" in said
 
 
 def test_the_command_line_has_the_last_word(images: Path, out: Path, tmp_path: Path) -> None:
