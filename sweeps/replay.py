@@ -1,20 +1,30 @@
 """Any scheduler over recorded curves, on a simulated clock with simulated slots: in seconds, without training or Ray.
 
-It answers "would this early stopping have kept the front, and what would it have cost?" before a sweep is begun, and
-is how schedulers are tested and chosen.
+It answers "would this early stopping have kept the front, and what would it have cost?", and is how schedulers are
+tested and chosen.
+
+python -m sweeps.replay NAME --objectives mse perplexity
 """
 
 import heapq
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from statistics import median
+from typing import Any, Protocol
 
+from tyro.conf import OmitArgPrefixes, Positional
+
+from analysis.command import command
+from analysis.fronts import Point, front, hypervolume
+from analysis.objectives import Objective, objectives
 from analysis.results import load
-from sweeps.engine.slices import Slice
+from sweeps.engine.pareto_asha import Ladder, automatic
+from sweeps.engine.slices import Slice, Slices
 from trainables.data import DataSet
 from trainables.journal import RunRecord
+from trainables.runs import find_run
 from trainables.trial import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
 
@@ -101,6 +111,61 @@ def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, TrialJob]]
     return [(curve, curve.job(number)) for number, curve in enumerate(order)]
 
 
+@dataclass(frozen=True)
+class Replay:
+    """Say what early stopping would have kept of a run that trained every trial in full, and at what cost."""
+
+    run: Positional[str] = "latest"
+    """A run's name, its folder, a results.parquet, or latest."""
+    out: Path = Path("runs")
+    """The folder that holds the runs."""
+    objectives: tuple[str, str] = ("mse", "perplexity")
+    """Two columns of the results, as in the sweep's own flag."""
+    grace: int | None = None
+    """As in the sweep's own flag."""
+    reduction: float | None = None
+    """As in the sweep's own flag."""
+    slots: int = 4
+    """Trials at once."""
+    shuffles: int = 20
+    """Orders of the trials that are replayed; medians count."""
+
+
+def say(asked: Replay) -> Iterator[str]:
+    """The answer, a sentence a line. ``ConfigError`` if there is nothing to replay."""
+    path = Path(asked.run)
+    curves = recorded(path if path.is_file() else find_run(asked.run, asked.out))
+    aims = objectives(asked.objectives)
+    given: dict[str, Any] = {"grace": asked.grace, "reduction": asked.reduction}
+    epochs = len(curves[0].epochs)
+    rule = automatic(aims, epochs, known=True)
+    rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
+    whole = _points(curves, aims)
+    worst = (max(x for x, _ in whole), max(y for _, y in whole))
+    best = {curves[i].key for i in front(whole)}
+    spent, times, areas, kept = [], [], [], []
+    for seed in range(asked.shuffles):
+        slices = Slices(asked.slots, Ladder(rule))
+        slices.add((job, 0) for _, job in shuffled(curves, seed))
+        steps = replay(curves, slices, asked.slots)
+        found = {step.key for step in steps if step.complete}
+        spent.append(steps[-1].spent)
+        times.append(steps[-1].time)
+        areas.append(hypervolume(_points([c for c in curves if c.key in found], aims), worst))
+        kept.append(len(best & found))
+    seconds = sum(epoch.get("seconds", 1.0) for curve in curves for epoch in curve.epochs) / asked.slots
+    area = hypervolume(whole, worst) or 1.0
+    yield f"{len(curves)} trials of {epochs} epochs, {asked.slots} at once, {asked.shuffles} orders; medians:"
+    yield f"{median(spent) / (len(curves) * epochs):.0%} of the epochs, {median(times) / seconds:.0%} of the time"
+    yield f"{median(kept):g} of the {len(best)} on the front of {asked.objectives[0]} and {asked.objectives[1]} kept"
+    yield f"{median(areas) / area:.1%} of the hypervolume up to the worst trial"
+
+
+def _points(curves: Iterable[Curve], aims: Sequence[Objective]) -> list[Point]:
+    first, second = aims
+    return [(first.minimised(curve.final), second.minimised(curve.final)) for curve in curves]
+
+
 def recorded(path: Path) -> tuple[Curve, ...]:
     """The complete curves of a run's folder, or of its ``results.parquet``. ``ConfigError`` if there are none."""
     curves = _of_parquet(path) if path.is_file() else _of_run(load(path).record)
@@ -126,3 +191,12 @@ def _of_parquet(path: Path) -> list[Curve]:
         before = curves.get(row["trial"], Curve(row["trial"], config, ()))
         curves[row["trial"]] = replace(before, epochs=(*before.epochs, metrics))
     return list(curves.values())
+
+
+def main(asked: OmitArgPrefixes[Replay]) -> None:
+    """Print what ``say`` says."""
+    print(*say(asked), sep="\n")
+
+
+if __name__ == "__main__":
+    command(main)

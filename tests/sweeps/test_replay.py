@@ -9,7 +9,7 @@ import pytest
 from analysis.objectives import objectives
 from sweeps.engine.pareto_asha import Ladder, Rule
 from sweeps.engine.slices import Slices
-from sweeps.replay import Curve, Step, recorded, replay, shuffled
+from sweeps.replay import Curve, Replay, Step, recorded, replay, say, shuffled
 from vqcore.config import ConfigError
 
 RULE = Rule(objectives(["mse"]), grace=2, reduction=3)
@@ -91,6 +91,15 @@ def test_a_thousand_gpus() -> None:
     steps, _ = run(made, 1000, RULE)
     best = min(made, key=lambda curve: curve.final["mse"])
     assert best.key in {step.key for step in steps if step.complete}
+
+
+def test_what_early_stopping_would_have_kept_and_cost_is_said() -> None:
+    lines = list(say(Replay("benchmarks/recorded/grid.parquet", shuffles=3)))
+    assert lines[0] == "160 trials of 20 epochs, 4 at once, 3 orders; medians:"
+    share = int(lines[1].split("%")[0])
+    assert 10 < share < 25
+    assert lines[2].startswith("1 of the 1 on the front of mse and perplexity kept")
+    assert lines[3].startswith("100.0% of the hypervolume")
 
 
 def test_a_run_that_is_none() -> None:
