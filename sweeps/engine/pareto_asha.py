@@ -23,6 +23,8 @@ still, and all where a budget is left to be spent."""
 
 ENOUGH = 6
 """Trials that are through before others are forecast from them."""
+MANY = 100
+"""Places from which on a rung is ranked anew for each fiftieth part of them, not for each."""
 AGAIN = 1.1
 """By how much they grow in number before a forecast is fitted anew: it costs a look at every trial that waits."""
 
@@ -221,11 +223,14 @@ class _Rung:
 
     def next(self, room: Room) -> str | None:
         places, seen, fitted_to = self.room(room), len(self.points), self.level.fitted_to
+        if room == "down" and places >= MANY:  # ranking thousands at each arrival would be most of the work
+            places -= places % (places // (MANY // 2))
+            seen = 0
         before_places, before_seen, before_fit = self._nobody.get(room, (0, 0, 0))
         # while more are to come, look again when there is more room and not at each arrival: ranking takes time
         if (places, fitted_to) == (before_places, before_fit) and (room == "down" or seen == before_seen):
             return None
-        for key in self.best(places):
+        for key in self.best(places, seen):
             if key not in self.promoted and key not in self.dropped and all(map(math.isfinite, self.points[key])):
                 return key
         self._nobody[room] = (places, seen, fitted_to)
@@ -235,8 +240,8 @@ class _Rung:
         share = len(self.points) / self.reduction
         return {"down": math.floor(share), "up": math.ceil(share), "all": len(self.points)}[room]
 
-    def best(self, places: int) -> list[str]:
-        of = (places, len(self.points), self.level.fitted_to)
+    def best(self, places: int, seen: int) -> list[str]:
+        of = (places, seen, self.level.fitted_to)
         if self._best_of != of:
             keys = list(self.points)
             self._best_of = of
@@ -245,6 +250,6 @@ class _Rung:
 
     def reason(self, key: str) -> str:
         seen = len(self.points)
-        place = self.best(seen).index(key) + 1
+        place = self.best(seen, seen).index(key) + 1
         how = " by forecast" if self.level.fitted_to else ""
         return f"rung {self.epoch}: rank {place} of {seen}{how}, kept 1 in {self.reduction:g}"
