@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -27,6 +27,9 @@ from trainables.journal import RunRecord
 from trainables.runs import find_run
 from trainables.trial import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
+
+if TYPE_CHECKING:
+    from sweeps.engine.searcher import Kind
 
 Metrics = Mapping[str, float]
 
@@ -103,6 +106,41 @@ def replay(curves: Iterable[Curve], scheduler: Scheduler, slots: int) -> list[St
         complete = piece.until == len(curve.epochs)
         scheduler.returned(key, piece.until, complete, curve.epochs[piece.until - 1])
         steps.append(Step(now, spent, key, piece.until, complete))
+
+
+class Searched:
+    """A ``Scheduler`` whose trials a sampler draws from the recorded ones, told of each as a sweep tells it."""
+
+    def __init__(
+        self, curves: Sequence[Curve], aims: Sequence[Objective], kind: "Kind", slices: Slices, seed: int = 0
+    ) -> None:
+        from sweeps.engine.searcher import Sampler
+
+        jobs = {job.config: job for number, curve in enumerate(curves) for job in (curve.job(number),)}
+        base = next(iter(jobs))
+        flats = [config.flat() for config in jobs]
+        space = {name: tuple(dict.fromkeys(flat[name] for flat in flats)) for name in base.flat()}
+        varied = {name: values for name, values in space.items() if len(values) > 1}
+        self._jobs, self._sampler, self._slices = jobs, Sampler(varied, base, aims, kind, seed), slices
+        self._configs = {job.key: config for config, job in jobs.items()}
+        slices.draw = self._draw
+
+    def next(self) -> Slice | None:
+        """The next slice, of a trial drawn now if nothing else is to be done."""
+        return self._slices.next()
+
+    def returned(self, key: str, epoch: int, ended: bool, metrics: Metrics) -> None:
+        """A slice is over; who is through is told to the sampler."""
+        self._slices.returned(key, epoch, ended, metrics)
+        if ended:
+            self._sampler.tell(self._configs[key], "completed", metrics)
+
+    def _draw(self) -> TrialJob | None:
+        while (config := self._sampler.ask()) is not None:
+            if config in self._jobs:
+                return self._jobs[config]
+            self._sampler.tell(config, "failed", {})  # a gap of the record
+        return None
 
 
 def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, TrialJob]]:

@@ -8,8 +8,9 @@ import pytest
 
 from analysis.objectives import objectives
 from sweeps.engine.pareto_asha import Ladder, Rule
+from sweeps.engine.searcher import Kind
 from sweeps.engine.slices import Slices
-from sweeps.replay import Curve, Replay, Step, recorded, replay, say, shuffled
+from sweeps.replay import Curve, Replay, Searched, Step, recorded, replay, say, shuffled
 from vqcore.config import ConfigError
 
 RULE = Rule(objectives(["mse"]), grace=2, reduction=3)
@@ -91,6 +92,17 @@ def test_a_thousand_gpus() -> None:
     steps, _ = run(made, 1000, RULE)
     best = min(made, key=lambda curve: curve.final["mse"])
     assert best.key in {step.key for step in steps if step.complete}
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_a_sampler_draws_each_recorded_trial_once_and_stops_early_too(kind: Kind) -> None:
+    made = recorded(Path("benchmarks/recorded/grid.parquet"))[:64]
+    aims = objectives(["mse", "perplexity"])
+    whole = replay(made, Searched(made, aims, kind, Slices(4)), 4)
+    assert sorted(step.key for step in whole if step.complete) == sorted(curve.key for curve in made)
+    few = replay(made, Searched(made, aims, kind, Slices(4, Ladder(Rule(aims)), budget=160)), 4)
+    assert few[-1].spent == 160
+    assert few == replay(made, Searched(made, aims, kind, Slices(4, Ladder(Rule(aims)), budget=160)), 4)
 
 
 def test_what_early_stopping_would_have_kept_and_cost_is_said() -> None:
