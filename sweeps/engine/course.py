@@ -61,7 +61,9 @@ class Course:
         Successive doubling as in SMAC's racing (Lindauer et al. 2022, section 3.2), by the probability to be on the
         front instead of a single incumbent's mean.
         """
-        if self._search is None or self._spec.seeds < 2 or self._left == 0:
+        if self._search is None or self._spec.seeds < 2:
+            return None
+        if self._search.budget is not None and self._spent >= self._search.budget:
             return None
         jobs = [
             self._job(config.replace(seed=seed))
@@ -112,7 +114,8 @@ class Course:
         return self._ready.job(config, self._numbers - 1)
 
     def _slices(self, jobs: list[TrialJob], ladder: Ladder | None, draws: bool) -> Slices:
-        slices = Slices(self._ready.booking.slots, ladder, self._draw if draws else None, self._left)
+        budget = self._search.budget if self._search else None
+        slices = Slices(self._ready.booking.slots, ladder, self._draw if draws else None, budget, self._spent)
         slices.add(
             (job, self._run.last_epoch(job.key)) for job in jobs if not self._run.finished(job.key, self._epochs)
         )
@@ -168,11 +171,9 @@ class Course:
         return self._spec.base.training.epochs
 
     @property
-    def _left(self) -> int | None:
-        """What is left of the budget, in epochs."""
-        if self._search is None or self._search.budget is None:
-            return None
-        return max(0, self._search.budget - sum(trial.last_epoch for trial in self._run.trials.values()))
+    def _spent(self) -> int:
+        """Epochs of all trials so far."""
+        return sum(trial.last_epoch for trial in self._run.trials.values())
 
 
 def rebuilt(rule: Rule, run: RunRecord, budget: int) -> Ladder:

@@ -59,20 +59,20 @@ class Slices:
     """A new trial to begin, asked when a slot has nothing else to do; None when there are no more."""
     budget: int | None = None
     """Epochs that may be trained in all. What the ladder leaves of it goes to the best of those that wait."""
+    booked: int = 0
+    """Of the budget, what is trained or handed out; at first what was trained before, in all."""
     _open: dict[str, _Progress] = field(default_factory=dict)
     _queue: list[tuple[int, int, str]] = field(default_factory=list)
     """A heap of those that are ready: the furthest first, then as wanted. What is running or waiting is passed over."""
     _moving: int = 0
     """Open trials that do not wait at a rung."""
     _running: int = 0
-    _booked: int = 0
 
     def add(self, jobs: Iterable[tuple[TrialJob, int]]) -> None:
         """Trials to finish, in the order wanted, with the epochs that each has; those that the ladder knows wait."""
         for job, epoch in jobs:
             waits = self.ladder is not None and self.ladder.waits(job.key)
             trial = self._open[job.key] = _Progress(job, epoch, len(self._open), waiting=waits)
-            self._booked += epoch
             if not waits:
                 self._moving += 1
                 self._make_ready(trial)
@@ -100,9 +100,9 @@ class Slices:
         until = self.ladder.milestone(trial.job.number, trial.epoch, budget) if self.ladder else budget
         until = min(until, trial.epoch + max(1, budget // TURNS)) if self._tail else until
         if self.budget is not None:
-            until = min(until, trial.epoch + self.budget - self._booked)
+            until = min(until, trial.epoch + self.budget - self.booked)
         trial.until = until
-        self._booked += until - trial.epoch
+        self.booked += until - trial.epoch
         return Slice(trial.job, until)
 
     def returned(self, key: str, epoch: int, ended: bool, metrics: Mapping[str, float] | None = None) -> bool:
@@ -111,7 +111,7 @@ class Slices:
         Whether it now waits at a rung.
         """
         trial = self._open[key]
-        self._booked += epoch - trial.until  # a trial may end before its slice does
+        self.booked += epoch - trial.until  # a trial may end before its slice does
         trial.running, trial.epoch = False, epoch
         self._running -= 1
         job, budget = trial.job, trial.job.config.training.epochs
@@ -128,7 +128,7 @@ class Slices:
     def again(self, key: str, epoch: int) -> None:
         """A slice came to nothing that counts: the trial has ``epoch`` epochs, and is to go on."""
         trial = self._open[key]
-        self._booked += epoch - trial.until
+        self.booked += epoch - trial.until
         trial.running, trial.epoch = False, epoch
         self._running -= 1
         self._make_ready(trial)
@@ -143,7 +143,7 @@ class Slices:
 
     @property
     def _spent(self) -> bool:
-        return self.budget is not None and self._booked >= self.budget
+        return self.budget is not None and self.booked >= self.budget
 
     @property
     def _last_resort(self) -> Room:

@@ -47,7 +47,7 @@ def test_a_search_draws_stops_early_and_says_why(
             assert trial.reason.startswith(f"rung {trial.last_epoch}: rank ")
             assert trial.reason.endswith("kept 1 in 2")
     assert {trial.config["codebook_size"] for trial in trials if trial.status == "completed"} == {8, 16}
-    assert "stopped" in capsys.readouterr().out
+    assert "stopped early: rung 1 (" in " ".join(capsys.readouterr().out.split())
     assert (out / "pareto" / "search" / "results.parquet").exists()
 
 
@@ -105,6 +105,17 @@ def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys:
     assert sum(trial.last_epoch for trial in trials) == 10
     assert [t.reason for t in trials if t.status == "stopped"] == ["the budget of 10 epochs is spent"]
     assert "2 of 6 trials completed; the budget of 10 epochs is spent" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_killed_search_spends_what_was_left_of_its_budget(pareto: Callable[..., int], out: Path) -> None:
+    assert pareto("--name", "purse", "--early-stopping", "none", "--budget", "10") == 0
+    journal = out / "pareto" / "purse" / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    middle = [n for n, event in enumerate(JournalReader(journal).new()) if event["event"] == "epoch"][5]
+    journal.write_bytes(b"".join(lines[: middle + 1]))
+    assert sum(trial.last_epoch for trial in record(out, "purse").trials.values()) == 6
+    assert pareto("--resume", "purse") == 0
+    assert sum(trial.last_epoch for trial in record(out, "purse").trials.values()) == 10
 
 
 def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
