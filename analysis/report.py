@@ -40,7 +40,9 @@ def analyse(run_folder: Path) -> Findings:
     attempt("pareto", lambda: write_figures(results))
     if results.groups:
         attempt("export", lambda: write_exports(results))
-    return Findings((*words(results), *failures), run_folder, tuple(paths), _screen_table(results))
+    return Findings(
+        (*words(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
+    )
 
 
 def _screen_table(results: Results) -> Table | None:

@@ -8,6 +8,7 @@ from typing import Any
 from analysis import fronts
 from analysis.groups import Group, grouped, varying
 from analysis.objectives import Objective, recorded
+from analysis.pictures import MOST, Pictures, read_pictures
 from analysis.uncertainty import probability_on_front
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
@@ -103,6 +104,11 @@ class Results:
     def on_front(self) -> list[float]:
         """How probably each group's true mean is on the front; NaN unless ``repeated`` (``probability_on_front``)."""
         return probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """What the featured groups made of test images."""
+        return read_pictures(self.folder, self.record, self.featured(MOST))
 
     def best(self, objective: Objective) -> Group:
         """The group whose mean is the best in an objective; of equals the first. There must be a group."""

@@ -14,11 +14,13 @@ from rich.console import Console
 
 from sweeps.engine.plan import print_plan
 from sweeps.engine.request import Request, check_request
-from sweeps.engine.session import INTERRUPTED, run_session
+from sweeps.engine.session import run_session
 from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
+from trainables.interruption import INTERRUPTED
+from trainables.journal import latest_sweep
 from trainables.machine import command_line
-from trainables.runs import find_run
+from trainables.runs import JOURNAL, find_run
 from trainables.tracking import default_uri
 from vqcore.config import ConfigError, read_toml
 
@@ -69,7 +71,11 @@ def _search(flags: Flags, spec: SweepSpec) -> Search | None:
 
 
 def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> None:
-    """Run a sweep from the command line and exit: 0, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    """Run a sweep from the command line and exit.
+
+    The code: 0; 1 if no trial completed or the machinery failed; 2 for what was asked wrongly; 75 after SIGTERM, 130
+    after Ctrl-C: ``--resume`` then goes on.
+    """
     module = sys.modules["__main__"].__spec__
     leave(command(Start(sweep, (module.name if module else sys.argv[0],)), flags_type, spec, sys.argv[1:]))
 
@@ -130,7 +136,9 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str]) -> F:
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
     if folder.parent.name != start.sweep:
         raise ConfigError([f"--resume {flags.resume}: is a run of python -m sweeps.{folder.parent.name}"])
-    saved = flags_from_toml(flags_type, read_toml(folder / "sweep.toml").get("flags", {}))
+    # the journal has them too, should sweep.toml be lost
+    tables = latest_sweep(folder / JOURNAL).get("toml") or read_toml(folder / "sweep.toml")
+    saved = flags_from_toml(flags_type, tables.get("flags", {}))
     resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
     changed = [name for name in FIXED if getattr(resumed, name, None) != getattr(saved, name, None)]
     if changed:

@@ -4,18 +4,19 @@ import dataclasses
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from analysis.columns import REPORTED
 from analysis.objectives import Objective, objectives
-from sweeps.engine.checks import Problems
+from sweeps.engine.checks import Problems, raise_any
 from sweeps.engine.pareto_asha import Rule, automatic
 from sweeps.engine.space import Range, Space
 from sweeps.engine.spec import Search
 from trainables.runs import find_run
 from trainables.sources import KNOWN
+from trainables.storage import is_bucket
 from trainables.tracking import without_password
 from trainables.trial import Collapse
 from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings
@@ -62,8 +63,9 @@ class Flags:
     """Name of the run; the time of its start unless given."""
     out: Path = Path("runs")
     """Folder of all runs."""
-    storage: Path | None = None
-    """Folder for checkpoints; the run's own unless given. On a cluster, one that every node reaches."""
+    storage: str | None = None
+    """For checkpoints: a folder, or s3://bucket/prefix; the run's own folder unless given. On a cluster of several
+    machines, one that each of them reaches."""
     tracking_uri: str | None = None
     """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
     plan: bool = False
@@ -190,16 +192,38 @@ def kept(flags: Flags) -> dict[str, Any]:
     if flags.data not in KNOWN and Path(flags.data).is_dir():
         kept["data"] = str(Path(flags.data).absolute())
     if flags.storage is not None:
-        kept["storage"] = str(flags.storage.absolute())
+        kept["storage"] = flags.storage if is_bucket(flags.storage) else str(Path(flags.storage).absolute())
     if flags.tracking_uri is not None:
         kept["tracking_uri"] = without_password(flags.tracking_uri)
     return kept
 
 
-def flags_from_toml(flags_type: type[F], saved: dict[str, Any]) -> F:
-    """Flags as ``sweep.toml`` keeps them; what is not known any more is passed over."""
-    known = {field.name for field in dataclasses.fields(flags_type)}
+def flags_from_toml(flags_type: type[F], saved: Any) -> F:
+    """Flags as ``sweep.toml`` keeps them; what is not known any more is passed over.
+
+    ``ConfigError`` for values that no command line could have given.
+    """
+    if not isinstance(saved, dict):
+        raise ConfigError(["sweep.toml: flags must be a table; put it back, or start a new run"])
+    known = get_type_hints(flags_type)
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
-    if "storage" in values:
-        values["storage"] = Path(values["storage"])
+    raise_any(
+        f"sweep.toml: {name} = {value!r} is no value of --{name.replace('_', '-')}; put it back, or start a new run"
+        for name, value in values.items()
+        if not _is_of(value, known[name])
+    )
     return flags_type(**values)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a flag."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in parts
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(one, parts[0]) for one in value)
+    if parts:
+        return any(_is_of(value, part) for part in parts)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind

@@ -54,7 +54,7 @@ class Curve:
     def job(self, number: int) -> TrialJob:
         """As the engine hands it out."""
         config = TrialConfig.from_flat({**self.config, "epochs": len(self.epochs)})
-        return TrialJob(self.key, number, config, _NOWHERE, Path("nowhere"))
+        return TrialJob(self.key, number, config, _NOWHERE, "nowhere")
 
 
 class Scheduler(Protocol):

@@ -42,6 +42,10 @@ def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
     tables = read_toml(path)
     problems = [f"{path}: [{name}] is not known; {USAGE}" for name in tables.keys() - {"space", "flags"}]
     problems += [f"{path}: has no table [space]; {USAGE}"] if "space" not in tables else []
+    wrong = [name for name in ("space", "flags") if not isinstance(tables.get(name, {}), dict)]
+    problems += [f"{path}: {name} must be a table; {USAGE}" for name in wrong]
+    if wrong:
+        raise ConfigError(problems)
     if not NAME.fullmatch(path.stem):
         problems.append(f"{path}: its name becomes the sweep's; use letters, digits, '.', '_' and '-'")
     space = {}

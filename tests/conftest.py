@@ -1,9 +1,12 @@
 """Every shape annotation of vqcore is checked as it is called; one thread; a GPU test that cannot run says why."""
 
 import hashlib
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -22,7 +25,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from trainables.data import DataSet  # noqa: E402
+from trainables.data import _FORMAT, DataSet  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -69,4 +72,35 @@ def data_set(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, 
     for name, images in splits.items():
         np.save(Path(folder) / f"{name}.npy", images)
     digest = hashlib.sha256(b"".join(images.tobytes() for images in splits.values())).hexdigest()[:16]
+    sizes = {f"{name}.npy": (Path(folder) / f"{name}.npy").stat().st_size for name in splits}
+    (folder / "meta.json").write_text(json.dumps({"format": _FORMAT, "bytes": sizes, "hash": digest}))
     return DataSet("pictures", digest, str(folder), 16, len(splits["train"]), len(splits["test"]))
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The location of an empty bucket of a real S3 endpoint on loopback; its credentials are in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "EC2_METADATA_DISABLED": "true"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/sweeps", method="PUT")).close()
+        yield f"s3://sweeps/a/b?endpoint_override={host}:{port}&scheme=http"
+    server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

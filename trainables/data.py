@@ -5,10 +5,12 @@ content of its source files and the image size. A folder there is complete: it i
 forced to the disk, and then renamed.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,11 +20,16 @@ from typing import Any
 import numpy as np
 
 from trainables.images import decoded, natural_size
+from trainables.interruption import HaltError
 from trainables.sources import Images, Split, find
 from vqcore.config import ConfigError
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
+
+
+class DamagedDataError(HaltError):
+    """The prepared data set is not what it was: no trial can train on it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class DataSet:
     """Side of the square images, in pixels."""
     train_images: int
     test_images: int
+
+    def check(self) -> None:
+        """``DamagedDataError`` unless the files are there, as long as they were made."""
+        if _complete(Path(self.folder), self.hash) is None:
+            raise DamagedDataError(errno.EIO, "the prepared data set is damaged; --resume makes it anew", self.folder)
 
     def train(self) -> Images:
         """(N, H, W, 3) uint8, mapped read-only: pages are shared between processes and count as nobody's own."""
@@ -99,10 +111,10 @@ def _size_problems(size: int | None) -> Iterator[str]:
 
 def _prepare(source: str, splits: tuple[Split, Split], image_size: int | None) -> DataSet:
     folder = _cache() / "data" / _key(splits, image_size)
-    meta = _complete(folder)
+    meta = _intact(folder)
     if meta is None:
         with _lock(folder):
-            meta = _complete(folder) or _decode_into(folder, splits, image_size)
+            meta = _intact(folder) or _decode_into(folder, splits, image_size)
     return DataSet(source, meta["hash"], str(folder), meta["image_size"], meta["train_images"], meta["test_images"])
 
 
@@ -135,6 +147,30 @@ def _complete(folder: Path, expected: str | None = None) -> dict[str, Any] | Non
         return meta if whole and meta["format"] == _FORMAT and expected in (None, meta["hash"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _intact(folder: Path) -> dict[str, Any] | None:
+    """What ``meta.json`` says, if every byte is as it was written. Reads all: once a run, before its first trial."""
+    meta = _complete(folder)
+    if meta is None or meta.get("sum") != _sum(meta):
+        return None
+    try:
+        return meta if all(_crc(folder / name) == crc for name, crc in meta["crc32"].items()) else None
+    except OSError:
+        return None
+
+
+def _sum(meta: Mapping[str, Any]) -> int:
+    """The CRC-32 of what ``meta.json`` says."""
+    return zlib.crc32(json.dumps({**meta, "sum": None}, sort_keys=True).encode())
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 @contextmanager
@@ -202,19 +238,21 @@ _Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
 def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | None = None) -> dict[str, Any]:
     """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
     building = _beside(folder)
-    meta: dict[str, Any] = {"format": _FORMAT, "bytes": {}}
+    meta: dict[str, Any] = {"format": _FORMAT, "bytes": {}, "crc32": {}}
     digest = hashlib.sha256()
     try:
         with _writing(folder.parent):
             building.mkdir()
             for name, (shape, blocks) in splits.items():
                 meta["bytes"][f"{name}.npy"] = _write_array(building / f"{name}.npy", shape, blocks, digest)
+                meta["crc32"][f"{name}.npy"] = _crc(building / f"{name}.npy")
                 meta |= {"image_size": shape[1], f"{name}_images": shape[0]}
             meta["hash"] = digest.hexdigest()[:16]
             if expected not in (None, meta["hash"]):
                 problems.append(f"data set {expected}: other images came ({meta['hash']}); prepare the data set again")
             if problems:
                 raise ConfigError(problems)
+            meta["sum"] = _sum(meta)
             _write_meta(building / "meta.json", meta)
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
             building.rename(folder)

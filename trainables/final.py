@@ -4,11 +4,11 @@ Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. St
 on from its checkpoint, to the last bit on the CPU.
 """
 
-import signal
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from trainables.checkpoint import check_space, checkpoint_bytes, load_checkpoint
+from trainables.checkpoint import AT_MOST, check_space, checkpoint_bytes, load_checkpoint
 from trainables.data import DataSet, prepare
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, said
 from trainables.journal import Event, read
 from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
-from trainables.runs import JOURNAL, NAME
+from trainables.runs import JOURNAL, LOCK, NAME
+from trainables.storage import open_store
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
@@ -59,12 +61,16 @@ class Final:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit code: 0, 1 for a training that failed, 2 for what was asked wrongly, 130 after Ctrl-C."""
+    """The command; its exit code.
+
+    0; 1 for a training that failed; 2 for what was asked wrongly; 75 after SIGTERM, 130 after Ctrl-C: the same command
+    then goes on.
+    """
     flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
     try:
         job, folder = check_final(flags)
-        with FileLock(folder / ".lock", timeout=0):
-            return _train(job, folder, flags)
+        with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
+            return _train(job, folder, flags, signals)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -76,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("Interrupted before the first epoch.")
-        return 130
+        return INTERRUPTED
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
@@ -96,11 +102,11 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     _check_folder(folder, key, config.training.epochs)
-    check_space(folder, 2 * checkpoint_bytes(config))
+    check_space(str(folder / "trials"), AT_MOST * checkpoint_bytes(config))
     folder.mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
     cpus = flags.num_cpus or usable_cpus()
-    return TrialJob(key, 0, config, data, folder / "trials" / key, float(cpus), float(gpus)), folder
+    return TrialJob(key, 0, config, data, str((folder / "trials" / key).absolute()), float(cpus), float(gpus)), folder
 
 
 def _data(flags: Final, tables: dict[str, Any]) -> DataSet:
@@ -140,7 +146,7 @@ def _flag_problems(flags: Final) -> Iterator[str]:
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
-def _train(job: TrialJob, folder: Path, flags: Final) -> int:
+def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> int:
     console, uri = Console(highlight=False), flags.tracking_uri or default_uri(flags.out)
     recorder, tracker = Recorder(folder), Tracker(folder, uri)
     _record(recorder, job, folder)
@@ -148,27 +154,32 @@ def _train(job: TrialJob, folder: Path, flags: Final) -> int:
         console.print(Text(f"MLflow: {warning}. The training goes on.", style="yellow"))
     tracker.start()
     console.print(f"{folder}: {job.config.training.epochs} epochs on {job.data.source}")
-    interrupted = False
+    code, trouble = 0, ""
     try:
-        _run(job, recorder, console)
+        _run(job, recorder, console, signals)
     except KeyboardInterrupt:
-        interrupted = True
+        code = INTERRUPTED
+    except Preempted:
+        code = PREEMPTED
+    except OSError as error:  # storage, which may be there again at the next start
+        code, trouble = 1, said(error)
     except Exception as error:
         recorder.failed(job, " ".join(f"{type(error).__name__}: {error}".split()))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and must be whole
+    signals.finish()
     trial = recorder.run.trials.get(job.key)
-    completed = not interrupted and trial is not None and trial.status == "completed"
+    completed = code == 0 and trial is not None and trial.status == "completed"
     if completed:
         _keep_model(job, folder)
-    recorder.write("pause" if interrupted else "done")
+    with suppress(OSError):  # a full disk has been told of
+        recorder.write("pause" if code else "done")
     recorder.close()
-    if not tracker.close(timeout=5 if interrupted or tracker.problem else 60):
+    if not tracker.close(timeout=5 if code or tracker.problem else 60):
         console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}", style="yellow"))
         console.print(Text(f"  tell it: {sync_command(folder, uri)}"), soft_wrap=True)
-    return _farewell(console, folder, trial.reason if trial else "", completed, interrupted)
+    return _farewell(console, folder, trouble or (trial.reason if trial else ""), completed, code)
 
 
-def _run(job: TrialJob, recorder: Recorder, console: Console) -> None:
+def _run(job: TrialJob, recorder: Recorder, console: Console, signals: Interruption) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("training", total=job.config.training.epochs)
@@ -184,8 +195,10 @@ def _run(job: TrialJob, recorder: Recorder, console: Console) -> None:
 
         recorder.listeners.append(show)
         progress.update(bar, completed=recorder.run.last_epoch(job.key))
-        for event in run_trial(job, known=recorder.run.last_epoch(job.key)):
+        for event in run_trial(job, known=recorder.run.known(job.key)):
             recorder.told(job, event)
+            if signals.asked and recorder.run.trials[job.key].status == "running":
+                raise Preempted
 
 
 def _record(recorder: Recorder, job: TrialJob, folder: Path) -> None:
@@ -205,7 +218,7 @@ def _record(recorder: Recorder, job: TrialJob, folder: Path) -> None:
 
 
 def _keep_model(job: TrialJob, folder: Path) -> None:
-    checkpoint = load_checkpoint(job.folder)
+    checkpoint = load_checkpoint(open_store(job.folder), job.key).checkpoint
     if checkpoint is None:
         raise ConfigError([f"{job.folder}: the checkpoint is damaged; start again to train anew"])
     trainer = Trainer(job.config, "cpu")
@@ -214,15 +227,15 @@ def _keep_model(job: TrialJob, folder: Path) -> None:
     load(folder / "model.safetensors")  # a model that cannot be read back must not be called done
 
 
-def _farewell(console: Console, folder: Path, reason: str, completed: bool, interrupted: bool) -> int:
+def _farewell(console: Console, folder: Path, reason: str, completed: bool, code: int) -> int:
     if completed:
         console.print("Next:")
         console.print(Text(f'  use it:  vqcore.load("{folder}/model.safetensors")'), soft_wrap=True)
         return 0
-    if interrupted:
+    if code in (INTERRUPTED, PREEMPTED):
         console.print("Interrupted; the same command goes on from the last epoch.")
-        return 130
-    console.print(Text(f"The training ended early: {reason}", style="red"))
+        return code
+    console.print(Text(f"The training ended early: {reason}", style="red"), soft_wrap=True)
     return 1
 
 

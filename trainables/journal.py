@@ -1,11 +1,13 @@
 """What happened, in order: an append-only file of JSON lines, the one truth of a run.
 
-MLflow, Parquet, report and resume are views of it. Every line is flushed to the operating system as it is written, and
-ends are forced to the disk; a line that a crash cut off has no line end and is ignored.
+MLflow, Parquet, report, searcher, scheduler and resume are views of it. Every line is handed to the operating system as
+it is written, ends are forced to the disk, and each carries the CRC-32 of what it says: a line that a crash cut off, or
+that a disk has changed, is passed over as if it had not been written, and what it said is taken from the checkpoints
+again (``trainables.mend``).
 
-Events, each with ``time`` (seconds since 1970, UTC):
+Events, each with ``time`` (seconds since 1970, UTC; their order is that of the lines, whatever the clocks say):
 
-    sweep   name, id, and what the sweep is; again at each resume
+    sweep   name, id, and what the sweep is, as sweep.toml has it; again at each resume
     start   trial (key), number, config (flat), and what the trial says of itself: device, precision, parameters, ...
     epoch   trial, epoch (1 = after the first pass), metrics (name -> finite number)
     rung    trial, epoch: it waits there to be promoted
@@ -14,18 +16,58 @@ Events, each with ``time`` (seconds since 1970, UTC):
     done    the sweep is complete
 """
 
+import errno
 import json
 import os
+import struct
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from trainables.runs import NAME
+from vqcore.config import TrialConfig
+
 Event = dict[str, Any]
 
 FINAL = frozenset({"completed", "stopped", "diverged"})
 """Statuses that a resume does not try again; a failed trial it does."""
+
+_CRC = b',"crc":"%08x"}\n'
+_CRC_BYTES = len(_CRC % 0)
+
+_TEXT, _WHOLE, _NUMBER, _TABLE, _LIST = (str,), (int,), (int, float), (dict,), (list,)
+
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "sweep": {"name": _TEXT, "id": _TEXT, "time": _NUMBER},
+    "start": {"trial": _TEXT, "number": _WHOLE, "config": _TABLE, "time": _NUMBER},
+    "epoch": {"trial": _TEXT, "epoch": _WHOLE, "metrics": _TABLE, "time": _NUMBER},
+    "rung": {"trial": _TEXT, "epoch": _WHOLE},
+    "end": {"trial": _TEXT, "status": _TEXT, "time": _NUMBER},
+    "pause": {"time": _NUMBER},
+    "done": {"time": _NUMBER},
+}
+"""What each kind of event must have; a line that has not is none."""
+
+_MAY: dict[str, dict[str, tuple[type, ...]]] = {
+    "sweep": {
+        "sweep": _TEXT, "swept": _LIST, "trials": _WHOLE, "epochs": _WHOLE,
+        "toml": _TABLE, "tags": _TABLE, "params": _TABLE,
+    },
+    "start": {"info": _TABLE},
+    "end": {"reason": _TEXT, "epoch": _WHOLE},
+}  # fmt: skip
+"""What an event may have besides, if it is of these types."""
+
+_INFO = {"device": _TEXT, "precision": _TEXT, "parameters": _NUMBER}
+_CONFIG = {name: _NUMBER if type(usual) is float else (type(usual),) for name, usual in TrialConfig().flat().items()}
+_SCALAR = (str, int, float, bool)
+_LATEST = 1e11
+"""Times are before that: seconds since 1970, which databases take in milliseconds."""
 
 
 class Journal:
@@ -34,30 +76,39 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = path.open("ab")
-        if _ends_in_half_a_line(path):
-            self._file.write(b"\n")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._append(b"\n")  # what a crash cut off stays a line of its own
 
     def write(self, event: str, **fields: Any) -> Event:
-        """Append one event and flush it; ``end``, ``pause`` and ``done`` reach the disk before this returns."""
+        """Append one event; ``end``, ``pause`` and ``done`` are on the disk before this returns.
+
+        ``OSError`` if the disk is full or the file was removed; it then ends with the event before, whole.
+        """
         record = {"event": event, "time": round(time.time(), 3), **fields}
-        self._file.write(json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        body = text.encode(errors="replace")[:-1]  # of a file's name, say, that is no text
+        self._append(body + _CRC % zlib.crc32(body))
         if event in ("end", "pause", "done"):
-            os.fsync(self._file.fileno())
+            os.fsync(self._file)
         return record
 
     def close(self) -> None:
         """Close the file; nothing was held back."""
-        self._file.close()
+        os.close(self._file)
 
-
-def _ends_in_half_a_line(path: Path) -> bool:
-    if path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+    def _append(self, line: bytes) -> None:
+        before = os.fstat(self._file)
+        if before.st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "removed while the run goes on: nothing more can be kept", self.path)
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # the disk took what it had room for
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            os.ftruncate(self._file, before.st_size)
+            raise OSError(error.errno, error.strerror, self.path) from error
 
 
 class JournalReader:
@@ -65,10 +116,12 @@ class JournalReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damaged = 0
+        """Lines that were passed over: cut off by a crash, or changed since."""
         self._offset = 0
 
     def new(self) -> Iterator[Event]:
-        """The whole lines since the last call. A line that is not an event (cut by a crash) is passed over."""
+        """The whole lines since the last call."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -80,14 +133,99 @@ class JournalReader:
                 event = _parsed(line)
                 if event is not None:
                     yield event
+                else:
+                    self.damaged += 1
 
 
 def _parsed(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
+    """The event of a line; None if it is not, to the last byte, what was written."""
+    body = line[:-_CRC_BYTES]
+    if line[-_CRC_BYTES:] != _CRC % zlib.crc32(body):
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    try:
+        event: Event = orjson.loads(line)
+        kind = event["event"]
+        wanted = _FIELDS.get(kind, {})
+        if not all(type(event[name]) in types for name, types in wanted.items()):
+            return None
+        if not 0 <= event.get("time", 0) < _LATEST or (kind in _MAY and not _sound(event, kind)):
+            return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    del event["crc"]
+    return event
+
+
+def _sound(event: Event, kind: str) -> bool:
+    """Whether what an event says, of right checksum though it is, can be worked with by all who read it."""
+    if not _of_types(event, _MAY[kind]):
+        return False
+    if kind == "sweep":
+        return all(isinstance(name, str) for name in event.get("swept", ()))
+    if kind == "start":
+        config = all(type(value) in _CONFIG.get(name, _SCALAR) for name, value in event["config"].items())
+        keyed = NAME.fullmatch(event["trial"]) is not None  # keys name folders
+        return keyed and config and _of_types(event.get("info", {}), _INFO)
+    return True
+
+
+def _of_types(table: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    return all(type(table[name]) in kinds for name, kinds in types.items() if name in table)
+
+
+class Epochs(Mapping[int, dict[str, float]]):
+    """Metrics by epoch, in a tenth of the memory that dictionaries take: sweeps have a million epochs."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._others: dict[int, tuple[str, ...]] = {}
+        """Names of the epochs whose metrics are not those of the first."""
+        self._rows: dict[int, bytes] = {}
+        self.last = 0
+        """The last epoch; 0 before the first."""
+
+    def add(self, epoch: int, metrics: Mapping[str, float], when: float, arrival: int) -> None:
+        """Take in an epoch; of one told twice, the first stays. One whose metrics are no numbers is none."""
+        if epoch in self._rows or epoch < 1:
+            return
+        names = tuple(metrics)
+        try:
+            self._rows[epoch] = struct.pack(f"{len(names) + 2}d", when, arrival, *metrics.values())
+        except struct.error:  # nobody here wrote that
+            return
+        self._names = self._names or _NAMES.setdefault(names, names)
+        if names != self._names:
+            self._others[epoch] = names
+        self.last = max(self.last, epoch)
+
+    def when(self, epoch: int) -> float:
+        """When the epoch ended, in seconds since 1970."""
+        return float(struct.unpack_from("d", self._rows[epoch])[0])
+
+    def arrival(self, epoch: int) -> int:
+        """Which of all the run's epochs it was, in the order of the journal."""
+        return int(struct.unpack_from("d", self._rows[epoch], 8)[0])
+
+    @property
+    def unbroken(self) -> int:
+        """The last epoch before which none is missing."""
+        if len(self._rows) == self.last:
+            return self.last
+        return next(epoch for epoch in range(self.last + 1) if epoch + 1 not in self._rows)
+
+    def __getitem__(self, epoch: int) -> dict[str, float]:
+        row, names = self._rows[epoch], self._others.get(epoch, self._names)
+        return dict(zip(names, struct.unpack_from(f"{len(names)}d", row, 16), strict=True))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""The names of metrics, kept once."""
 
 
 @dataclass
@@ -99,20 +237,30 @@ class TrialRecord:
     config: dict[str, Any]
     info: dict[str, Any] = field(default_factory=dict)
     """What the trial said of itself at its latest start."""
-    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    epochs: Epochs = field(default_factory=Epochs)
     """Metrics by epoch; of an epoch told twice, the first."""
-    times: dict[int, float] = field(default_factory=dict)
-    """When each epoch was reported."""
     started: float = 0.0
     status: str = "running"
     reason: str = ""
+    ended: int = 0
+    """The epochs it had when it ended."""
     waits: bool = False
     """Whether it waits at a rung."""
 
     @property
+    def times(self) -> dict[int, float]:
+        """When each epoch was reported."""
+        return {epoch: self.epochs.when(epoch) for epoch in self.epochs}
+
+    @property
     def last_epoch(self) -> int:
         """The last epoch reported; 0 before the first."""
-        return max(self.epochs, default=0)
+        return self.epochs.last
+
+    @property
+    def whole(self) -> bool:
+        """Whether no epoch is missing of those that it had."""
+        return self.epochs.unbroken == max(self.ended, self.last_epoch)
 
     def finished(self, epochs: int) -> bool:
         """Whether nothing is left to do for a budget of ``epochs``."""
@@ -126,10 +274,19 @@ class RunRecord:
     sweep: dict[str, Any] = field(default_factory=dict)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     done: bool = False
+    damaged: int = field(default=0, compare=False)
+    """Lines of the journal that could not be read."""
+    orphans: dict[str, list[tuple[Mapping[str, Any], int]]] = field(default_factory=dict, compare=False)
+    """What is told of trials without a start, whose line is among the damaged: events, each with its arrival."""
+    _arrivals: int = field(default=0, compare=False)
 
     def last_epoch(self, key: str) -> int:
         """The last epoch recorded of a trial; 0 if none."""
         return self.trials[key].last_epoch if key in self.trials else 0
+
+    def known(self, key: str) -> int:
+        """The last epoch of a trial before which none is missing; 0 if none."""
+        return self.trials[key].epochs.unbroken if key in self.trials else 0
 
     def finished(self, key: str, epochs: int) -> bool:
         """Whether nothing is left to do for a trial and a budget of ``epochs``."""
@@ -137,34 +294,56 @@ class RunRecord:
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Take in one event. Idempotent for epochs; events of unknown kinds and trials are ignored."""
-        match event["event"]:
-            case "sweep":
-                self.sweep = dict(event)
-                self.done = False
-            case "start":
-                trial = self.trials.setdefault(
-                    event["trial"],
-                    TrialRecord(event["trial"], event["number"], event["config"], started=event["time"]),
-                )
-                trial.info = {**trial.info, **event.get("info", {})}
-                trial.status, trial.reason = "running", ""
-            case "epoch" if event["trial"] in self.trials:
-                trial = self.trials[event["trial"]]
-                trial.epochs.setdefault(event["epoch"], event["metrics"])
-                trial.times.setdefault(event["epoch"], event["time"])
-                trial.waits = False
-            case "rung" if event["trial"] in self.trials:
-                self.trials[event["trial"]].waits = True
-            case "end" if event["trial"] in self.trials:
-                trial = self.trials[event["trial"]]
-                trial.status, trial.reason, trial.waits = event["status"], event.get("reason", ""), False
-            case "done":
-                self.done = True
+        kind = event["event"]
+        if kind in ("epoch", "rung", "end"):
+            self._arrivals += 1
+            self._of_a_trial(event, self._arrivals)
+        elif kind == "start":
+            self._start(event)
+        elif kind == "sweep":
+            self.sweep = dict(event)
+            self.done = False
+        elif kind == "done":
+            self.done = True
+
+    def _of_a_trial(self, event: Mapping[str, Any], arrival: int) -> None:
+        trial, kind = self.trials.get(event["trial"]), event["event"]
+        if trial is None:
+            if NAME.fullmatch(event["trial"]):
+                self.orphans.setdefault(event["trial"], []).append((event, arrival))
+        elif kind == "epoch":
+            trial.epochs.add(event["epoch"], event["metrics"], event["time"], arrival)
+            trial.waits = False
+        elif kind == "rung":
+            trial.waits = True
+        else:
+            trial.status, trial.reason, trial.waits = event["status"], event.get("reason", ""), False
+            trial.ended = event.get("epoch", 0)
+
+    def _start(self, event: Mapping[str, Any]) -> None:
+        key = event["trial"]
+        if key not in self.trials:
+            self.trials[key] = TrialRecord(key, event["number"], event["config"], started=event["time"])
+        trial = self.trials[key]
+        trial.info = {**trial.info, **event.get("info", {})}
+        trial.status, trial.reason, trial.ended = "running", "", 0
+        for told, arrival in self.orphans.pop(key, ()):
+            self._of_a_trial(told, arrival)
 
 
 def read(path: Path) -> RunRecord:
     """The state of the run whose journal is ``path``; empty if there is none."""
-    run = RunRecord()
-    for event in JournalReader(path).new():
+    run, reader = RunRecord(), JournalReader(path)
+    for event in reader.new():
         run.apply(event)
+    run.damaged = reader.damaged
     return run
+
+
+def latest_sweep(path: Path) -> Event:
+    """The last ``sweep`` event of a journal, without the work of reading the others; empty if there is none."""
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        lines = [line for line in file if line.startswith(b'{"event":"sweep"')]
+    return next((event for line in reversed(lines) if (event := _parsed(line)) is not None), {})

@@ -35,7 +35,8 @@ class Recorder:
         known = self.run.trials.get(job.key)
         match event["event"]:
             case "start":
-                if job.key not in self._started:
+                again = known is not None and known.info.get("pid") != event["info"].get("pid")
+                if job.key not in self._started or again:  # another process has it now
                     self._started.add(job.key)
                     config = job.config.flat()
                     self.write("start", trial=job.key, number=job.number, config=config, **fields)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vqcore.config import ConfigError
+from vqcore.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a run may be called."""
@@ -13,6 +13,12 @@ SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learnin
 
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""
+
+LOCK = ".lock"
+"""Held by the driver at work on a run; the system releases it when the driver dies, however that is."""
+
+TOML_HEADER = "This run, as it was last started."
+"""Of its ``sweep.toml``."""
 
 
 def find_run(name: str, out: Path) -> Path:

@@ -12,20 +12,23 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainables.checkpoint import load_checkpoint, replace_file, save_checkpoint
+from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
+from trainables.storage import Store, open_store
 from vqcore.config import TrialConfig
 from vqcore.training import DivergedError, Images, Trainer
 from vqcore.vqvae import parameter_count
 
 RECONSTRUCTIONS = 8
 """Test images whose reconstructions a trial keeps."""
+
+PICTURES = "reconstructions.npy"
+"""Where it keeps them."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class TrialJob:
     number: int
     config: TrialConfig
     data: DataSet
-    folder: Path
-    """For checkpoint and reconstructions; on a cluster, storage that every node reaches."""
+    folder: str
+    """Where its checkpoints and reconstructions lie (``storage``); on a cluster, every node reaches it."""
     cpus: float = 1.0
     gpus: float = 0.0
     """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
@@ -65,32 +68,31 @@ class TrialJob:
 def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterator[dict[str, Any]]:
     """Train, yielding the trial's journal events: ``start``, an ``epoch`` each, ``end``.
 
-    Goes on from the folder's checkpoint if there is one, first telling again the epochs after ``known`` that it already
-    had, so that none is lost between a checkpoint and a crash. The configuration's ``epochs`` is the budget, and may be
-    larger than at the last run; a slice that stops at an earlier epoch, ``until``, has no ``end``.
+    Goes on from the newest whole checkpoint if there is one, and tells the epochs after ``known``: also those that it
+    had already, so that none is lost between a checkpoint and a crash. The configuration's ``epochs`` is the budget,
+    and may be larger than at the last run; a slice that stops at an earlier epoch, ``until``, has no ``end``.
+    ``StorageError`` if nothing can be kept.
     """
     budget = job.config.training.epochs
     until = budget if until is None else min(until, budget)
     device = prepare_process(job.cpus, job.gpus)
-    checkpoint = load_checkpoint(job.folder)
-    if checkpoint is None:
-        trainer, history = Trainer(job.config, device), []
-    else:
-        # as it began: "auto" may mean something else on the machine that goes on
-        trainer = Trainer(job.config.replace(precision=checkpoint.facts["precision"]), device)
-        trainer.load_state(checkpoint.tensors)
-        history = checkpoint.facts["history"]
-    yield {"event": "start", "info": _info(trainer)}
-    yield from history[known:until]
+    trial = _Trial.begun(job, open_store(job.folder), device)
+    yield {"event": "start", "info": _info(trial)}
+    yield from trial.history[known:until]
     try:
-        yield from _epochs(job, trainer, history, until)
+        for event in trial.epochs(until):
+            if event["epoch"] > known:
+                yield event
     except DivergedError as error:
-        yield {"event": "end", "status": "diverged", "reason": str(error)}
+        end = {"event": "end", "status": "diverged", "reason": str(error)}
     except _CollapsedError as error:
-        yield {"event": "end", "status": "stopped", "reason": str(error)}
+        end = {"event": "end", "status": "stopped", "reason": str(error)}
     else:
-        if until == budget:
-            yield {"event": "end", "status": "completed", "reason": ""}
+        if until < budget:
+            return
+        end = {"event": "end", "status": "completed", "reason": ""}
+    trial.keep_one()
+    yield end
 
 
 def prepare_process(cpus: float, gpus: float) -> torch.device:
@@ -121,25 +123,82 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def _epochs(job: TrialJob, trainer: Trainer, history: list[dict[str, Any]], until: int) -> Iterator[dict[str, Any]]:
-    if trainer.epoch >= until:
-        return
-    train, test = _images(job.data, trainer.device)
-    while trainer.epoch < until:
-        if job.collapse is not None and (reason := job.collapse.reason(history)):
-            raise _CollapsedError(reason)
-        started = time.perf_counter()
-        trained = trainer.train_epoch(train)
-        metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
-        if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
-            raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
-        metrics["seconds"] = round(time.perf_counter() - started, 3)
-        event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
-        history.append(event)
-        _save_reconstructions(job.folder, trainer, test)  # before the checkpoint: it must never be the older of the two
-        facts = {"epoch": trainer.epoch, "precision": trainer.precision, "history": history}
-        save_checkpoint(job.folder, trainer.epoch, trainer.state(), facts)
-        yield event
+@dataclass
+class _Trial:
+    """A trial in progress."""
+
+    job: TrialJob
+    store: Store
+    trainer: Trainer
+    history: list[dict[str, Any]]
+    """The event of each epoch."""
+    checkpoint: str
+    """Name of the newest; empty before the first."""
+    damaged: list[str]
+    """Checkpoints that were passed over, each with the reason."""
+
+    @classmethod
+    def begun(cls, job: TrialJob, store: Store, device: torch.device) -> "_Trial":
+        """As the newest checkpoint that is whole and fits left it; from the beginning if there is none."""
+        remove_parts(store)
+        damaged: list[str] = []
+        for checkpoint in whole_checkpoints(store, job.key, damaged):
+            # as it began: "auto" may mean something else on the machine that goes on
+            trainer = Trainer(job.config.replace(precision=checkpoint.facts["precision"]), device)
+            if _fits(trainer, checkpoint):
+                trainer.load_state(checkpoint.tensors)
+                return cls(job, store, trainer, checkpoint.facts["history"], checkpoint.name, damaged)
+            damaged.append(f"{checkpoint.name}: its tensors are not those of this model")
+        return cls(job, store, Trainer(job.config, device), [], "", damaged)
+
+    def epochs(self, until: int) -> Iterator[dict[str, Any]]:
+        """Train to epoch ``until``, a checkpoint and an event each."""
+        job, trainer = self.job, self.trainer
+        if trainer.epoch >= until:
+            return
+        job.data.check()
+        train, test = _images(job.data, trainer.device)
+        while trainer.epoch < until:
+            if job.collapse is not None and (reason := job.collapse.reason(self.history)):
+                raise _CollapsedError(reason)
+            started = time.perf_counter()
+            trained = trainer.train_epoch(train)
+            metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
+            if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
+            metrics["seconds"] = round(time.perf_counter() - started, 3)
+            event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
+            self.history.append(event)
+            self.keep(test, lasting=trainer.epoch == until)
+            yield event
+
+    def keep(self, test: Images, lasting: bool) -> None:
+        """Write what there is after an epoch; the pictures first, for they must never be the older of the two."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
+        self.store.write(PICTURES, [buffer.getvalue()], lasting)  # the next epoch's would replace them anyway
+        facts = {
+            "trial": self.job.key,
+            "number": self.job.number,
+            "config": self.job.config.flat(),
+            "precision": self.trainer.precision,
+            "history": self.history,
+        }
+        self.checkpoint = save_checkpoint(self.store, self.trainer.epoch, self.trainer.state(), facts)
+
+    def keep_one(self) -> None:
+        """Of a trial that has ended, the last checkpoint is enough."""
+        if self.checkpoint:
+            keep_checkpoint(self.store, self.checkpoint)
+
+
+def _fits(trainer: Trainer, checkpoint: Checkpoint) -> bool:
+    """Whether the tensors are those that this model's training has, as they are not after a change of its code."""
+    ours, theirs = (
+        {name: (tensor.shape, tensor.dtype) for name, tensor in state.items() if name != "generator.cuda"}
+        for state in (trainer.state(), checkpoint.tensors)
+    )
+    return ours == theirs and int(checkpoint.tensors["epoch"]) == checkpoint.facts["epoch"]
 
 
 class _CollapsedError(RuntimeError):
@@ -158,14 +217,8 @@ _on_gpu = functools.lru_cache(maxsize=1)(_mapped)
 """One copy of the data set on the GPU, kept from slice to slice of a process."""
 
 
-def _save_reconstructions(folder: Path, trainer: Trainer, test: Images) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, trainer.reconstruct(test, RECONSTRUCTIONS))
-    replace_file(folder / "reconstructions.npy", buffer.getvalue())
-
-
-def _info(trainer: Trainer) -> dict[str, Any]:
+def _info(trial: _Trial) -> dict[str, Any]:
+    trainer = trial.trainer
     gpu = torch.cuda.get_device_name() if trainer.device.type == "cuda" else ""
     return {
         "device": gpu or "cpu",
@@ -175,4 +228,5 @@ def _info(trainer: Trainer) -> dict[str, Any]:
         "pid": os.getpid(),
         "threads": torch.get_num_threads(),
         "resumed_from": trainer.epoch,
+        **({"damaged": trial.damaged} if trial.damaged else {}),
     }

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,8 @@ from typing import Any, Literal, get_args
 
 import tomli_w
 
+from vqcore.errors import ConfigError as ConfigError
+from vqcore.errors import problems_of as problems_of
 from vqcore.estimators import ESTIMATORS, GUMBEL, takes
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -32,32 +35,31 @@ MAX_SEED = 2**32 - 1
 """Leaves room in torch's 64 bits for mixing in the epoch."""
 
 
-class ConfigError(ValueError):
-    """Everything that is wrong with a configuration, a line each: the value, the rule, the next step."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(dict.fromkeys(problems))
-        super().__init__("\n".join(self.problems))
+MOST = 2**24
+"""Of anything that a tensor is as large as; more overflows somewhere, and fits nowhere."""
 
 
-def problems_of(make: Callable[[], object]) -> tuple[str, ...]:
-    """The problems that ``make()`` raises as ``ConfigError``; none if it succeeds."""
-    try:
-        make()
-    except ConfigError as error:
-        return error.problems
-    return ()
-
-
-def _at_least(config: Any, minimum: int, *names: str) -> Iterable[str]:
+def _at_least(config: Any, minimum: int, *names: str, most: int = MOST) -> Iterable[str]:
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             yield f"{name} = {value!r}: must be a whole number, at least {minimum}"
+        elif value > most:
+            yield f"{name} = {value!r}: must be at most {most:,}"
 
 
 def _number(value: object, rule: Callable[[float], bool]) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and rule(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _LARGEST and rule(value)  # compared, not converted: an integer may be no float at all
+
+
+_LARGEST = sys.float_info.max
+
+
+def _is_bool(config: Any, name: str) -> Iterable[str]:
+    if not isinstance(getattr(config, name), bool):
+        yield f"{name} = {getattr(config, name)!r}: must be true or false"
 
 
 def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> Iterable[str]:
@@ -147,6 +149,7 @@ class QuantizerConfig(_Checked):
             yield from _one_of(self, name, get_args(kind))
         yield from _one_of(self, "normalize", get_args(Normalize))
         yield from _one_of(self, "obtuse", get_args(Obtuse))
+        yield from _is_bool(self, "symmetric")
         yield from _one_of(self, "estimator", tuple(sorted((*ESTIMATORS, GUMBEL))))
         if not _number(self.commitment_weight, lambda v: v >= 0):
             beta = f"commitment_weight (beta) = {self.commitment_weight!r}"
@@ -183,9 +186,11 @@ class QuantizerConfig(_Checked):
     def _fsq_problems(self) -> Iterable[str]:
         parts = self.levels.split(",") if isinstance(self.levels, str) else []
         least = 2 if self.symmetric else 3  # an asymmetric pair gives all but the largest inputs one value
-        if not parts or not all(part.strip().isdecimal() and int(part) >= least for part in parts):
+        if not parts or not all(_is_level(part, least) for part in parts):
             rule = f"fsq needs whole numbers, each at least {least}{'' if self.symmetric else ' (2 if symmetric)'}"
             yield f"levels = {self.levels!r}: {rule}, such as 8,5,5,5 (1,000 codes)"
+        elif math.prod(self.level_counts) > MOST:
+            yield f"levels = {self.levels!r}: are {math.prod(self.level_counts)} codes; must be at most {MOST:,}"
         if self.estimator != "ste":
             yield f"estimator = {self.estimator!r}: fsq rounds straight through; its estimator is 'ste'"
         if self.commitment_weight != 0:
@@ -194,6 +199,11 @@ class QuantizerConfig(_Checked):
         for name in DEFAULTS.keys() - free:
             if getattr(self, name) != DEFAULTS[name]:
                 yield f"{name} = {getattr(self, name)!r}: fsq has no codebook to learn; leave it out"
+
+
+def _is_level(text: str, least: int) -> bool:
+    digits = text.strip()
+    return len(digits) < 10 and digits.isdecimal() and int(digits) >= least
 
 
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(QuantizerConfig)}
@@ -256,7 +266,7 @@ class ModelConfig(_Checked):
 
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 1, "channels", "hidden_channels", "residual_channels")
-        yield from _at_least(self, 0, "residual_blocks")
+        yield from _at_least(self, 0, "residual_blocks", most=10_000)
 
 
 PRESETS: dict[str, ModelConfig] = {
@@ -285,13 +295,13 @@ class TrainingConfig(_Checked):
     """First a step of the codebook on its own loss, then one of the rest on the task's (Huh et al. 2023)."""
 
     def _problems(self) -> Iterable[str]:
-        yield from _at_least(self, 1, "epochs", "batch_size")
-        yield from _at_least(self, 0, "seed")
-        if isinstance(self.seed, int) and self.seed > MAX_SEED:
-            yield f"seed = {self.seed!r}: must be at most {MAX_SEED}; 0, 1, 2 are usual"
+        yield from _at_least(self, 1, "batch_size")
+        yield from _at_least(self, 1, "epochs", most=10**9 - 1)
+        yield from _at_least(self, 0, "seed", most=MAX_SEED)
         if not _number(self.learning_rate, lambda v: v > 0):
             yield f"learning_rate = {self.learning_rate!r}: must be a finite number above 0; 2e-4 is usual"
         yield from _one_of(self, "precision", get_args(Precision))
+        yield from _is_bool(self, "alternate")
 
 
 @dataclass(frozen=True)
@@ -402,8 +412,19 @@ def write_toml(path: Path, tables: Mapping[str, Any], header: str = "") -> None:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; ``ConfigError`` when it is not one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        _check_integers(tables)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); name an existing TOML file"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and tables in tables without end
         raise ConfigError([f"{path}: is not valid TOML ({error})"]) from error
+    return tables
+
+
+def _check_integers(value: object) -> None:
+    """``ValueError`` for one of more than 64 bits, which TOML has not; Python cannot even say the largest."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_integers(part)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of more than 64 bits")

@@ -1,24 +1,18 @@
 """Test images and what each configuration makes of them, in rows."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from analysis.figures import style
-from analysis.groups import Group, seed_of
+from analysis.groups import seed_of
+from analysis.pictures import Images
 from analysis.results import Results
-from trainables.journal import TrialRecord
 from vqcore.metrics import psnr
-
-Images = NDArray[np.uint8]
 
 
 def images(results: Results) -> Figure | None:
     """First the originals, then a row a configuration (its lowest seed that has images); none if there are none."""
-    rows = [row for group in results.featured(style.MOST) if (row := _row(results, group))]
+    rows = results.pictures.rows
     if not rows:
         return None
     strips = [("original", rows[0][2][0])]
@@ -55,24 +49,6 @@ def _sheet(rows: list[tuple[str, Images]], title: str, below: str) -> Figure:
     figure.text(0.1 / width, 1 - 0.12 / height, title, size=10.5, weight="bold", va="top", parse_math=False)
     figure.text(0.1 / width, 1 - 0.36 / height, below, size=8, color="0.35", va="top", parse_math=False)
     return figure
-
-
-def _row(results: Results, group: Group) -> tuple[Group, TrialRecord, Images] | None:
-    for trial in group.trials:
-        pair = _read(results.folder / "trials" / trial.key / "reconstructions.npy")
-        if pair is not None:
-            return group, trial, pair
-    return None
-
-
-def _read(path: Path) -> Images | None:
-    """The (2, n, H, W, 3) originals and reconstructions; none if the file is absent or was cut off."""
-    try:
-        pair: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    whole = pair.ndim == 5 and pair.shape[0] == 2 and pair.shape[4] == 3 and pair.dtype == np.uint8 and pair.size > 0
-    return pair if whole else None
 
 
 def _strip(pictures: Images) -> Images:

@@ -54,7 +54,12 @@ def check_name(name: str, folder: Path) -> None:
         raise ConfigError([f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"])
 
 
-def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int) -> int:
-    """Disk that the checkpoints of a sweep take: one a trial, and a second while a running one is replaced."""
+def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int, early: bool = False) -> int:
+    """Disk that the checkpoints of a sweep take at most.
+
+    One a trial that has ended; two a trial that has not, of which there are twice the slots in a grid's last turns and
+    any number with ``early`` stopping; and a third in each slot, while it is written.
+    """
     sizes = sorted((checkpoint_bytes(config) for config in configs), reverse=True)
-    return sum(sizes) + sum(sizes[:slots])
+    unended = len(sizes) if early else 2 * slots
+    return sum(sizes) + sum(sizes[:unended]) + sum(sizes[:slots])

@@ -3,6 +3,7 @@
 Everything here is rebuilt from the journal, so that a resumed sweep takes up the decisions it had taken.
 """
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping
 
@@ -28,7 +29,8 @@ class Course:
         self._search = ready.spec.search
         self.jobs: list[TrialJob] = []
         """Every trial so far; grows as more are drawn."""
-        self._numbers = len(run.trials)
+        taken = {trial.number for trial in run.trials.values()}
+        self._numbers = (number for number in itertools.count() if number not in taken)
         self._samplers = {v: part.sampler() for v, part in ready.spec.parts.items()} if ready.spec.drawn else {}
         self._drawn = dict.fromkeys(self._samplers, 0)
         self._learn()
@@ -110,8 +112,7 @@ class Course:
         key = config.key(self._ready.data.hash)
         if key in self._run.trials:
             return self._ready.job(config, self._run.trials[key].number)
-        self._numbers += 1
-        return self._ready.job(config, self._numbers - 1)
+        return self._ready.job(config, next(self._numbers))
 
     def _slices(self, jobs: list[TrialJob], ladder: Ladder | None, draws: bool) -> Slices:
         budget = self._search.budget if self._search else None
@@ -180,9 +181,10 @@ def rebuilt(rule: Rule, run: RunRecord, budget: int) -> Ladder:
     """The ladder as it stood when ``run`` was interrupted: its trials arrive again in the order they did."""
     ladder = Ladder(rule)
     trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]
-    arrivals = sorted((trial.times[epoch], trial.number, epoch, trial) for trial in trials for epoch in trial.epochs)
-    for _, number, epoch, trial in arrivals:
-        if ladder.arrive(trial.key, number, trial.config, epoch, budget, trial.epochs[epoch]):
+    arrivals = sorted((trial.epochs.arrival(epoch), epoch, trial.key) for trial in trials for epoch in trial.epochs)
+    for _, epoch, key in arrivals:
+        trial = run.trials[key]
+        if ladder.arrive(trial.key, trial.number, trial.config, epoch, budget, trial.epochs[epoch]):
             if trial.last_epoch > epoch:
                 ladder.promote(trial.key)
             elif trial.status in FINAL:

@@ -1,21 +1,37 @@
 """The runner's contract in process, one trial at a time: what tests use, and machines without Ray."""
 
 import traceback
+from collections.abc import Callable
 
 from sweeps.engine.slices import Slice, Slices
+from trainables.interruption import HaltError
 from trainables.recorder import Recorder
 from trainables.trial import run_trial
 
 
-def run_inline(slices: Slices, recorder: Recorder) -> None:
-    """Run until every trial has ended. An error ends its trial as ``failed``; ``KeyboardInterrupt`` passes through."""
+def run_inline(slices: Slices, recorder: Recorder, asked: Callable[[], bool] = lambda: False) -> None:
+    """Run until every trial has ended, or to the end of the epoch in which it is ``asked`` to stop.
+
+    An error ends its trial as ``failed``. ``KeyboardInterrupt``, and what no other trial could do better with (a full
+    disk), pass through.
+    """
     while (piece := slices.next()) is not None:
         job, error = piece.job, None
-        try:
-            for event in run_trial(job, piece.until, recorder.run.last_epoch(job.key)):
-                recorder.told(job, event)
-        except Exception as problem:
-            error = describe(problem)
+        events = None
+        while True:
+            try:
+                events = events or run_trial(job, piece.until, recorder.run.known(job.key))
+                event = next(events, None)
+            except HaltError:
+                raise
+            except Exception as problem:
+                error, event = describe(problem), None
+            if event is None:
+                break
+            recorder.told(job, event)
+            if asked():
+                slices.halted = True
+                return
         slice_over(slices, recorder, piece, error)
 
 

@@ -1,7 +1,6 @@
 """What a sweep would cost, from a short probe, without running it."""
 
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sweeps.engine.request import Ready
 from sweeps.engine.resources import Booking
 from trainables.checkpoint import checkpoint_bytes, megabytes
 from trainables.data import DataSet
+from trainables.storage import free_bytes, size
 from trainables.trial import prepare_process
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import Images, Trainer
@@ -48,7 +48,7 @@ def print_plan(console: Console, ready: Ready) -> None:
     epochs = min(epochs, search.budget) if search and search.budget else epochs
     at_once = min(booking.slots, trials)
     share = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
-    disk = checkpoints_bytes(ready.configs or configs * trials, booking.slots)
+    disk = checkpoints_bytes(ready.configs or configs * trials, booking.slots, rule is not None)
     table = Table(show_header=False, title="Plan", title_justify="left")
     rows = [
         ("trials", f"{trials}, {at_once} at once, each on {share}"),
@@ -67,17 +67,13 @@ def print_plan(console: Console, ready: Ready) -> None:
         largest = max(configs, key=checkpoint_bytes)
         found = probe(largest, data, booking)
         rows += _measured(found, epochs, at_once, booking)
-    free = shutil.disk_usage(_existing(ready.request.trials_folder)).free
-    rows.append(("checkpoints", f"{megabytes(disk)} of {megabytes(free)} free"))
+    free = free_bytes(ready.request.trials_folder)
+    rows.append(("checkpoints", f"{size(disk)}, " + ("in a bucket" if free is None else f"of {size(free)} free")))
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)
     if booking.gpus and booking.gpus < 1:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
 def _measured(found: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:

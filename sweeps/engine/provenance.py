@@ -1,5 +1,6 @@
 """Where results come from: commit, packages, hardware, command."""
 
+import hashlib
 import platform
 import shlex
 import subprocess
@@ -12,6 +13,9 @@ import torch
 from trainables.machine import usable_cpus
 
 PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
+
+TRAINS = ("vqcore/*.py", "trainables/trial.py", "trainables/data.py", "trainables/images.py", "trainables/sources.py")
+"""The files that a trial's numbers come from."""
 
 
 def provenance() -> dict[str, str]:
@@ -39,6 +43,15 @@ def commit() -> str:
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def fingerprint(root: Path = Path(__file__).parents[2]) -> str:
+    """16 hexadecimal digits that change with the code that computes a trial's numbers, comments included."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in TRAINS for path in root.glob(pattern)):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def hardware() -> str:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from sweeps.engine.checks import Problems, check_name, checkpoints_bytes, raise_
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
-from trainables.checkpoint import INDEX, checkpoint_bytes
 from trainables.checkpoint import check_space as check_disk
+from trainables.checkpoint import checkpoint_bytes
 from trainables.data import DataSet, prepare
-from trainables.journal import read
+from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL
+from trainables.storage import check_storage, join
 from trainables.tracking import accept
 from trainables.trial import TrialJob
-from vqcore.config import ConfigError, TrialConfig, read_toml
+from vqcore.config import ConfigError, TrialConfig
 
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""
@@ -45,7 +47,7 @@ class Request:
     address: str | None
     name: str
     out: Path
-    storage: Path | None
+    storage: str | None
     tracking_uri: str
     resume: bool
     flags: Mapping[str, Any]
@@ -57,9 +59,11 @@ class Request:
         return self.out / self.sweep / self.name
 
     @property
-    def trials_folder(self) -> Path:
-        """Where the trials keep their files."""
-        return (self.storage / self.sweep / self.name if self.storage else self.folder) / "trials"
+    def trials_folder(self) -> str:
+        """The location (``trainables.storage``) of the trials' files."""
+        if self.storage is None:
+            return str((self.folder / "trials").absolute())
+        return join(self.storage, self.sweep, self.name, "trials")
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,10 @@ class Ready:
 
     def job(self, config: TrialConfig, number: int) -> TrialJob:
         """``config`` as trial ``number`` of this run."""
-        key, folder = config.key(self.data.hash), self.request.trials_folder.absolute()
+        key = config.key(self.data.hash)
+        folder = join(self.request.trials_folder, key)
         collapse = self.spec.search.collapse if self.spec.search else None
-        return TrialJob(key, number, config, self.data, folder / key, self.booking.cpus, self.booking.gpus, collapse)
+        return TrialJob(key, number, config, self.data, folder, self.booking.cpus, self.booking.gpus, collapse)
 
 
 def check_request(request: Request) -> Ready:
@@ -95,12 +100,10 @@ def check_request(request: Request) -> Ready:
     if not request.resume:
         problems.of(lambda: check_name(request.name, request.out / request.sweep))
     problems.of(lambda: accept(request.tracking_uri))
-    if booking and configs is not None and data:
-        new = [c for c in configs if not (request.trials_folder / c.key(data.hash) / INDEX).exists()]
-        if spec.drawn and spec.search:  # the largest that may be drawn, each time
-            new = [max(spec.corners(), key=checkpoint_bytes, default=spec.base)] * spec.drawn_trials
-        needed = checkpoints_bytes(tuple(new), booking.slots)
-        problems.of(lambda: check_disk(request.trials_folder, needed))
+    if request.storage is not None:
+        problems.of(partial(check_storage, request.storage))
+    if booking and configs is not None:
+        problems.of(lambda: _check_room(request, spec, configs, booking.slots))
     problems.raise_any()
     assert configs is not None
     assert data is not None
@@ -108,11 +111,17 @@ def check_request(request: Request) -> Ready:
     return Ready(request, spec, configs, data, booking)
 
 
+def _check_room(request: Request, spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: int) -> None:
+    if spec.drawn and spec.search:  # the largest that may be drawn, each time
+        configs = (max(spec.corners(), key=checkpoint_bytes, default=spec.base),) * spec.drawn_trials
+    early = spec.search is not None and spec.search.rule is not None
+    check_disk(request.trials_folder, checkpoints_bytes(configs, slots, early))
+
+
 def _same_space(request: Request, spec: SweepSpec) -> None:
     """``ConfigError`` if a search is resumed in another space: what it learnt and stopped was of the old one."""
-    file = request.folder / "sweep.toml"
-    before = read_toml(file).get("space", {}) if request.resume and file.exists() else spec.tables()
     now = spec.tables()
+    before = _begun(request).get("toml", {}).get("space", now)
     raise_any(
         f"{name}: run {request.name} searches {before.get(name, 'nothing')}, now it would be "
         f"{now.get(name, 'nothing')}; put it back, or start a new run with --warm-start {request.name}"
@@ -121,9 +130,14 @@ def _same_space(request: Request, spec: SweepSpec) -> None:
     )
 
 
+def _begun(request: Request) -> Mapping[str, Any]:
+    """What the run that is resumed said of itself; nothing of a new one."""
+    return latest_sweep(request.folder / JOURNAL) if request.resume else {}
+
+
 def _data(request: Request) -> DataSet:
     data = prepare(request.data, request.image_size)
-    before = read(request.folder / JOURNAL).sweep.get("params", {}).get("data_hash") if request.resume else None
+    before = _begun(request).get("params", {}).get("data_hash")
     if before not in (None, data.hash):
         raise ConfigError(
             [
@@ -145,18 +159,14 @@ def _join(request: Request) -> Available:
     """Connect to the cluster at ``address``. ``ConfigError`` if none answers, or its nodes share no storage."""
     assert request.address is not None
     _probe(request.address)
-    from sweeps.engine.runner import connect, node_count
+    from sweeps.engine.cluster import connect, node_count
 
-    try:
-        available = connect(request.address, 0, 0)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise ConfigError([f"--address {request.address}: no Ray cluster can be joined there ({words})"]) from error
+    available = connect(request.address, 0, 0)
     if node_count() > 1 and request.storage is None:
         raise ConfigError(
             [
                 f"--address {request.address}: trials move between its {node_count()} nodes, so their checkpoints "
-                "must lie where every node reaches them; add --storage with a shared folder"
+                "must lie where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
             ]
         )
     return available
@@ -165,12 +175,12 @@ def _join(request: Request) -> Available:
 def _probe(address: str) -> None:
     """``ConfigError`` at once where nothing listens: Ray itself tries for minutes, talking all the while."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or "/" in host:  # ray:// would move this very process's work to the cluster
         if address == "auto":
             return
-        raise ConfigError([f"--address {address}: must be host:port, auto, or {INLINE}"])
+        raise ConfigError([f"--address {address}: must be host:port of a head node (6379 there), auto, or {INLINE}"])
     try:
-        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=PROBE_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
     except OSError as error:
         raise ConfigError(
             [

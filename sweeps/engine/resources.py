@@ -63,5 +63,11 @@ def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_
     return Booking(slots, min(1.0, _share(cpus, slots)), _share(1, int(trials_per_gpu)))
 
 
+def fitting(available: Available, booking: Booking) -> int:
+    """How many trials with the shares of ``booking`` fit into what is there now; nodes join a cluster, and leave it."""
+    by_cpus = int(available.cpus / booking.cpus)
+    return min(by_cpus, int(available.gpus / booking.gpus)) if booking.gpus else by_cpus
+
+
 def _share(whole: int, parts: int) -> float:
     return math.floor(RAY_UNIT * whole / parts) / RAY_UNIT

@@ -5,80 +5,65 @@ to Tune. Actors are reused, so that torch is imported and a CUDA context made on
 own state is not kept: a sweep is resumed from its journal and the trials' checkpoints.
 """
 
-import logging
-import os
+import math
 import tempfile
-import warnings
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "1e9")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
+from sweeps.engine.cluster import node_count  # first: it sets what Ray and Tune read as they are imported
+
+# isort: split
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sweeps.engine.inline import slice_over
-from sweeps.engine.resources import Available, Booking
+from sweeps.engine.inline import describe, slice_over
+from sweeps.engine.resources import Booking
 from sweeps.engine.slices import Slice, Slices
 from trainables.data import ensure_local
+from trainables.interruption import HaltError, said
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import Scalar
 from vqcore.estimators import ESTIMATORS
 
-MAX_FAILURES = 2
-"""Times a trial is started again, from its checkpoint, when its process or node dies."""
+MOST_DEATHS = 3
+"""Times in a row that a trial is started again, from its checkpoint, without an epoch more than the time before."""
 
-OUT_OF_MEMORY = "out of memory"
+MOST_SLOTS = 100_000
+"""Tune's own limit is out of the way: how many trials run at once is decided in ``_Bookkeeper.suggest``."""
+
+ROOM_SECONDS = 1.0
+"""Between two looks at how many trials fit on the nodes that there are."""
+
+OUT_OF_MEMORY, HALT, AGAIN = "out of memory", "halt", "again"
+"""What an actor tells beside a trial's own events: why its slice ends here."""
 
 TrialFunction = Callable[[TrialJob, int, int], Iterator[dict[str, Any]]]
 
 
-def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
-    """Start Ray on this machine, or join the cluster at ``address``; what can be booked there."""
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the journal and the screen
-    warnings.filterwarnings("ignore", module="ray")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        ray.init(address="local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, **quiet)
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    where = f"the cluster at {address}" if address else "this machine"
-    return Available(int(total.get("CPU", 0)), int(total.get("GPU", 0)), where)
-
-
-def node_count() -> int:
-    """Nodes of the cluster that is joined."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum(bool(node["Alive"]) for node in nodes)
-
-
-def disconnect() -> None:
-    """Leave Ray, ending it if ``connect`` started it."""
-    ray.shutdown()
-
-
-def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: TrialFunction = run_trial) -> None:
+def run_on_ray(
+    slices: Slices,
+    recorder: Recorder,
+    booking: Booking,
+    trial: TrialFunction = run_trial,
+    asked: Callable[[], bool] = lambda: False,
+    room: Callable[[], int] | None = None,
+) -> None:
     """Run until every trial has ended, or until Ctrl-C, after which trials are simply left open.
 
-    ``trial`` is what runs in an actor; it yields events as ``run_trial`` does.
+    ``trial`` is what runs in an actor; it yields events as ``run_trial`` does. Once ``asked`` to stop, each goes to the
+    end of its epoch. ``room`` is how many trials fit now, where nodes join and leave; else as many as there are slots.
+    Raises what ends the run and no single trial: a full disk, damaged data.
     """
-    share = _share_data if node_count() > 1 else None
-    bookkeeper = _Bookkeeper(slices, recorder, share)
+    share = _share_data if node_count() > 1 or room is not None else None
+    bookkeeper = _Bookkeeper(slices, recorder, share, asked, room)
 
     def trainable(config: dict[str, Any]) -> None:
         run_slice(trial, config)
@@ -90,28 +75,34 @@ def run_on_ray(slices: Slices, recorder: Recorder, booking: Booking, trial: Tria
                 search_alg=_Bridge(bookkeeper),
                 scheduler=_Ears(bookkeeper),
                 num_samples=-1,
-                max_concurrent_trials=booking.slots,
+                max_concurrent_trials=MOST_SLOTS,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=0),  # who is tried again is decided here, not there
                 progress_reporter=_Silence(),
                 verbose=1,
             ),
         ).fit()
+    if bookkeeper.trouble is not None:
+        raise bookkeeper.trouble
 
 
 def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
     """In an actor: what ``_Bookkeeper.suggest`` handed out."""
     job: TrialJob = config["job"]
     ESTIMATORS.update(config["estimators"])
-    if config["arrays"] is not None:
-        job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
     try:
+        if config["arrays"] is not None:
+            job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
         for event in trial(job, config["until"], config["known"]):
             tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
+    except HaltError as error:
+        tune.report({"told": [{"event": HALT, "reason": said(error)}]})
+    except OSError as error:  # storage that others may reach again in a moment
+        tune.report({"told": [{"event": AGAIN, "reason": describe(error)}]})
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which a process without a GPU need not import
             raise
@@ -133,21 +124,33 @@ class _Bookkeeper:
     slices: Slices
     recorder: Recorder
     share: Callable[[TrialJob], Any] | None
+    asked: Callable[[], bool]
+    room: Callable[[], int] | None
 
     def __post_init__(self) -> None:
+        self.trouble: Exception | None = None
+        """Why the run, and no single trial, cannot go on."""
+        self._measured = -math.inf
         self._pieces: dict[str, Slice] = {}
         self._arrays: Any = None
         self._hungry: set[str] = set()
         """Tune's trials whose memory was exhausted."""
         self._shares: dict[Shape, float] = {}
         """Of a GPU, that trials of a shape turned out to need."""
+        self._broken: dict[str, str] = {}
+        """Tune's trials that broke off and may be tried again, with the reason."""
+        self._deaths: dict[str, tuple[int, int]] = {}
+        """By trial: the epochs it had when it last broke off, and how often it did so there."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher and callbacks for a restore of its own, which we never ask for
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.slices.finished:
+        if self.halting or self.slices.finished:
             return str(Searcher.FINISHED)
+        self.measure_room()
+        if len(self._pieces) >= self.slices.slots:
+            return None
         piece = self.slices.next()
         if piece is None:
             return None
@@ -155,7 +158,7 @@ class _Bookkeeper:
         self._pieces[trial_id] = replace(piece, job=job)
         if self.share is not None and self._arrays is None:
             self._arrays = self.share(job)
-        known = self.recorder.run.last_epoch(job.key)
+        known = self.recorder.run.known(job.key)
         # an estimator that the user's own module registered travels along: no worker imports that module
         return {
             "job": job,
@@ -165,24 +168,62 @@ class _Bookkeeper:
             "estimators": dict(ESTIMATORS),
         }
 
+    def measure_room(self) -> None:
+        """Have as many slots as there now is room for."""
+        if self.room is not None and time.monotonic() >= self._measured + ROOM_SECONDS:
+            self._measured = time.monotonic()
+            self.slices.slots = self.room()
+
+    @property
+    def halting(self) -> bool:
+        """Whether the run is to end with the epochs in progress."""
+        self.slices.halted = self.slices.halted or self.asked()
+        return self.slices.halted
+
     def told(self, trial_id: str, result: dict[str, Any]) -> None:
         if "told" not in result or trial_id not in self._pieces:
             return
         event = result["told"][0]
         if event["event"] == OUT_OF_MEMORY:
             self._hungry.add(trial_id)
+        elif event["event"] == HALT:
+            self.halt(HaltError(event["reason"]))
+        elif event["event"] == AGAIN:
+            self._broken[trial_id] = event["reason"]
         else:
             self.recorder.told(self._pieces[trial_id].job, event)
 
-    def over(self, trial_id: str, error: str | None) -> None:
-        if (piece := self._pieces.pop(trial_id, None)) is None:
-            return
-        if trial_id not in self._hungry:
+    def halt(self, trouble: Exception) -> None:
+        """End the run with the epochs in progress."""
+        self.trouble = self.trouble or trouble
+        self.slices.halted = True
+
+    def over(self, trial_id: str, error: str | None, died: bool = False) -> None:
+        """A slice has ended; with ``error``, by an error of the trial's own or because its process ``died``."""
+        if (piece := self._pieces.pop(trial_id, None)) is None or self.halting:
+            return  # of a run that ends, trials are left open
+        if died:
+            self._broken[trial_id] = error or "the trial's process died"
+        if trial_id in self._broken:
+            self._try_again(piece, self._broken.pop(trial_id))
+        elif trial_id not in self._hungry:
             slice_over(self.slices, self.recorder, piece, error)
         elif piece.job.gpus < self._shares.setdefault(_shape(piece.job), min(1.0, 2 * piece.job.gpus)):
             self.slices.again(piece.job.key, self.recorder.run.last_epoch(piece.job.key))
         else:
             words = f"out of memory with {piece.job.gpus:g} GPU; fewer --trials-per-gpu, or a smaller --batch-size"
+            slice_over(self.slices, self.recorder, piece, words)
+
+    def _try_again(self, piece: Slice, why: str) -> None:
+        """Machines die, and a trial whose machine died is not to blame; unless it kills each that it gets."""
+        key, epoch = piece.job.key, self.recorder.run.last_epoch(piece.job.key)
+        before, deaths = self._deaths.get(key, (epoch, 0))
+        deaths = deaths + 1 if before == epoch else 1
+        self._deaths[key] = (epoch, deaths)
+        if deaths <= MOST_DEATHS:
+            self.slices.again(key, epoch)
+        else:
+            words = f"broke off {deaths} times after epoch {epoch}, the last time with: {why}"
             slice_over(self.slices, self.recorder, piece, words)
 
 
@@ -226,14 +267,28 @@ class _Ears(FIFOScheduler):
         self._bookkeeper = bookkeeper
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        self._bookkeeper.told(trial.trial_id, result)
-        return str(FIFOScheduler.CONTINUE)
+        self._hear(lambda: self._bookkeeper.told(trial.trial_id, result))
+        return str(FIFOScheduler.STOP if self._bookkeeper.halting else FIFOScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self._bookkeeper.over(trial.trial_id, None)
+        self._hear(lambda: self._bookkeeper.over(trial.trial_id, None))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file))
+        self._hear(lambda: self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file), _died(trial)))
+
+    def _hear(self, take_notice: Callable[[], None]) -> None:
+        """Tune would hold the trial to blame for an error of our own: a journal that cannot be written."""
+        try:
+            take_notice()
+        except Exception as error:
+            self._bookkeeper.halt(error)
+
+
+def _died(trial: Any) -> bool:
+    """Whether a trial of Tune ended with its process or node, and not by an error of its own."""
+    # Tune has just written it to its own temporary folder; it is no file of the run
+    path = trial.pickled_error_file
+    return bool(path) and isinstance(ray.cloudpickle.loads(Path(path).read_bytes()), RayActorError)
 
 
 def _last_line(error_file: str | None) -> str:

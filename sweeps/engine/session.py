@@ -1,11 +1,12 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
-import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -15,53 +16,44 @@ from analysis.report import analyse
 from sweeps.engine.course import Course
 from sweeps.engine.inline import describe, run_inline
 from sweeps.engine.progress import Screen
-from sweeps.engine.provenance import provenance
-from sweeps.engine.request import INLINE, Ready
+from sweeps.engine.provenance import fingerprint, provenance
+from sweeps.engine.request import INLINE, Ready, Request
+from sweeps.engine.resources import Available, Booking, fitting
 from sweeps.engine.slices import Slices
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, said
 from trainables.machine import command_line
+from trainables.mend import mend
 from trainables.recorder import Recorder
+from trainables.runs import JOURNAL, LOCK, TOML_HEADER
+from trainables.storage import is_bucket, join
 from trainables.tracking import Tracker, check, default_uri, sync_command
-from vqcore.config import ConfigError, write_toml
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: the run can be resumed."""
+from vqcore.config import ConfigError, read_toml, write_toml
 
 
 def run_session(ready: Ready, console: Console) -> int:
     """Run what is not finished yet, analyse, say what was found. One driver a run at a time.
 
-    The exit code: 0; 1 if no trial completed or the machinery failed; 130 after Ctrl-C.
+    The exit code: 0; 1 if no trial completed or the machinery failed; 75 after SIGTERM; 130 after Ctrl-C.
     """
     folder = ready.request.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0), _one_ctrl_c(), ExitStack() as closing:
-            return _Session(ready, console, closing).run()
+        with FileLock(folder / LOCK, timeout=0), Interruption() as signals, ExitStack() as closing:
+            return _Session(ready, console, signals, closing).run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
-
-
-@contextmanager
-def _one_ctrl_c() -> Iterator[None]:
-    """The first Ctrl-C raises ``KeyboardInterrupt``; the next ones must not cut off the record of the first."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 class _Session:
     """What a run needs from its first event to its last word."""
 
-    def __init__(self, ready: Ready, console: Console, closing: ExitStack) -> None:
-        self.ready, self.request, self.console, self.closing = ready, ready.request, console, closing
+    def __init__(self, ready: Ready, console: Console, signals: Interruption, closing: ExitStack) -> None:
+        self.ready, self.request, self.console = ready, ready.request, console
+        self.signals, self.closing = signals, closing
         self.recorder = Recorder(self.request.folder)
+        self.mended = mend(self.recorder, lambda key: join(self.request.trials_folder, key))
+        self.begun_with: dict[str, Any] = self.recorder.run.sweep.get("tags", {})
+        """Facts about the code that this run was last driven by; none of a new one."""
         self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
         self.course = Course(ready, self.recorder.run)
         self.recorder.listeners.append(self.course.heard)
@@ -84,9 +76,12 @@ class _Session:
         except KeyboardInterrupt:
             self.console.print("Stopping; everything recorded is kept.")
             return self.finish(INTERRUPTED)
+        except Preempted:
+            self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
+            return self.finish(PREEMPTED)
         except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
             failed = True
-            self.console.print(Text(f"The sweep cannot go on: {describe(error)}", style="red"))
+            self.console.print(Text(f"The sweep cannot go on: {_words(error)}", style="red"), soft_wrap=True)
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
         return self.finish(1 if failed or not completed else 0)
 
@@ -95,16 +90,22 @@ class _Session:
         booking = self.ready.booking
         if self.request.address == INLINE:
             self.tracker.start()
-            self.train_parts(run_inline)
+            self.train_parts(lambda part, recorder: run_inline(part, recorder, self._asked))
             return
         # before the tracker's thread imports mlflow: two large imports at once get in each other's way
-        from sweeps.engine.runner import connect, disconnect, run_on_ray
+        from sweeps.engine.cluster import available_now, connect, disconnect, watched
+        from sweeps.engine.runner import run_on_ray
 
         self.tracker.start()
         try:
             if not self.request.address:
                 connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-            self.train_parts(lambda part, recorder: run_on_ray(part, recorder, booking))
+            self.signals.listen()  # Ray has taken SIGTERM
+            room = partial(_room, available_now, self.request, booking) if self.request.address else None
+            with watched():
+                self.train_parts(
+                    lambda part, recorder: run_on_ray(part, recorder, booking, asked=self._asked, room=room)
+                )
         finally:
             # Ray takes a second to end: what was found is worked out meanwhile
             ending = threading.Thread(target=disconnect, name="ray-shutdown")
@@ -118,9 +119,14 @@ class _Session:
         with screen:
             while self.part is not None:
                 run(self.part, self.recorder)
+                if self.part.halted:
+                    raise Preempted
                 if not self.part.finished:
                     raise RuntimeError("the trials' processes ended before their work did")
                 self.next_part()
+
+    def _asked(self) -> bool:
+        return self.signals.asked
 
     def next_part(self) -> None:
         """Record who goes no further now that a part is over; find what comes next."""
@@ -133,8 +139,8 @@ class _Session:
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
         request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.recorder.run
-        facts = provenance() | {"data": data.source, "data_hash": data.hash}
-        identity = known.sweep.get("id") or uuid.uuid4().hex
+        facts = provenance() | {"code": fingerprint(), "data": data.source, "data_hash": data.hash}
+        identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml") or uuid.uuid4().hex
         tables = {
             "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
             "space": spec.tables(),
@@ -142,7 +148,6 @@ class _Session:
             "provenance": facts,
             "flags": dict(request.flags),
         }
-        write_toml(request.folder / "sweep.toml", tables, header="This run, as it was last started.")
         self.link_storage()
         told = ("image_size", "train_images", "test_images")
         self.recorder.write(
@@ -153,6 +158,8 @@ class _Session:
             swept=list(spec.swept),
             trials=self.course.planned,
             epochs=spec.base.training.epochs,
+            storage=request.storage and request.trials_folder,
+            toml=tables,
             tags=facts,
             params={
                 "data": data.source,
@@ -164,13 +171,14 @@ class _Session:
                 **spec.tables(),
             },
         )
+        write_toml(request.folder / "sweep.toml", tables, header=TOML_HEADER)
 
     def link_storage(self) -> None:
-        """With ``--storage``, let the run's ``trials`` lead there: whoever reads a run need not know."""
+        """With a folder as ``--storage``, let the run's ``trials`` lead there: whoever reads a run need not know."""
         link, target = self.request.folder / "trials", self.request.trials_folder
-        if self.request.storage is not None and not link.is_symlink():
-            target.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(target.absolute())
+        if self.request.storage is not None and not is_bucket(target) and not link.is_symlink():
+            Path(target).mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target)
 
     def greet(self) -> None:
         """What is about to run, and whether MLflow will hear of it."""
@@ -183,26 +191,54 @@ class _Session:
             f"{request.sweep}: {trials} trials, epochs: {self.ready.spec.base.training.epochs}, on {data.source} "
             f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each: {request.folder}"
         )
+        for words in filter(None, (self.mended, self.changed_code())):
+            self.console.print(Text(f"{words}.", style="yellow"), soft_wrap=True)
         if warning := check(request.tracking_uri):
             words = f"MLflow: {warning}. The sweep goes on; what is missing is sent later."
             self.console.print(Text(words, style="yellow"))
 
+    def changed_code(self) -> str:
+        """Words for a resume by other code than before."""
+        before, now = self.begun_with.get("code"), fingerprint()
+        if before in (None, now):
+            return ""
+        return (
+            f"The code that trains has changed since this run was last driven ({before}, now {now}): trials that go on "
+            f"may not equal those of an undisturbed run; go back to commit {self.begun_with.get('commit')}, or start a "
+            "new run"
+        )
+
     def finish(self, code: int) -> int:
-        """Make what is made of a run, record how it ended, say what was found; gives ``code`` back."""
+        """Make what is made of a run, record how it ended, say what was found; the exit code.
+
+        Whoever preempts kills soon: what is made of a run is then left to the resume.
+        """
         trials = self.recorder.run.trials.values()
-        ended = code != INTERRUPTED and all(trial.status != "running" for trial in trials)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ended = code not in (INTERRUPTED, PREEMPTED) and all(trial.status != "running" for trial in trials)
+        self.signals.finish()
         try:
-            findings = analyse(self.request.folder)
+            there = (self.request.folder / JOURNAL).exists()  # someone may have removed it
+            findings = analyse(self.request.folder) if there and code != PREEMPTED else None
         finally:  # an error in a picture must not make a finished run look killed
-            self.recorder.write("done" if ended else "pause")
-            self.recorder.close()
-        self.console.print()
-        self.console.print(findings.renderable())
+            recorded = self.record_end(ended)
+        if findings is not None:
+            self.console.print()
+            self.console.print(findings.renderable())
         # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
         sent = self.tracker.close(timeout=5 if self.tracker.problem or not ended else 60)
-        self.say_next(ended, sent)
-        return code
+        self.say_next(ended and recorded, sent)
+        return code if recorded else code or 1
+
+    def record_end(self, ended: bool) -> bool:
+        """Record how the run ended; whether it could be recorded."""
+        try:
+            self.recorder.write("done" if ended else "pause")
+        except OSError as error:
+            self.console.print(Text(f"Its end could not be recorded: {_words(error)}", style="red"), soft_wrap=True)
+            return False
+        finally:
+            self.recorder.close()
+        return True
 
     def say_next(self, ended: bool, sent: bool) -> None:
         """Which commands to run next."""
@@ -223,3 +259,22 @@ class _Session:
         for what, how in lines:
             # soft_wrap: a command that the terminal breaks cannot be copied
             self.console.print(Text(f"  {what + ':':<16}{how}"), soft_wrap=True)
+
+
+def _room(available_now: Callable[[str], Available], request: Request, booking: Booking) -> int:
+    """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
+    fit = fitting(available_now(request.address or ""), booking)
+    return fit if request.num_gpus is None and request.num_cpus is None else min(fit, booking.slots)
+
+
+def _words(error: Exception) -> str:
+    return said(error) if isinstance(error, OSError) else describe(error)
+
+
+def _id_in(sweep_toml: Path) -> str | None:
+    """The run's id, where the journal has lost it."""
+    try:
+        found = read_toml(sweep_toml).get("sweep", {}).get("id")
+    except ConfigError:
+        return None
+    return found if isinstance(found, str) else None

@@ -61,6 +61,8 @@ class Slices:
     """Epochs that may be trained in all. What the ladder leaves of it goes to the best of those that wait."""
     booked: int = 0
     """Of the budget, what is trained or handed out; at first what was trained before, in all."""
+    halted: bool = False
+    """Nothing more is handed out: the run ends here, and is resumed another time."""
     _open: dict[str, _Progress] = field(default_factory=dict)
     _queue: list[tuple[int, int, str]] = field(default_factory=list)
     """A heap of those that are ready: the furthest first, then as wanted. What is running or waiting is passed over."""
@@ -87,7 +89,7 @@ class Slices:
 
     def next(self) -> Slice | None:
         """The next slice; None while there is none."""
-        if self._spent:
+        if self._spent or self.halted:
             return None
         breadth_first = self.ladder is not None and self.ladder.rule.breadth_first
         trial = None if breadth_first else self._promoted("down")

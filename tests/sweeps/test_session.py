@@ -313,7 +313,7 @@ def test_two_drivers_on_one_run(whole: Path, sweep: Sweep, capsys: pytest.Captur
 
 def test_checkpoints_can_lie_elsewhere(out: Path, tmp_path: Path, sweep: Sweep) -> None:
     assert sweep("--name", "elsewhere", "--seeds", "1", "--storage", str(tmp_path)) == 0
-    assert len(list(tmp_path.glob("beta_ablation/elsewhere/trials/*/checkpoint.json"))) == 2
+    assert len(list(tmp_path.glob("beta_ablation/elsewhere/trials/*/epoch-00002-*.safetensors"))) == 2
     assert (folder(out, "elsewhere") / "figures" / "reconstructions.png").exists()
     linked, real = folder(out, "elsewhere") / "trials", tmp_path / "beta_ablation" / "elsewhere" / "trials"
     assert linked.samefile(real)

@@ -1,14 +1,28 @@
-"""A checkpoint on disk is whole, the latest or the one before, or it is not there."""
+"""A checkpoint on disk is whole, or it is told and the one before is loaded."""
 
-import itertools
+import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from trainables.checkpoint import INDEX, load_checkpoint, replace_file, save_checkpoint
+from trainables.checkpoint import (
+    Checkpoint,
+    check_space,
+    keep_checkpoint,
+    load_checkpoint,
+    remove_parts,
+    save_checkpoint,
+)
+from trainables.storage import Folder, replace_file
+from vqcore.config import problems_of
+
+KEY = "0123456789ab"
 
 
 def tensors(epoch: int) -> dict[str, torch.Tensor]:
@@ -16,102 +30,262 @@ def tensors(epoch: int) -> dict[str, torch.Tensor]:
         "weights": torch.full((3, 4), epoch / 3),
         "generator": torch.arange(5, dtype=torch.uint8),
         "half": torch.tensor([1.5, -0.0]).bfloat16(),
+        "mask": torch.tensor([True, False]),
+        "turned": torch.arange(6.0).reshape(2, 3).T,
+        "none": torch.zeros(0, 4),
         "epoch": torch.tensor(epoch),
     }
 
 
-def saved(folder: Path, epochs: int) -> Path:
-    for epoch in range(1, epochs + 1):
-        save_checkpoint(folder, epoch, tensors(epoch), {"epoch": epoch, "history": [{"mse": 0.1}] * epoch})
-    return folder
+def facts(epoch: int, key: str = KEY) -> dict[str, Any]:
+    history = [{"event": "epoch", "epoch": n, "metrics": {"mse": 0.1}, "time": 1.5} for n in range(1, epoch + 1)]
+    return {"trial": key, "precision": "fp32", "history": history}
+
+
+def saved(folder: Path, *epochs: int) -> Folder:
+    store = Folder(str(folder))
+    for epoch in epochs:
+        save_checkpoint(store, epoch, tensors(epoch), facts(epoch))
+    return store
+
+
+def loaded(store: Folder) -> Checkpoint:
+    checkpoint = load_checkpoint(store, KEY).checkpoint
+    assert checkpoint is not None
+    return checkpoint
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def put(folder: Path, content: bytes, epoch: int = 1) -> None:
+    """As a file whose name is right."""
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    folder.mkdir(exist_ok=True)
+    (folder / f"epoch-{epoch:05d}-{digest}.safetensors").write_bytes(content)
 
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(saved(tmp_path / "new" / "folder", 3))
-    assert checkpoint is not None
-    assert checkpoint.facts["epoch"] == 3
-    assert checkpoint.facts["history"] == [{"mse": 0.1}] * 3
+    checkpoint = loaded(saved(tmp_path / "new" / "folder", 1, 2, 3))
+    assert checkpoint.facts == {**facts(3), "epoch": 3}
     assert checkpoint.tensors.keys() == tensors(3).keys()
     for name, tensor in tensors(3).items():
         assert checkpoint.tensors[name].dtype == tensor.dtype
         assert torch.equal(checkpoint.tensors[name], tensor)
 
 
-def test_only_the_latest_is_kept(tmp_path: Path) -> None:
-    saved(tmp_path, 3)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [INDEX, "epoch-00003.safetensors"]
+def test_any_reader_of_safetensors_reads_it(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (file,) = tmp_path.iterdir()
+    read = safetensors.torch.load_file(file)
+    assert {name: (t.shape, t.dtype) for name, t in read.items()} == {
+        name: (t.shape, t.dtype) for name, t in tensors(1).items()
+    }
+    with safetensors.safe_open(file, "pt") as opened:
+        assert json.loads(opened.metadata()["facts"])["trial"] == KEY
+
+
+def test_a_name_proves_its_content(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (file,) = tmp_path.iterdir()
+    assert file.name == f"epoch-00001-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.safetensors"
+
+
+def test_the_latest_and_the_one_before_are_kept_and_one_in_the_end(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1, 2, 3)
+    assert [name[:11] for name in files(tmp_path)] == ["epoch-00002", "epoch-00003"]
+    keep_checkpoint(store, loaded(store).name)
+    assert [name[:11] for name in files(tmp_path)] == ["epoch-00003"]
 
 
 def test_none_where_there_is_none(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path) is None
-    assert load_checkpoint(tmp_path / "missing") is None
+    assert load_checkpoint(Folder(str(tmp_path)), KEY) == (None, ())
+    assert load_checkpoint(Folder(str(tmp_path / "missing")), KEY) == (None, ())
 
 
-@pytest.mark.parametrize("deadly", [1, 2], ids=["the tensors", "the index"])
-def test_a_save_that_dies_while_writing_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: int
-) -> None:
+def test_cut_or_changed_anywhere_the_one_before_is_loaded_and_it_is_told(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1, 2)
+    file = next(tmp_path.glob("epoch-00002-*"))
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 3):
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :], whole + b"x"):
+            file.write_bytes(damaged)
+            found = load_checkpoint(store, KEY)
+            assert found.checkpoint is not None
+            assert found.checkpoint.facts["epoch"] == 1
+            assert found.damaged == (f"{file.name}: its content does not match its name",)
+    file.write_bytes(whole)
+    assert loaded(store).facts["epoch"] == 2
+    file.unlink()
+    assert loaded(store).facts["epoch"] == 1
+
+
+def test_both_damaged_is_none(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1, 2)
+    for file in tmp_path.iterdir():
+        os.truncate(file, 100)
+    found = load_checkpoint(store, KEY)
+    assert found.checkpoint is None
+    assert len(found.damaged) == 2
+
+
+def test_a_damaged_one_goes_when_its_epoch_is_saved_anew(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1, 2)
+    damaged = next(tmp_path.glob("epoch-00002-*"))
+    damaged.write_bytes(b"")
+    save_checkpoint(store, 2, tensors(2), {**facts(2), "more": 1})
+    assert not damaged.exists()
+    assert [name[:11] for name in files(tmp_path)] == ["epoch-00001", "epoch-00002"]
+    assert load_checkpoint(store, KEY).damaged == ()
+
+
+def test_a_newer_one_of_an_orphan_is_left_alone(tmp_path: Path) -> None:
+    """The worker of a killed driver may be ahead of the one that took over."""
+    store = saved(tmp_path, 3, 4)
+    saved(tmp_path, 2)
+    assert [name[:11] for name in files(tmp_path)] == ["epoch-00002", "epoch-00003", "epoch-00004"]
+    assert loaded(store).facts["epoch"] == 4
+
+
+def test_one_that_vanishes_between_listing_and_reading_is_no_damage(tmp_path: Path) -> None:
+    class Late(Folder):
+        def names(self) -> list[str]:
+            return [*super().names(), f"epoch-00009-{'0' * 16}.safetensors"]
+
     saved(tmp_path, 1)
-    writes = itertools.count(1)
+    found = load_checkpoint(Late(str(tmp_path)), KEY)
+    assert found.checkpoint is not None
+    assert found.damaged == ()
 
-    def dying(path: Path, content: bytes) -> None:
-        if next(writes) == deadly:
-            path.with_name(path.name + ".part").write_bytes(content[: len(content) // 2])
-            raise OSError(28, "No space left on device")
-        replace_file(path, content)
+
+def test_one_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    class Broken(Folder):
+        def read(self, name: str) -> bytes:
+            if name.startswith("epoch-00002"):
+                raise OSError(5, "Input/output error", name)
+            return super().read(name)
+
+    saved(tmp_path, 1, 2)
+    found = load_checkpoint(Broken(str(tmp_path)), KEY)
+    assert found.checkpoint is not None
+    assert "cannot be read (Input/output error)" in found.damaged[0]
+
+
+def test_a_save_that_dies_while_writing_leaves_the_ones_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = saved(tmp_path, 1)
+    before = files(tmp_path)
+
+    def dying(_: int) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainables.checkpoint.replace_file", dying)
-        with pytest.raises(OSError, match="No space"):
-            save_checkpoint(tmp_path, 2, tensors(2), {"epoch": 2})
-    checkpoint = load_checkpoint(tmp_path)
-    assert checkpoint is not None
-    assert checkpoint.facts["epoch"] == 1
-    saved(tmp_path, 2)
-    assert {file.name for file in tmp_path.iterdir()} == {INDEX, "epoch-00002.safetensors"}
+        patch.setattr(os, "fsync", dying)
+        with pytest.raises(KeyboardInterrupt):
+            saved(tmp_path, 2)
+    assert files(tmp_path) == before
+    half = "epoch-00002-0123456789abcdef.safetensors.01234567.part"
+    (tmp_path / half).write_bytes(b"half")
+    assert load_checkpoint(store, KEY).damaged == (), "what is being written is not looked at"
+    remove_parts(store)
+    assert files(tmp_path) == before
 
 
-def test_tensors_cut_or_changed_anywhere_are_not_loaded(tmp_path: Path) -> None:
-    file = saved(tmp_path, 1) / "epoch-00001.safetensors"
-    whole = file.read_bytes()
-    for at in range(0, len(whole), 7):
-        file.write_bytes(whole[:at])
-        assert load_checkpoint(tmp_path) is None
-        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert load_checkpoint(tmp_path) is None
-    file.write_bytes(whole)
-    assert load_checkpoint(tmp_path) is not None
-    file.unlink()
-    assert load_checkpoint(tmp_path) is None
+# Files that are not ours
 
 
-def test_an_index_cut_anywhere_is_not_loaded(tmp_path: Path) -> None:
-    index = saved(tmp_path, 1) / INDEX
-    whole = index.read_bytes()
-    for end in range(len(whole)):
-        index.write_bytes(whole[:end])
-        assert load_checkpoint(tmp_path) is None
+def header(metadata: object, **tensors: object) -> bytes:
+    words = json.dumps({"__metadata__": metadata, **tensors}).encode()
+    return len(words).to_bytes(8, "little") + words
 
 
-@pytest.mark.parametrize("index", ["null", "[]", "3", "{}", '{"file": 3}', '{"file": "x"}', '{"file": null}', "\x00"])
-def test_an_index_of_something_else_is_not_loaded(tmp_path: Path, index: str) -> None:
-    (saved(tmp_path, 1) / INDEX).write_text(index)
-    assert load_checkpoint(tmp_path) is None
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
 
 
-def test_the_index_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
-    saved(tmp_path / "other", 1)
-    folder = saved(tmp_path / "own", 2)
-    facts = json.loads((tmp_path / "other" / INDEX).read_text())
-    (folder / INDEX).write_text(json.dumps({**facts, "file": f"../other/{facts['file']}"}))
-    assert load_checkpoint(folder) is None
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 8,
+        (2**63).to_bytes(8, "little") + b"{}",
+        pickle.dumps(Bomb()),
+        header(None),
+        header([]),
+        header({}),
+        header({"facts": "null"}),
+        header({"facts": "[" * 100_000}),
+        header({"facts": '{"epoch": 1' + "0" * 10_000 + "}"}),
+        header({"facts": "{}"}, x={"dtype": "F32", "shape": [2**60], "data_offsets": [0, 2**62]}),
+        header({"facts": "{}"}, x={"dtype": "object", "shape": [], "data_offsets": [0, 0]}),
+    ],
+)
+def test_a_file_made_to_deceive_is_passed_over(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "trial", content)
+    found = load_checkpoint(Folder(str(tmp_path / "trial")), KEY)
+    assert found.checkpoint is None
+    assert len(found.damaged) == 1
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": "ba9876543210"},
+        {"trial": None},
+        {"history": []},
+        {"history": None},
+        {"history": [{"event": "epoch", "epoch": 2, "metrics": {}, "time": 0}]},
+        {"history": [{"event": "end", "epoch": 1, "metrics": {}, "time": 0}]},
+        {"history": [{"event": "epoch", "epoch": 1, "metrics": {"mse": float("nan")}, "time": 0}]},
+        {"history": [{"event": "epoch", "epoch": 1, "metrics": {"mse": "<script>"}, "time": 0}]},
+        {"history": [{"event": "epoch", "epoch": 1, "metrics": {}, "time": None}]},
+        {"history": ["epoch"]},
+        {"precision": "auto"},
+        {"epoch": 2},
+        {"epoch": "1"},
+    ],
+)
+def test_whole_but_of_another_trial_or_epoch_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
+    for number, facts_here in enumerate([{**facts(1), "epoch": 1}, {**facts(1), "epoch": 1, **changes}]):
+        content = safetensors.torch.save({"epoch": torch.tensor(1)}, {"facts": json.dumps(facts_here)})
+        put(tmp_path / str(number), content)
+    assert loaded(Folder(str(tmp_path / "0"))).facts["epoch"] == 1
+    found = load_checkpoint(Folder(str(tmp_path / "1")), KEY)
+    assert found.checkpoint is None
+    assert len(found.damaged) == 1
+
+
+def test_names_of_other_kinds_are_told_and_outlived(tmp_path: Path) -> None:
+    (tmp_path / "epoch-00009.safetensors").write_bytes(b"of an older version")
+    (tmp_path / "checkpoint.json").write_text("{}")
+    (tmp_path / f"epoch-00008-{'0' * 16}.safetensors").mkdir()
+    (tmp_path / f"epoch-00007-{'0' * 16}.safetensors").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / f"epoch-00006-{'0' * 16}.safetensors")
+    store = Folder(str(tmp_path))
+    assert load_checkpoint(store, KEY) == (None, ("epoch-00009.safetensors: its name has no checksum",))
+    saved(tmp_path, 1)
+    assert loaded(store).facts["epoch"] == 1
+
+
+def test_too_little_room_counts_what_the_trials_hold(tmp_path: Path) -> None:
+    check_space(str(tmp_path / "not" / "yet"), 1)
+    (problem,) = problems_of(lambda: check_space(str(tmp_path), 10**18))
+    assert problem.startswith(f"{tmp_path}: the checkpoints need 1,000,000,000 GB, ")
+    assert problem.endswith("missing; free them, name another --storage, or sweep fewer trials")
+    saved(tmp_path / KEY, 1)
+    with next((tmp_path / KEY).iterdir()).open("r+b") as file:
+        file.truncate(10**12)  # of which the disk holds next to nothing
+    check_space(str(tmp_path), 10**12)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    replace_file(path, b"old")
+    replace_file(path, [b"o", b"ld"])
     with path.open("rb") as reader:
-        replace_file(path, b"new")
+        replace_file(path, [b"new"])
         assert reader.read() == b"old", "a reader in between keeps what it opened"
     assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["x"]  # noqa: PTH208
+    assert files(tmp_path) == ["x"]

@@ -2,12 +2,15 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from trainables.journal import Journal, JournalReader, RunRecord, read
+from trainables.journal import Journal, JournalReader, RunRecord, latest_sweep, read
 
 
 def story(path: Path) -> list[dict[str, Any]]:
@@ -166,3 +169,118 @@ def test_no_journal_is_an_empty_run(tmp_path: Path) -> None:
     assert read(tmp_path / "journal.jsonl") == RunRecord()
     (tmp_path / "journal.jsonl").write_bytes(b"")
     assert read(tmp_path / "journal.jsonl") == RunRecord()
+
+
+@settings(max_examples=300, deadline=None)
+@given(position=st.integers(0, 10**6), flipped=st.integers(1, 255))
+def test_a_byte_changed_anywhere_loses_its_line_and_falsifies_none(
+    tmp_path_factory: pytest.TempPathFactory, position: int, flipped: int
+) -> None:
+    path = tmp_path_factory.mktemp("flipped") / "journal.jsonl"
+    events = story(path)
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= flipped
+    path.write_bytes(content)
+    left = told(path)
+    assert len(events) - 2 <= len(left) < len(events), "a line, or two where the end between them went"
+    assert [event for event in events if event in left] == left
+    assert read(path).damaged >= 1
+
+
+def test_a_trial_whose_start_is_lost_waits_for_it(path: Path) -> None:
+    events = story(path)
+    run, mended = folded(events), folded([event for event in events if event != events[1]])
+    assert set(mended.trials) == {"b"}
+    assert set(mended.orphans) == {"a"}
+    mended.apply(events[1])  # as a resume writes it again
+    assert mended.trials["a"] == run.trials["a"]
+    assert not mended.orphans
+
+
+def test_an_epoch_that_is_missing_is_noticed(path: Path) -> None:
+    events = story(path)
+    run = folded([event for event in events if event != events[3]])
+    assert run.known("a") == 0, "nothing after the gap is known for sure"
+    assert not run.trials["a"].whole
+    assert folded(events).known("a") == 2
+    assert folded(events).trials["a"].whole
+    assert not folded([event for event in events if event != events[5]]).trials["a"].whole, "its end tells of two"
+
+
+def test_order_is_that_of_the_lines_whatever_the_clocks_say(path: Path) -> None:
+    events = story(path)
+    back = [{**event, "time": -float(number)} for number, event in enumerate(events)]
+    trial = folded(back).trials["a"]
+    assert trial.epochs.arrival(1) < trial.epochs.arrival(2)
+    assert trial.times[1] > trial.times[2]
+
+
+def test_a_removed_journal_is_an_error_and_not_silence(path: Path) -> None:
+    journal = Journal(path)
+    journal.write("sweep", name="x", id="1")
+    path.unlink()
+    with pytest.raises(OSError, match="removed while the run goes on"):
+        journal.write("done")
+    journal.close()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        journal, written = Journal(disk / "journal.jsonl"), []
+
+        def write_on() -> None:
+            while True:
+                written.append(journal.write("start", trial="a", number=0, config={"estimator": "x" * 1000}))
+
+        with pytest.raises(OSError, match="No space left") as full:
+            write_on()
+        assert full.value.filename == disk / "journal.jsonl"
+        assert told(disk / "journal.jsonl") == written
+        assert read(disk / "journal.jsonl").damaged == 0
+        journal.close()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_the_last_word_on_what_the_sweep_is(path: Path) -> None:
+    assert latest_sweep(path) == {}
+    story(path)
+    journal = Journal(path)
+    again = journal.write("sweep", name="later", id="1")
+    journal.close()
+    assert latest_sweep(path) == again
+    path.write_bytes(path.read_bytes()[:-20] + b"\n")
+    assert latest_sweep(path)["name"] == "β-ablation", "a damaged one does not count"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "start", "trial": "../../x", "number": 0, "config": {}, "time": 1.0},
+        {"event": "start", "trial": "a", "number": "0", "config": {}, "time": 1.0},
+        {"event": "epoch", "trial": "a", "epoch": 1, "metrics": {"mse": "low"}, "time": 1.0},
+        {"event": "epoch", "trial": "a", "epoch": "1", "metrics": {}, "time": 1.0},
+        {"event": "end", "trial": ["a"], "status": "completed", "time": 1.0},
+    ],
+)
+def test_what_nobody_here_wrote_is_passed_over(path: Path, event: dict[str, Any]) -> None:
+    journal = Journal(path)
+    name = event.pop("event")
+    journal.write(name, **event)
+    journal.close()
+    run = read(path)
+    assert all(not trial.epochs for trial in run.trials.values())
+    assert run.trials == {} or name == "epoch"
+
+
+def test_text_that_is_none_is_kept_as_far_as_it_goes(path: Path) -> None:
+    journal = Journal(path)
+    journal.write("start", trial="a", number=0, config={})
+    journal.write("end", trial="a", status="failed", reason="no file named \udce4.png", epoch=0)
+    journal.close()
+    assert read(path).trials["a"].reason == "no file named ?.png"

@@ -1,6 +1,5 @@
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -8,14 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tracked import Server, artifacts, eventually, finish, free_port, open_sweep, report, seen, start
 
 from sweeps.sync import main as sync_command
-from trainables.journal import Journal
 from trainables.runs import JOURNAL, find_run
 from trainables.tracking import Tracker, accept, check, default_uri, sync
 from vqcore.config import ConfigError
-
-BETAS = {"aaa": 0.25, "bbb": 1.0, "ccc": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -35,73 +32,6 @@ def folder(out, request):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     return folder
-
-
-def open_sweep(folder):
-    journal = Journal(folder / JOURNAL)
-    journal.write(
-        "sweep",
-        sweep="beta_ablation",
-        name=folder.name,
-        id=f"{folder.name}-id",
-        swept=["commitment_weight", "seed"],
-        tags={"commit": "abc1234", "data_hash": "d00d", "hardware": "2 cores"},
-        params={"epochs": 3, "betas": [0.25, 1.0]},
-    )
-    return journal
-
-
-def start(journal, *keys):
-    for number, key in enumerate(keys):
-        config = {"commitment_weight": BETAS[key], "seed": 1, "decay": 0.9}
-        journal.write("start", trial=key, number=number, config=config, info={"device": "cpu", "precision": "fp32"})
-
-
-def report(journal, key, *epochs):
-    for epoch in epochs:
-        journal.write("epoch", trial=key, epoch=epoch, metrics={"mse": 1 / epoch, "perplexity": 10.0 * epoch})
-
-
-def finish(journal, *keys, status="completed", reason=""):
-    for key in keys:
-        journal.write("end", trial=key, status=status, reason=reason, epoch=3)
-
-
-def seen(uri, folder):
-    """What MLflow shows of a run: its parent, children by key, and each child's points."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("vqsweep/beta_ablation")
-    runs = client.search_runs([experiment.experiment_id], f"tags.`vqsweep.sweep` = '{folder.name}-id'")
-    children = {run.data.tags["vqsweep.trial"]: run for run in runs if "vqsweep.trial" in run.data.tags}
-    (parent,) = [run for run in runs if "vqsweep.trial" not in run.data.tags]
-    assert len(runs) == 1 + len(children)
-    points = {
-        key: [(p.step, p.timestamp, p.value) for p in client.get_metric_history(run.info.run_id, "mse")]
-        for key, run in children.items()
-    }
-    return parent, children, points
-
-
-def artifacts(uri, run):
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    tops = client.list_artifacts(run.info.run_id)
-    return {f.path for top in tops for f in (client.list_artifacts(run.info.run_id, top.path) if top.is_dir else [top])}
-
-
-def eventually(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except (AttributeError, ValueError, KeyError):  # the experiment, the parent, the child: not there yet
-            pass
-        assert time.monotonic() < deadline, "still not so"
-        time.sleep(0.1)
 
 
 def test_a_sweep_is_followed_while_it_runs_and_replayed_without_doubling(out, folder):
@@ -313,50 +243,28 @@ def test_mlflow_is_not_imported_before_it_is_needed():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def server(tmp_path):
-    """Starts a real server on one port, as often as asked; each call kills the one before it."""
-    port, running = free_port(), []
-
-    def kill():
-        for process in running:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        running.clear()
-
-    def restart():
-        store = f"sqlite:///{tmp_path}/server.db"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "art")]
-        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (tmp_path / "server.log").open("ab") as log:
-            running.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
-        eventually(lambda: check(f"http://127.0.0.1:{port}", 1) is None, seconds=120)
-
-    restart()
-    yield f"http://127.0.0.1:{port}", kill, restart
-    kill()
+    server = Server(tmp_path, f"sqlite:///{tmp_path}/server.db")
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.mark.service
 def test_everything_arrives_once_through_a_server_that_dies_in_between(server, folder):
-    uri, kill, restart = server
+    uri = server.uri
     journal = open_sweep(folder)
     tracker = Tracker(folder, uri)
     tracker.start()
     start(journal, "aaa", "bbb")
     report(journal, "aaa", 1, 2)
     eventually(lambda: len(seen(uri, folder)[2]["aaa"]) == 2)
-    kill()
+    server.kill()
     report(journal, "aaa", 3)
     report(journal, "bbb", 1, 2)
     eventually(lambda: tracker.problem)
-    restart()
+    server.start()
     report(journal, "bbb", 3)
     finish(journal, "aaa", "bbb")
     journal.write("done")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.checkpoint import INDEX, load_checkpoint
+from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
 from trainables.journal import JournalReader, read
 from trainables.recorder import Recorder
+from trainables.storage import Folder, StorageFullError
 from trainables.trial import Collapse, TrialJob, run_trial
 from vqcore.config import TrialConfig
 
@@ -28,7 +29,16 @@ Event = dict[str, Any]
 
 def job_of(folder: Path, data: DataSet, **changes: Any) -> TrialJob:
     config = CONFIG.replace(**changes)
-    return TrialJob(config.key(data.hash), 0, config, data, folder)
+    return TrialJob(config.key(data.hash), 0, config, data, str(folder))
+
+
+def checkpoint_of(job: TrialJob) -> Checkpoint | None:
+    return load_checkpoint(Folder(job.folder), job.key).checkpoint
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The oldest first."""
+    return sorted(folder.glob("epoch-*"))
 
 
 def metrics_of(events: list[Event]) -> dict[int, dict[str, float]]:
@@ -40,8 +50,8 @@ def metrics_of(events: list[Event]) -> dict[int, dict[str, float]]:
     }
 
 
-def assert_same_checkpoint(one: Path, other: Path) -> None:
-    first, second = load_checkpoint(one), load_checkpoint(other)
+def assert_same_checkpoint(one: TrialJob, other: TrialJob) -> None:
+    first, second = checkpoint_of(one), checkpoint_of(other)
     assert first is not None
     assert second is not None
     assert first.tensors.keys() == second.tensors.keys()
@@ -72,7 +82,10 @@ def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataS
     pair = np.load(tmp_path / "reconstructions.npy")
     assert pair.shape == (2, 8, 16, 16, 3)
     assert np.array_equal(pair[0], data_set.test()[:8])
-    assert sorted(file.name for file in tmp_path.iterdir()) == [INDEX, "epoch-00003.safetensors", "reconstructions.npy"]
+    kept = sorted(file.name for file in tmp_path.iterdir())
+    assert [name[:11] for name in kept] == ["epoch-00003", "reconstruct"], (
+        "of a trial that has ended the last is enough"
+    )
 
 
 def test_betas_start_from_the_same_weights_and_see_the_same_data(tmp_path: Path, data_set: DataSet) -> None:
@@ -99,7 +112,7 @@ def straight(request: pytest.FixtureRequest, tmp_path: Path, data_set: DataSet) 
 
 def again(straight: tuple[TrialJob, list[Event]], folder: Path) -> TrialJob:
     job = straight[0]
-    return TrialJob(job.key, job.number, job.config, job.data, folder)
+    return replace(job, folder=str(folder))
 
 
 def test_slices_are_the_whole(straight: tuple[TrialJob, list[Event]], tmp_path: Path) -> None:
@@ -109,9 +122,9 @@ def test_slices_are_the_whole(straight: tuple[TrialJob, list[Event]], tmp_path: 
         events += run_trial(job, until, known=len(metrics_of(events)))
     assert kinds(events) == ["start", "epoch", "start", "start", "epoch", "start", "epoch", "end"]
     assert metrics_of(events) == metrics_of(straight[1])
-    assert_same_checkpoint(job.folder, straight[0].folder)
+    assert_same_checkpoint(job, straight[0])
     assert np.array_equal(
-        np.load(job.folder / "reconstructions.npy"), np.load(straight[0].folder / "reconstructions.npy")
+        np.load(Path(job.folder, "reconstructions.npy")), np.load(Path(straight[0].folder, "reconstructions.npy"))
     )
 
 
@@ -124,7 +137,7 @@ def test_a_trial_that_is_extended_is_one_of_the_longer_budget(
     events = list(run_trial(job, known=0))
     assert metrics_of(events) == metrics_of(straight[1])
     assert events[0]["info"]["resumed_from"] == 1
-    assert_same_checkpoint(job.folder, straight[0].folder)
+    assert_same_checkpoint(job, straight[0])
 
 
 def test_a_trial_beside_another_is_the_trial_alone(
@@ -143,7 +156,7 @@ def test_a_trial_beside_another_is_the_trial_alone(
         events += run_trial(job, until, known=until - 1)
         list(run_trial(other, until + 5))
     assert metrics_of(events) == metrics_of(straight[1])
-    assert_same_checkpoint(job.folder, straight[0].folder)
+    assert_same_checkpoint(job, straight[0])
 
     in_turns = again(straight, tmp_path / "in turns")
     neighbour = run_trial(other, known=8)
@@ -173,32 +186,76 @@ def test_a_kill_inside_an_epoch_costs_that_epoch_only(tmp_path: Path, data_set: 
     for _ in range(3):
         next(running)
     del running  # epoch 2 is told, epoch 3 begins and is lost
-    (job.folder / "epoch-00003.safetensors.part").write_bytes(b"half")
+    half = tmp_path / "killed" / "epoch-00003-0123456789abcdef.safetensors.01234567.part"
+    half.write_bytes(b"half")
     events = list(run_trial(job, known=2))
     assert events[0]["info"]["resumed_from"] == 2
+    assert not half.exists()
     assert metrics_of(events)[3] == metrics_of(straight)[3]
 
 
-@pytest.mark.parametrize("damage", ["cut tensors", "no tensors", "cut index", "no index", "other words"])
-def test_a_damaged_checkpoint_starts_the_trial_anew(tmp_path: Path, data_set: DataSet, damage: str) -> None:
-    job = job_of(tmp_path, data_set)
-    straight = metrics_of(list(run_trial(job)))
-    tensors, index = tmp_path / "epoch-00003.safetensors", tmp_path / INDEX
-    match damage:
-        case "cut tensors":
-            tensors.write_bytes(tensors.read_bytes()[:-1])
-        case "no tensors":
-            tensors.unlink()
-        case "cut index":
-            index.write_bytes(index.read_bytes()[:-1])
-        case "no index":
-            index.unlink()
-        case "other words":
-            index.write_text("[]")
-    events = list(run_trial(job, known=3))
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "gone", "unreadable"])
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damaged_checkpoints_are_told_and_what_they_held_is_trained_again(
+    tmp_path: Path, data_set: DataSet, damage: str, damaged: int
+) -> None:
+    straight = metrics_of(list(run_trial(job_of(tmp_path / "straight", data_set))))
+    job = job_of(tmp_path / "damaged", data_set)
+    list(run_trial(job, until=2))
+    hurt = checkpoints(tmp_path / "damaged")[-damaged:]
+    for file in hurt:
+        content = file.read_bytes()
+        file.unlink()
+        match damage:
+            case "cut":
+                file.write_bytes(content[:-1])
+            case "empty":
+                file.touch()
+            case "flipped":
+                file.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+            case "unreadable":
+                file.mkdir()
+    events = list(run_trial(job, known=2))
+    assert events[0]["info"]["resumed_from"] == 2 - damaged
+    told = [f"{file.name}: its content does not match its name" for file in reversed(hurt)]
+    assert events[0]["info"].get("damaged", []) == (told if damage in ("cut", "empty", "flipped") else [])
+    assert kinds(events) == ["start", "epoch", "end"], "what the driver knows is not told again"
+    assert metrics_of(events)[3] == straight[3]
+    checkpoint = checkpoint_of(job)
+    assert checkpoint is not None
+    assert metrics_of(checkpoint.facts["history"]) == straight
+    assert kinds(list(run_trial(job, known=3))) == ["start", "end"]
+    assert "damaged" not in next(run_trial(job, known=3))["info"]
+
+
+def test_a_checkpoint_of_another_model_is_not_loaded(tmp_path: Path, data_set: DataSet) -> None:
+    """Under the same key: the code has changed since, or somebody has put it there."""
+    ours, theirs = job_of(tmp_path / "ours", data_set), job_of(tmp_path / "theirs", data_set, codebook_size=32)
+    list(run_trial(replace(theirs, key=ours.key, folder=ours.folder), until=1))
+    events = list(run_trial(ours))
     assert events[0]["info"]["resumed_from"] == 0
-    assert metrics_of(events) == straight
-    assert load_checkpoint(tmp_path) is not None
+    assert events[0]["info"]["damaged"][0].endswith("its tensors are not those of this model")
+    assert metrics_of(events) == metrics_of(list(run_trial(job_of(tmp_path / "straight", data_set))))
+
+
+def test_a_full_disk_ends_no_trial_and_costs_no_epoch_that_was_told(
+    tmp_path: Path, data_set: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, data_set)
+    list(run_trial(job, until=1))
+    before = {file.name for file in checkpoints(tmp_path)}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        running = run_trial(job, known=1)
+        assert next(running)["event"] == "start"
+        with pytest.raises(StorageFullError, match="--resume"):
+            next(running)
+    assert {file.name for file in tmp_path.iterdir()} == before | {"reconstructions.npy"}
+    assert kinds(list(run_trial(job, known=1))) == ["start", "epoch", "epoch", "end"]
 
 
 @pytest.mark.parametrize("batch_size", [16, 96], ids=["in the loss", "in the metrics"])
@@ -215,7 +272,7 @@ def test_a_diverging_trial_ends_with_its_reason(tmp_path: Path, data_set: DataSe
     assert "nan" in trial.reason or "inf" in trial.reason
     assert "epoch 1" in trial.reason
     assert trial.finished(50)
-    assert load_checkpoint(job.folder) is None, "nothing to go on from"
+    assert checkpoint_of(job) is None, "nothing to go on from"
 
 
 def test_a_collapsed_codebook_stops_its_trial_with_the_reason(tmp_path: Path, data_set: DataSet) -> None:
@@ -318,11 +375,11 @@ def test_a_slice_that_ends_without_a_word_has_failed(tmp_path: Path, data_set: D
     # handed out again it would end so again, for ever
     recorder = Recorder(tmp_path)
     config = TrialConfig().replace(epochs=4)
-    job = TrialJob("silent", 0, config, data_set, tmp_path / "silent")
+    job = TrialJob("silent", 0, config, data_set, str(tmp_path / "silent"))
     recorder.slice_over(job, 2)
     assert recorder.run.trials["silent"].status == "failed"
     assert "without saying why" in recorder.run.trials["silent"].reason
-    spoken = TrialJob("spoken", 1, config, data_set, tmp_path / "spoken")
+    spoken = TrialJob("spoken", 1, config, data_set, str(tmp_path / "spoken"))
     recorder.told(spoken, {"event": "start", "info": {}})
     for epoch in (1, 2):
         recorder.told(spoken, {"event": "epoch", "epoch": epoch, "metrics": {"mse": 0.1}})

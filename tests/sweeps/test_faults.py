@@ -1,0 +1,270 @@
+"""Whatever dies, a resume ends with the same trials and the same numbers."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sweeps import rebuild
+from sweeps.engine import inline
+from trainables.data import prepare
+from trainables.journal import read
+
+Sweep = Callable[..., int]
+Numbers = dict[str, dict[int, dict[str, float]]]
+
+
+def numbers(run: Path) -> Numbers:
+    return {
+        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
+        for key, trial in read(run / "journal.jsonl").trials.items()
+    }
+
+
+def states(run: Path) -> dict[str, tuple[int, str, str]]:
+    trials = read(run / "journal.jsonl").trials
+    return {key: (trial.number, trial.status, trial.reason) for key, trial in trials.items()}
+
+
+@pytest.fixture(scope="module")
+def place(out: Path) -> Path:
+    return out / "beta_ablation"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, out: Path, place: Path) -> Path:
+    from sweeps.beta_ablation import BetaAblation, spec
+    from sweeps.cli import Start, command
+
+    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
+    start = Start("beta_ablation", ("sweeps.beta_ablation",))
+    assert command(start, BetaAblation, spec, [*words.split(), "--betas", "0.1", "1", "--name", "undisturbed"]) == 0
+    return place / "undisturbed"
+
+
+@pytest.fixture
+def after_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Do something once so many epochs of the sweep have been trained."""
+
+    def arm(count: int, strike: Callable[[], None]) -> None:
+        real, told = inline.run_trial, 0
+
+        def struck(*words: Any) -> Iterator[dict[str, Any]]:
+            nonlocal told
+            for event in real(*words):
+                yield event
+                told += event["event"] == "epoch"
+                if event["event"] == "epoch" and told == count:
+                    strike()
+
+        monkeypatch.setattr(inline, "run_trial", struck)
+
+    return arm
+
+
+def test_sigterm_ends_with_the_epoch_and_says_resume_me(
+    undisturbed: Path,
+    place: Path,
+    sweep: Sweep,
+    after_epoch: Callable[[int, Callable[[], None]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    after_epoch(1, lambda: os.kill(os.getpid(), signal.SIGTERM))  # in the second epoch
+    assert sweep("--name", "preempted") == 75
+    assert f"--resume {place / 'preempted'}" in capsys.readouterr().out
+    assert sum(len(epochs) for epochs in numbers(place / "preempted").values()) == 2, "it was finished, and no more"
+    assert not (place / "preempted" / "figures").exists(), "who preempts kills soon: pictures can wait"
+    assert sweep("--resume", "preempted") == 0
+    assert numbers(place / "preempted") == numbers(undisturbed)
+    assert states(place / "preempted") == states(undisturbed)
+
+
+def test_a_run_folder_removed_meanwhile_ends_the_sweep_in_words(
+    place: Path,
+    sweep: Sweep,
+    after_epoch: Callable[[int, Callable[[], None]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    after_epoch(1, lambda: shutil.rmtree(place / "removed"))
+    assert sweep("--name", "removed") == 1
+    said = capsys.readouterr().out
+    assert "journal.jsonl: removed while the run goes on" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lines_of_the_journal_lost_to_the_disk_are_taken_again_from_checkpoints(
+    undisturbed: Path, place: Path, sweep: Sweep, seed: int
+) -> None:
+    run = place / f"flipped{seed}"
+    shutil.copytree(undisturbed, run, symlinks=True)
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    chance = random.Random(seed)
+    for number in chance.sample(range(len(lines)), 4):
+        damaged = bytearray(lines[number])
+        damaged[chance.randrange(len(damaged) - 1)] ^= 1 << chance.randrange(8)
+        lines[number] = bytes(damaged)
+    (run / "journal.jsonl").write_bytes(b"".join(lines))
+    assert sweep("--resume", run.name) == 0
+    assert numbers(run) == numbers(undisturbed)
+    assert states(run) == states(undisturbed)
+
+
+def test_what_neither_journal_nor_checkpoint_knows_is_trained_again(
+    undisturbed: Path, place: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = place / "twice"
+    shutil.copytree(undisturbed, run, symlinks=True)
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    key = next(iter(read(run / "journal.jsonl").trials))
+    epoch = next(i for i, line in enumerate(lines) if key.encode() in line and b'"epoch":1,"metrics"' in line)
+    lines[epoch] = lines[epoch].replace(b'"mse":0', b'"mse":9')
+    (run / "journal.jsonl").write_bytes(b"".join(lines))
+    shutil.rmtree(run / "trials" / key)
+    assert sweep("--resume", run.name) == 0
+    assert "1 trials opened again" in capsys.readouterr().out
+    assert numbers(run) == numbers(undisturbed)
+    assert states(run) == states(undisturbed)
+
+
+def test_everything_is_rebuilt_from_the_journal_alone(
+    undisturbed: Path, tmp_path: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "beta_ablation" / "undisturbed"
+    run.mkdir(parents=True)
+    shutil.copy(undisturbed / "journal.jsonl", run)
+    assert rebuild.main("undisturbed", tmp_path) == 0
+    assert "4 trials (4 completed), 8 epochs" in capsys.readouterr().out
+    for name in ("sweep.toml", "tables/results.md", "exports/knee.toml", "figures/pareto.png"):
+        assert (run / name).exists(), name
+    assert (run / "sweep.toml").read_text() == (undisturbed / "sweep.toml").read_text()
+    assert (run / "exports" / "knee.toml").read_text() == (undisturbed / "exports" / "knee.toml").read_text()
+    assert pq.read_table(run / "results.parquet").equals(pq.read_table(undisturbed / "results.parquet"))
+    assert (tmp_path / "mlflow.db").exists()
+    assert sweep("--resume", "undisturbed", "--out", str(tmp_path)) == 0, "its flags are in the journal too"
+
+
+def test_a_rebuild_keeps_away_from_a_run_at_work(
+    undisturbed: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from filelock import FileLock
+
+    with FileLock(undisturbed / ".lock"):
+        assert rebuild.main("undisturbed", out) == 2
+    assert "a driver is at work" in capsys.readouterr().err
+
+
+def test_a_rebuild_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "beta_ablation" / "empty").mkdir(parents=True)
+    (tmp_path / "beta_ablation" / "empty" / "journal.jsonl").write_bytes(b'{"event":"done"}\n')
+    assert rebuild.main("empty", tmp_path) == 2
+    assert "nothing can be made of it" in capsys.readouterr().err
+
+
+def test_a_damaged_data_cache_is_made_anew(
+    undisturbed: Path, images: Path, tmp_path: Path, place: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path))
+    pixels = Path(prepare(str(images)).folder, "train.npy")
+    content = bytearray(pixels.read_bytes())
+    content[-1] ^= 1
+    pixels.write_bytes(content)
+    assert sweep("--name", "cached") == 0
+    assert numbers(place / "cached") == numbers(undisturbed)
+
+
+def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
+    undisturbed: Path,
+    images: Path,
+    tmp_path: Path,
+    place: Path,
+    sweep: Sweep,
+    after_epoch: Callable[[int, Callable[[], None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path))
+    pixels = Path(prepare(str(images)).folder, "test.npy")
+
+    def damage() -> None:
+        content = pixels.read_bytes()
+        pixels.unlink()  # this very process has it mapped
+        pixels.write_bytes(content[:-1])
+
+    after_epoch(2, damage)
+    assert sweep("--name", "truncated") == 1
+    assert "the prepared data set is damaged" in capsys.readouterr().out
+    assert "failed" not in {status for _, status, _ in states(place / "truncated").values()}, "no trial is to blame"
+    assert sweep("--resume", "truncated") == 0
+    assert numbers(place / "truncated") == numbers(undisturbed)
+
+
+def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
+    undisturbed: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    sweep: Sweep,
+    after_epoch: Callable[[int, Callable[[], None]], None],
+) -> None:
+    """Journal, checkpoints and MLflow's database lie on one small disk, which others fill."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", small], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        after_epoch(3, lambda: fill(small))
+        assert sweep("--name", "full", "--out", str(small), "--tracking-uri", f"sqlite:///{tmp_path}/m.db") == 1
+        said = capsys.readouterr().out
+        assert "The sweep cannot go on" in said
+        assert "full" in said or "No space left" in said, said
+        assert "--resume" in said
+        assert "Traceback" not in said
+        run = small / "beta_ablation" / "full"
+        assert "failed" not in {status for _, status, _ in states(run).values()}, "no trial is to blame"
+        (small / "filler").unlink()
+        assert sweep("--resume", "full", "--out", str(small)) == 0
+        assert numbers(run) == numbers(undisturbed)
+        assert states(run) == states(undisturbed)
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
+    undisturbed: Path, images: Path, out: Path, place: Path, sweep: Sweep, epochs: int
+) -> None:
+    name = f"impatient{epochs}"
+    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
+    command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split(), "--betas", "0.1", "1", "--name", name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+        while sum(map(len, numbers(place / name).values())) < epochs:
+            assert driver.poll() is None, "it ended before it could be interrupted"
+        driver.send_signal(signal.SIGINT)
+        assert driver.stdout is not None
+        while "Stopping" not in driver.stdout.readline():
+            assert driver.poll() is None
+        driver.send_signal(signal.SIGINT)
+        said = driver.communicate(timeout=20)[0]
+    assert driver.returncode == 130, said
+    assert "Traceback" not in said
+    assert sweep("--resume", name) == 0
+    assert numbers(place / name) == numbers(undisturbed)

@@ -1,0 +1,226 @@
+"""Sweeps whose trials' files lie in a bucket, or on a disk that fills up, or in a run folder that means harm."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from analysis.report import analyse
+from sweeps.engine import inline
+from trainables import storage
+from trainables.bucket import _filesystem
+from trainables.journal import read
+from trainables.storage import join, open_store
+
+Sweep = Callable[..., int]
+Run = Callable[..., Iterator[dict[str, Any]]]
+
+
+def folder(out: Path, name: str) -> Path:
+    return out / "beta_ablation" / name
+
+
+def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Every epoch's metrics of every trial, but for the time it took."""
+    return {
+        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
+        for key, trial in read(run / "journal.jsonl").trials.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, out: Path) -> Path:
+    """An undisturbed run, which others are compared with."""
+    from sweeps.beta_ablation import BetaAblation, spec
+    from sweeps.cli import Start, command
+
+    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 1 --out {out} --address inline"
+    words += " --betas 0.1 1 --name undisturbed --set channels=8 hidden_channels=12 dim=8"
+    assert command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, words.split()) == 0
+    return folder(out, "undisturbed")
+
+
+SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Let something happen before the trials' event of so many epochs is told."""
+    honest: Run = inline.run_trial
+
+    def arrange(epochs: int, happen: Callable[[], None]) -> None:
+        seen = 0
+
+        def run(*arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
+            nonlocal seen
+            for event in honest(*arguments, **named):
+                seen += event["event"] == "epoch"
+                if event["event"] == "epoch" and seen == epochs:
+                    happen()
+                yield event
+
+        monkeypatch.setattr(inline, "run_trial", run)
+
+    return arrange
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_sweep_in_a_bucket_interrupted_and_resumed(
+    bucket: str, out: Path, sweep: Sweep, whole: Path, disturbed: Callable[..., None]
+) -> None:
+    disturbed(2, ctrl_c)
+    assert sweep("--name", "cloud", "--storage", bucket, *SMALL) == 130
+    disturbed(99, ctrl_c)
+    assert sweep("--resume", "cloud") == 0
+    run = folder(out, "cloud")
+    assert metrics(run) == metrics(whole)
+    assert not (run / "trials").exists()
+    for key in metrics(run):
+        names = sorted(open_store(join(bucket, "beta_ablation", "cloud", "trials", key)).names())
+        assert [name[:11] for name in names] == ["epoch-00002", "reconstruct"]
+    assert (run / "figures" / "reconstructions.png").stat().st_size > 10_000
+    before = (run / "figures" / "reconstructions.png").read_bytes()
+    assert "figures/reconstructions.png" in [p.relative_to(run).as_posix() for p in analyse(run).paths]
+    assert (run / "figures" / "reconstructions.png").read_bytes() == before
+
+
+def test_an_endpoint_that_dies_ends_the_sweep_in_words_and_resume_goes_on(
+    bucket: str,
+    out: Path,
+    sweep: Sweep,
+    whole: Path,
+    disturbed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mortal = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    mortal.start()  # in this process, so with the same buckets
+    host, port = mortal.get_host_and_port()
+    location = f"s3://sweeps/mortal?endpoint_override={host}:{port}&scheme=http"
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    disturbed(3, mortal.stop)
+    assert sweep("--name", "mortal", "--storage", location, *SMALL) == 1
+    said = capsys.readouterr()
+    assert "nothing answers at the endpoint" in said.out
+    assert "--resume" in said.out
+    assert "Traceback" not in said.out + said.err
+    statuses = [trial.status for trial in read(folder(out, "mortal") / "journal.jsonl").trials.values()]
+    assert "failed" not in statuses, "no trial is to blame"
+    assert sweep("--resume", "mortal") == 2, "it is still dead"
+    assert "nothing answers" in capsys.readouterr().err
+    again = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    again.start()
+    _filesystem.cache_clear()
+    assert sweep("--resume", "mortal") == 0
+    again.stop()
+    assert metrics(folder(out, "mortal")) == metrics(whole)
+
+
+def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
+    small_disk: Path,
+    out: Path,
+    sweep: Sweep,
+    whole: Path,
+    disturbed: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        ballast.write_bytes(b"\1" * (shutil.disk_usage(small_disk).free - 20_000))
+
+    disturbed(3, fill)
+    assert sweep("--name", "full", "--storage", str(small_disk), *SMALL) == 1
+    said = capsys.readouterr().out
+    assert " missing; free them, then --resume" in said
+    trials = read(folder(out, "full") / "journal.jsonl").trials.values()
+    assert "failed" not in [trial.status for trial in trials]
+    assert sweep("--resume", "full") == 2, "checked before the first trial"
+    assert "missing; free them" in capsys.readouterr().err
+    ballast.unlink()
+    disturbed(99, ctrl_c)
+    assert sweep("--resume", "full") == 0
+    assert metrics(folder(out, "full")) == metrics(whole)
+
+
+@pytest.mark.parametrize(
+    ("where", "rule"),
+    [
+        ("s3://key:hunter2@bucket/x", "must hold no credentials"),
+        ("s3://sweeps/x?scheme=http&endpoint_override=127.0.0.1:9", "nothing answers at the endpoint"),
+        ("gs://bucket", "must be a folder, or s3://bucket/prefix"),
+        ("/dev/null", "is not a folder"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_told_before_the_first_trial(
+    bucket: str, out: Path, sweep: Sweep, where: str, rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("--name", "nowhere", "--storage", where, "--epochs", "0") == 2
+    said = capsys.readouterr().err
+    assert rule in said
+    assert "epochs = 0" in said, "with whatever else is wrong"
+    assert "hunter2" not in said
+    assert not folder(out, "nowhere").exists()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch exploded",)
+
+
+def test_a_run_folder_full_of_hostile_files_does_no_harm(
+    out: Path,
+    sweep: Sweep,
+    whole: Path,
+    disturbed: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disturbed(3, ctrl_c)
+    assert sweep("--name", "hostile", *SMALL) == 130
+    disturbed(99, ctrl_c)
+    run, bomb, victim = folder(out, "hostile"), pickle.dumps(Bomb()), tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    for trial in (run / "trials").iterdir():
+        for file in trial.iterdir():
+            file.unlink()
+        (trial / f"epoch-00002-{'0' * 16}.safetensors").write_bytes(bomb)
+        (trial / f"epoch-00001-{'0' * 16}.safetensors").symlink_to(victim)
+        (trial / "epoch-00001.safetensors.part").symlink_to(victim)
+        np.save(trial / "reconstructions.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    for name in ("checkpoint.json", "model.pt", "reconstructions.npy"):
+        (run / name).write_bytes(bomb)
+    findings = analyse(run)
+    assert any("are damaged and not shown: it holds object" in line for line in findings.lines)
+    assert sweep("--resume", "hostile") == 0
+    assert metrics(run) == metrics(whole)
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("key", ["../../../victim", "{tmp}/victim", "..", "<script>", ""])
+def test_keys_of_a_journal_lead_nowhere(whole: Path, tmp_path: Path, key: str) -> None:
+    run = tmp_path / "beta_ablation" / "copied"
+    run.mkdir(parents=True)
+    (old,) = list(metrics(whole))[:1]
+    lines = [json.loads(line) for line in (whole / "journal.jsonl").read_text().splitlines()]
+    with (run / "journal.jsonl").open("w") as file:
+        for event in lines:
+            event.pop("crc", None)
+            event["trial"] = key.format(tmp=tmp_path) if event.get("trial") == old else event.get("trial")
+            print(json.dumps(event), file=file)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    np.save(victim / "reconstructions.npy", np.zeros((2, 1, 4, 4, 3), np.uint8))
+    assert "figures/reconstructions.png" not in [p.relative_to(run).as_posix() for p in analyse(run).paths]

@@ -1,0 +1,79 @@
+"""What a run does when it is asked to end: by Ctrl-C, twice, and by SIGTERM."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from trainables import interruption
+from trainables.interruption import INTERRUPTED, Interruption, Preempted
+
+
+@pytest.fixture
+def signals() -> Iterator[Interruption]:
+    with Interruption() as entered:
+        yield entered
+
+
+def test_sigterm_asks_and_lets_the_epoch_go_on(signals: Interruption) -> None:
+    assert not signals.asked
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.asked
+
+
+def test_sigterm_waits_no_longer_than_its_grace(signals: Interruption, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "GRACE_SECONDS", 0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted):
+        time.sleep(30)
+
+
+def test_a_second_sigterm_does_not_wait(signals: Interruption) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_once_it_finishes_sigterm_is_not_heard_any_more(signals: Interruption) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signals.finish()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_first_ctrl_c_can_be_caught_the_second_ends_the_process_at_once() -> None:
+    program = """
+import time
+from trainables.interruption import Interruption
+with Interruption() as signals:
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        signals.finish()
+        print("finishing", flush=True)
+        time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "finishing\n"
+        process.send_signal(signal.SIGINT)
+        assert "--resume" in process.communicate(timeout=20)[0]
+    assert process.returncode == INTERRUPTED
+
+
+def test_what_a_library_took_is_taken_back_and_all_is_as_before_in_the_end() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    with Interruption() as signals:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.asked
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -1,0 +1,288 @@
+"""A folder or a bucket: whole files or none, nothing outside it, and errors in words."""
+
+import errno
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainables import storage
+from trainables.data import DataSet
+from trainables.interruption import HaltError
+from trainables.storage import (
+    Folder,
+    StorageError,
+    StorageFullError,
+    check_storage,
+    join,
+    open_store,
+    size,
+)
+from trainables.trial import TrialJob, run_trial
+from vqcore.config import ConfigError, TrialConfig, problems_of
+
+OUTSIDE = ["../x", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", ".hidden", "a?b", "x" * 300]
+SMALL = TrialConfig().replace(
+    channels=8, hidden_channels=12, residual_channels=4, residual_blocks=1, dim=6, codebook_size=16, batch_size=32,
+    epochs=3,
+)  # fmt: skip
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "a" / "b")
+    return join(request.getfixturevalue("bucket"), tmp_path.name)
+
+
+# What both promise
+
+
+def test_what_is_written_is_read_listed_and_removed(location: str) -> None:
+    store = open_store(location)
+    assert store.names() == []
+    store.write("one", [b"ab", memoryview(b"c")])
+    store.write("two.npy", [b""])
+    store.write("one", [b"again"])
+    assert sorted(store.names()) == ["one", "two.npy"]
+    assert (store.read("one"), store.read("two.npy")) == (b"again", b"")
+    for _ in range(2):
+        store.delete("one")
+    assert store.names() == ["two.npy"]
+    with pytest.raises(FileNotFoundError):
+        store.read("one")
+    open_store(join(location, "below")).write("three", [b"3"])
+    assert store.names() == ["two.npy"], "folders are no files"
+    assert problems_of(lambda: check_storage(location)) == ()
+    assert store.names() == ["two.npy"], "the probe is gone"
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_name_leads_out_of_a_location(location: str, name: str) -> None:
+    store = open_store(location)
+    for use in (
+        lambda: join(location, name),
+        lambda: store.read(name),
+        lambda: store.write(name, [b"x"]),
+        lambda: store.delete(name),
+    ):
+        with pytest.raises(ConfigError, match="must be a plain name"):
+            use()
+
+
+def test_a_trial_leaves_the_same_wherever_it_is_kept(location: str, data_set: DataSet, tmp_path: Path) -> None:
+    job = TrialJob(SMALL.key(data_set.hash), 0, SMALL, data_set, location)
+    list(run_trial(job, until=2))
+    names = sorted(open_store(location).names())
+    assert [name[:11] for name in names] == ["epoch-00001", "epoch-00002", "reconstruct"]
+    open_store(location).write(names[1], [b"damaged"])
+    resumed = list(run_trial(job, known=2))
+    assert resumed[0]["info"]["resumed_from"] == 1
+    straight = list(run_trial(replace(job, folder=str(tmp_path / "straight"))))
+    assert resumed[1]["metrics"]["mse"] == straight[3]["metrics"]["mse"]
+    assert len(open_store(location).names()) == 2
+
+
+def test_locations_go_on_before_their_options() -> None:
+    assert join("s3://b/p/?region=eu-1", "x", "y") == "s3://b/p/x/y?region=eu-1"
+    assert join("s3://b", "x") == "s3://b/x"
+    assert join("/a/b", "c") == "/a/b/c"
+    assert join("b", "c") == str(Path("b/c").absolute())
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFullError("/x", 7_000_000, 2_000_000), StorageFullError("/x", 1), StorageError("/x", "gone")]
+)
+def test_errors_travel_between_processes(error: StorageError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    assert isinstance(again, HaltError)
+
+
+def test_the_error_of_a_full_disk_says_how_much_is_missing() -> None:
+    assert str(StorageFullError("/store", 7_000_000, 2_000_000)) == (
+        "/store: full: the checkpoint needs 7.0 MB, 2.0 MB are free, 5.0 MB missing; free them, then --resume"
+    )
+    assert "are free" not in str(StorageFullError("/store", 7, None))
+    assert [size(n) for n in (0, 999, 1000, 49_280, 7_247_844, 71_499_868, 2 * 10**9)] == [
+        "0 bytes", "999 bytes", "1.0 kB", "49 kB", "7.2 MB", "71 MB", "2.0 GB",
+    ]  # fmt: skip
+
+
+# A folder
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "trial"
+    victim.write_text("precious")
+    folder.mkdir()
+    store = Folder(str(folder))
+    for name in ("reconstructions.npy", "reconstructions.npy.part"):
+        (folder / name).symlink_to(victim)
+    assert store.names() == []
+    with pytest.raises(OSError, match="symbolic"):
+        store.read("reconstructions.npy")
+    store.write("reconstructions.npy", [b"new"])
+    store.delete("reconstructions.npy.part")
+    assert victim.read_text() == "precious"
+    assert store.read("reconstructions.npy") == b"new"
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    store = Folder(str(tmp_path))
+    assert store.names() == []
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match=r"plain file|directory"):
+            store.read(name)
+
+
+def test_many_writers_of_one_name_leave_one_whole_file(tmp_path: Path) -> None:
+    store = Folder(str(tmp_path))
+    contents = [bytes([n]) * 200_000 for n in range(8)]
+    threads = [threading.Thread(target=store.write, args=("x", [content])) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read("x") in contents
+    assert store.names() == ["x"]
+
+
+def fill(disk: Path, leave: int) -> Path:
+    ballast = disk / "ballast"
+    ballast.write_bytes(b"\1" * (shutil.disk_usage(disk).free - leave))
+    return ballast
+
+
+def test_on_a_disk_that_is_really_full(small_disk: Path, data_set: DataSet, tmp_path: Path) -> None:
+    job = TrialJob(SMALL.key(data_set.hash), 0, SMALL, data_set, str(small_disk / "trials" / "t"))
+    list(run_trial(job, until=2))
+    held = set((small_disk / "trials" / "t").iterdir())
+    ballast = fill(small_disk, leave=40_000)
+    with pytest.raises(StorageFullError) as told:
+        list(run_trial(job, known=2))
+    assert told.value.errno == errno.ENOSPC
+    assert told.value.free is not None
+    assert told.value.free < told.value.needed < 200_000
+    assert f"{size(told.value.needed - told.value.free)} missing" in str(told.value)
+    assert set((small_disk / "trials" / "t").iterdir()) == held, "no half-written file stays"
+    ballast.unlink()
+    events = list(run_trial(job, known=2))
+    assert (events[0]["info"]["resumed_from"], events[-1]["status"]) == (2, "completed")
+    straight = list(run_trial(replace(job, folder=str(tmp_path / "straight"))))
+    assert events[1]["metrics"]["mse"] == straight[3]["metrics"]["mse"]
+
+
+@pytest.mark.parametrize(
+    ("where", "rule"),
+    [
+        ("{tmp}/file", "is not a folder"),
+        ("{tmp}/file/below", "is not a folder"),
+        ("gs://bucket/x", "must be a folder, or s3://bucket/prefix"),
+        ("s3:/bucket", "must be a folder, or s3://bucket/prefix"),
+        ("/proc", "No such file"),
+        ("", "must be a folder"),
+        ("s3://", "must be s3://bucket"),
+        ("s3://Bucket_", "must be s3://bucket"),
+        ("s3://bucket/a//b", "without empty steps"),
+        ("s3://bucket/../b", "the prefix must be"),
+        ("s3://bucket/a?region", "after the ? come"),
+        ("s3://bucket/a?scheme=ftp", "must be http or https"),
+        ("s3://bucket/a?endpoint_override=http://h/path", "must be host:port"),
+        ("s3://bucket/a?region=EU;rm", "must be a region's name"),
+    ],
+)
+def test_what_is_no_storage_is_told(tmp_path: Path, where: str, rule: str) -> None:
+    (tmp_path / "file").touch()
+    location = where.format(tmp=tmp_path)
+    problems = problems_of(lambda: check_storage(location))
+    assert len(problems) == 1
+    assert problems[0].startswith("--storage")
+    assert rule in problems[0]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "s3://AKIAIOSF:hunter2@bucket/p",
+        "s3://bucket/p?endpoint_override=me:hunter2@host",
+        "s3://bucket/p?secret_key=hunter2",
+        "ftp://me:hunter2@host/",
+    ],
+)
+def test_a_secret_in_a_location_is_refused_and_not_repeated(location: str) -> None:
+    (problem,) = problems_of(lambda: check_storage(location))
+    assert "hunter2" not in problem
+    assert "AKIA" not in problem
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    for location in (tmp_path, tmp_path / "below"):
+        (problem,) = problems_of(lambda location=location: check_storage(str(location)))
+        assert "Permission denied" in problem
+
+
+def test_a_storage_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network folder whose server is gone."""
+    held = threading.Event()
+    monkeypatch.setattr(storage, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "_probe", lambda _: held.wait())
+    (problem,) = problems_of(lambda: check_storage(str(tmp_path)))
+    held.set()
+    assert "does not answer within" in problem
+
+
+# A bucket
+
+
+def quick(check: Callable[[], object]) -> tuple[str, ...]:
+    started = time.monotonic()
+    problems = problems_of(check)
+    assert time.monotonic() - started < storage.PROBE_SECONDS + 2
+    return problems
+
+
+def test_a_bucket_that_is_not_there(bucket: str) -> None:
+    (problem,) = quick(lambda: check_storage(bucket.replace("sweeps", "missing")))
+    assert "there is no such bucket" in problem
+
+
+def test_an_endpoint_that_is_dead_or_silent(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PROBE_SECONDS", 3)
+    where = "s3://sweeps/a?scheme=http&endpoint_override=127.0.0.1:{}"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        (dead,) = quick(lambda: check_storage(where.format(port)))
+        silent.listen()
+        (unanswered,) = quick(lambda: check_storage(where.format(port)))
+    assert "nothing answers at the endpoint" in dead
+    assert "does not answer within" in unanswered
+
+
+def test_no_credentials(bucket: str, tmp_path: Path) -> None:
+    """In a process of its own: a file system keeps the credentials that it found."""
+    words = "from trainables.storage import check_storage; import sys; check_storage(sys.argv[1])"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    asked = subprocess.run(
+        [sys.executable, "-c", words, bucket],
+        env=environment | {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "access is denied: set AWS_ACCESS_KEY_ID" in asked.stderr
