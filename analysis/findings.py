@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.comparisons import pairwise
 from analysis.estimators import estimator_words
 from analysis.groups import Group, described
-from analysis.layout import Table
+from analysis.layout import Table, shown
 from analysis.objectives import Objective
 from analysis.results import Results
 from analysis.tradeoff import front_words, names, rate_words, sure_words
@@ -38,7 +38,7 @@ class Findings:
     def renderable(self) -> RenderableType:
         """The findings for a terminal; names in them are never taken for markup."""
         parts: list[RenderableType] = [self.table.rich(), Text("")] if self.table else []
-        parts += map(Text, self.lines)
+        parts += map(shown, self.lines)
         if self.paths:
             names = ", ".join(path.relative_to(self.folder).as_posix() for path in self.paths)
             parts.append(Text(f"Written to {self.folder}: {names}", style="dim", overflow="fold"))

@@ -31,13 +31,18 @@ class Table:
 
     def rich(self) -> RenderableType:
         """The table for a terminal."""
-        table = RichTable(title=Text(self.title), title_justify="left", header_style="bold", box=None)
+        table = RichTable(title=shown(self.title), title_justify="left", header_style="bold", box=None)
         table.pad_edge, table.padding = False, (0, 1, 0, 0)  # 80 columns are few
         for index, column in enumerate(self.columns):
             table.add_column(Text(column), justify="left" if index < self.left else "right", vertical="top")
         for row in self.rows:
-            table.add_row(*map(Text, row))
-        return Stack(table, *(Text(note, style="dim") for note in self.notes))
+            table.add_row(*map(shown, row))
+        return Stack(table, *(shown(note, "dim") for note in self.notes))
+
+
+def shown(text: str, style: str = "") -> Text:
+    """``text`` for a terminal: no markup, and none of the characters that command it."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
 
 
 def markdown_text(text: str) -> str:

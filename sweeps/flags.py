@@ -13,7 +13,7 @@ from analysis.objectives import Objective, objectives
 from sweeps.engine.checks import Problems, raise_any
 from sweeps.engine.pareto_asha import Rule, automatic
 from sweeps.engine.space import Range, Space
-from sweeps.engine.spec import Search
+from sweeps.engine.spec import MOST_TRIALS, Search
 from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
@@ -164,6 +164,8 @@ def search_of(flags: SearchFlags) -> Search:
             problems.add(f"{column}: no trial reports it; there are {', '.join(REPORTED)}, and {SIZE} for constraints")
     if flags.trials < 1:
         problems.add(f"trials = {flags.trials}: must be at least 1")
+    if flags.trials > MOST_TRIALS:
+        problems.add(f"trials = {flags.trials}: must be at most {MOST_TRIALS:,}")
     if flags.budget is not None and flags.budget < flags.epochs:
         problems.add(f"budget = {flags.budget}: not enough for one trial of {flags.epochs} epochs")
     if not 0 <= flags.collapse_usage <= 1:

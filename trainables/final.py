@@ -156,7 +156,8 @@ def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> 
     console.print(f"{folder}: {job.config.training.epochs} epochs on {job.data.source}")
     code, trouble = 0, ""
     try:
-        _run(job, recorder, console, signals)
+        if not recorder.run.finished(job.key, job.config.training.epochs):
+            _run(job, recorder, console, signals)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Preempted:

@@ -11,6 +11,7 @@ Events, each with ``time`` (seconds since 1970, UTC; their order is that of the 
     start   trial (key), number, config (flat), and what the trial says of itself: device, precision, parameters, ...
     epoch   trial, epoch (1 = after the first pass), metrics (name -> finite number)
     rung    trial, epoch: it waits there to be promoted
+    decided trials (key -> config) that will be run: more seeds of what may be on the front
     end     trial, status ("completed", "stopped", "diverged", "failed"), reason, epoch
     pause   the run was interrupted and can be resumed
     done    the sweep is complete
@@ -48,6 +49,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "epoch": {"trial": _TEXT, "epoch": _WHOLE, "metrics": _TABLE, "time": _NUMBER},
     "rung": {"trial": _TEXT, "epoch": _WHOLE},
     "end": {"trial": _TEXT, "status": _TEXT, "time": _NUMBER},
+    "decided": {"trials": _TABLE},
     "pause": {"time": _NUMBER},
     "done": {"time": _NUMBER},
 }
@@ -273,6 +275,8 @@ class RunRecord:
 
     sweep: dict[str, Any] = field(default_factory=dict)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
+    decided: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Configurations that will be run, by their keys; some may have begun."""
     done: bool = False
     damaged: int = field(default=0, compare=False)
     """Lines of the journal that could not be read."""
@@ -303,6 +307,8 @@ class RunRecord:
         elif kind == "sweep":
             self.sweep = dict(event)
             self.done = False
+        elif kind == "decided":
+            self.decided |= event["trials"]
         elif kind == "done":
             self.done = True
 

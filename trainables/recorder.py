@@ -68,6 +68,10 @@ class Recorder:
         """Record that a trial waits at a rung."""
         self.write("rung", trial=job.key, epoch=self.run.last_epoch(job.key))
 
+    def decided(self, jobs: list[TrialJob]) -> None:
+        """Record that these trials will be run, before any of them begins."""
+        self.write("decided", trials={job.key: job.config.flat() for job in jobs})
+
     def stopped(self, job: TrialJob, reason: str) -> None:
         """Record that a trial goes no further."""
         self.told(job, {"event": "end", "status": "stopped", "reason": reason})

@@ -1,5 +1,6 @@
 """Where a run is: the folder under ``--out`` that a name on a command line means."""
 
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def find_run(name: str, out: Path) -> Path:
         return sweeps[0]
     found = [run for run in runs if name in (run.name, f"{run.parent.name}/{run.name}")]
     path = Path(name)
-    if not found and name and (path / JOURNAL).is_file():
+    if not found and name and os.path.isfile(path / JOURNAL):  # noqa: PTH113 (a name may be too long for a file)
         found = [path if path.name else path.resolve()]
     if len(found) == 1:
         return found[0]

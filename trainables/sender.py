@@ -226,10 +226,9 @@ class Sender:
         run_id, ended = self._told[PARENT].run_id, self._mirror.view(PARENT, None).ended
         if self._artifacts_of == ended:
             return
-        for pattern in ARTIFACTS:
-            for file in sorted(self._folder.glob(pattern)):
-                folder = file.parent.relative_to(self._folder).as_posix()
-                self._client.log_artifact(run_id, str(file), None if folder == "." else folder)
+        for file in artifacts(self._folder):
+            folder = file.parent.relative_to(self._folder).as_posix()
+            self._client.log_artifact(run_id, str(file), None if folder == "." else folder)
         self._artifacts_of = ended
 
     def _connect(self) -> None:
@@ -293,6 +292,12 @@ class Sender:
                 for point in client.get_metric_history(info.run_id, name)
             }
         return told
+
+
+def artifacts(folder: Path) -> list[Path]:
+    """The files of a run that are sent. What is a link, or behind one, is none of them: it may lead anywhere."""
+    found = [file for pattern in ARTIFACTS for file in sorted(folder.glob(pattern))]
+    return [file for file in found if file.is_file() and file.resolve() == folder.resolve() / file.relative_to(folder)]
 
 
 def quiet() -> None:

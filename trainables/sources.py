@@ -109,8 +109,13 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
     """
     if source == "cifar10":
         return _layout(_download(downloads))
-    folder = EMBEDDED / source if source in KNOWN else Path(source).expanduser()
-    if folder.is_file():
+    try:
+        folder = EMBEDDED / source if source in KNOWN else Path(source).expanduser()
+        is_file = folder.is_file()
+    except (OSError, RuntimeError) as error:  # a name longer than any file's, a home that nobody has
+        words = getattr(error, "strerror", None) or error
+        raise ConfigError([f"data = {source[:200]!r}: is no folder ({words}); name one that is there"]) from error
+    if is_file:
         raise ConfigError([f"data = {source!r}: is a file; name the folder that holds the data set"])
     if not folder.is_dir():
         known = ", ".join(KNOWN)

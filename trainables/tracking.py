@@ -75,7 +75,7 @@ class Tracker:
             except OSError as error:  # no memory, no processes left
                 self._error, code = one_line(error, self._uri), None
             else:
-                if code != AGAIN and not self._said.caught_up:
+                if code != AGAIN and not self._said.caught_up and not self._stop.is_set():
                     self._error = f"the process that tells MLflow ended, with code {code}"
             if code != AGAIN and not self._said.caught_up:
                 self._stop.wait(wait)

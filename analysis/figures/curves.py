@@ -50,6 +50,6 @@ def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str, label: 
     means = np.array([estimate.mean for estimate in estimates])
     spread = np.array([estimate.sd or 0.0 for estimate in estimates])
     kind = {"color": colour, "ls": dash, "lw": 1.6, "marker": "o" if len(epochs) == 1 else "", "ms": 4}
-    axes.plot(epochs, means, label=label or "_", zorder=3 if label else 1, **kind)  # type: ignore[arg-type]
+    axes.plot(epochs, means, label=style.plain(label) or "_", zorder=3 if label else 1, **kind)  # type: ignore[arg-type]
     if label:
         axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)

@@ -94,7 +94,8 @@ def legend_handles(spots: Sequence[Spot]) -> list[Line2D]:
     handles = [Line2D([], [], color="0.35", lw=1, ls=(0, (4, 3)), label="front of the means")]
     by_estimator = {style.estimator(spot.group): spot.colour for spot in spots}
     if len(by_estimator) > 1:
-        handles += [Line2D([], [], marker="o", ls="", color=c, label=name) for name, c in by_estimator.items()]
+        named = {style.plain(name): colour for name, colour in by_estimator.items()}
+        handles += [Line2D([], [], marker="o", ls="", color=c, label=name) for name, c in named.items()]
     return handles
 
 

@@ -1,5 +1,6 @@
 """How the pictures look: colours that everybody can tell apart, and titles that say what was measured."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -60,6 +61,11 @@ def titles(axes: Axes, title: str, below: str) -> None:
     text = axes.text(0, 1.02, words, transform=axes.transAxes, size=8, color="0.35", va="bottom", parse_math=False)
     text.set_in_layout(False)  # the title's pad keeps its height free, and its width may reach over the next panel
     axes.set_title(title, loc="left", size=10.5, weight="bold", pad=8 + 11 * len(lines), parse_math=False)
+
+
+def plain(name: str) -> str:
+    """A name for a legend, which cannot be told not to read mathematics in it, nor to show what begins with ``_``."""
+    return re.sub(r"^_", "\u2009_", name.replace("$", r"\$"))
 
 
 def spread(results: Results, several: str) -> str:

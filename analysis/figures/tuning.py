@@ -45,7 +45,7 @@ def _panel(axes: Axes, made: Contest, objective: Objective, colours: dict[str, s
         median, low, high = (
             np.where(np.isfinite(line), line, np.nan) for line in (curve.median, curve.low, curve.high)
         )
-        label, colour = f"{one.name}: {len(one.tried)} trials, {one.epochs:,} epochs", colours[one.name]
+        label, colour = f"{style.plain(one.name)}: {len(one.tried)} trials, {one.epochs:,} epochs", colours[one.name]
         axes.plot(trials, median, color=colour, ls=dash, lw=1.6, label=label)
         axes.plot(trials, curve.expected, color=colour, ls="", marker=".", ms=2.5, alpha=0.7)
         axes.fill_between(trials, low, high, color=colour, alpha=0.13, linewidth=0)

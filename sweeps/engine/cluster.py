@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +41,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError, RpcError
 
 from sweeps.engine.resources import Available
+from trainables.interruption import PREEMPTED
 from vqcore.config import ConfigError
 from vqcore.estimators import ESTIMATORS
 
@@ -55,6 +56,9 @@ LOST_SECONDS = 20.0
 
 LAST_SECONDS = 25.0
 """How long this process may then take to hear of it: it may wait inside Ray for what never comes."""
+
+HURRIED_SECONDS = 3.0
+"""Both of these, after SIGTERM."""
 
 _leaving = ExitStack()
 """What ``disconnect`` has to put back."""
@@ -136,10 +140,11 @@ def disconnect() -> None:
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def watched(asked: Callable[[], bool]) -> Iterator[None]:
     """Raise ``ConnectionError`` here, in the main thread, when the head of the cluster dies.
 
-    Ray's own driver would wait for it a minute, then end without a word.
+    Ray's own driver would wait for it a minute, then end without a word. Once ``asked`` to end nobody waits long: who
+    sends SIGTERM to every process of a job, Ray's own among them, kills soon.
     """
     over = threading.Event()
     words = f"Ray's head at {_head.address} has not answered for {LOST_SECONDS:g} s; what is recorded is kept"
@@ -153,12 +158,12 @@ def watched() -> Iterator[None]:
             with suppress(RpcError):
                 _head.ask()
                 heard = time.monotonic()
-            if time.monotonic() - heard > LOST_SECONDS:
+            if time.monotonic() - heard > (HURRIED_SECONDS if asked() else LOST_SECONDS):
                 _lost.set()
                 signal.pthread_kill(main, signal.SIGUSR2)  # as a Ctrl-C, which Ray lets through where it waits
-                if not over.wait(LAST_SECONDS):
+                if not over.wait(HURRIED_SECONDS if asked() else LAST_SECONDS):
                     os.write(2, f"The sweep cannot go on: {words}; go on with --resume.\n".encode())
-                    os._exit(1)
+                    os._exit(PREEMPTED if asked() else 1)
                 return
 
     main = threading.get_ident()

@@ -5,7 +5,7 @@ Everything here is rebuilt from the journal, so that a resumed sweep takes up th
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from analysis.fronts import Directions
 from analysis.uncertainty import BySeed, near_front, probability_on_front
@@ -32,6 +32,8 @@ class Course:
         taken = {trial.number for trial in run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
         self._samplers = {v: part.sampler() for v, part in ready.spec.parts.items()} if ready.spec.drawn else {}
+        self._tried: set[str] = set()
+        """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)
         self._learn()
         for config in self._known():
@@ -55,26 +57,42 @@ class Course:
         """The first part of the course: everything but more seeds."""
         rule = self._search.rule if self._search else None
         ladder = rebuilt(rule, self._run, self._epochs) if rule else None
-        return self._slices(self.jobs, ladder, draws=bool(self._behind()))
+        return self._slices([job for job in self.jobs if not self._repeats(job)], ladder, draws=bool(self._behind()))
 
-    def more_seeds(self) -> Slices | None:
+    def more_seeds(self, decided: Callable[[list[TrialJob]], None]) -> Slices | None:
         """The next part: new seeds of what may be on the front, twice as many as before; None when it is settled.
 
         Successive doubling as in SMAC's racing (Lindauer et al. 2022, section 3.2), by the probability to be on the
-        front instead of a single incumbent's mean.
+        front instead of a single incumbent's mean. What was ``decided`` before an interruption comes first, since the
+        half of it that was trained by then might tell otherwise.
         """
         if self._search is None or self._spec.seeds < 2:
             return None
         if self._search.budget is not None and self._spent >= self._search.budget:
             return None
-        jobs = [
+        left = [
+            job
+            for job in self.jobs
+            if self._repeats(job) and job.key not in self._tried and not self._run.finished(job.key, self._epochs)
+        ]
+        jobs = left or self._chosen()
+        self._tried |= {job.key for job in jobs}
+        if not left and jobs:
+            decided(jobs)
+            self.jobs += jobs
+        return self._slices(jobs, None, draws=False) if jobs else None
+
+    def _repeats(self, job: TrialJob) -> bool:
+        """Whether it is one of the seeds that only what is near the front gets."""
+        return self._search is not None and job.config.training.seed != self._spec.base.training.seed
+
+    def _chosen(self) -> list[TrialJob]:
+        return [
             self._job(config.replace(seed=seed))
             for part in self._spec.parts
             for config, by_seed in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
             for seed in range(len(by_seed), min(self._spec.seeds, 2 * len(by_seed)))
         ]
-        self.jobs += jobs
-        return self._slices(jobs, None, draws=False) if jobs else None
 
     def _near(self, screened: list[tuple[TrialConfig, BySeed]]) -> list[tuple[TrialConfig, BySeed]]:
         """Those whose place on or off the front more seeds would settle."""
@@ -93,7 +111,7 @@ class Course:
             for trial in read(self._search.warm_start / JOURNAL).trials.values():
                 if trial.status != "running":  # of the other run, which nobody goes on with here
                     self._tell(trial)
-        for trial in self._run.trials.values():
+        for trial in sorted(self._run.trials.values(), key=lambda trial: trial.number):
             if self._tell(trial):
                 self._drawn[self._part(trial.config)] += 1
 
@@ -102,11 +120,12 @@ class Course:
         if self._search is not None:
             random.Random(self._search.seed).shuffle(configs)  # a rung should have seen some of everything
             keys = {config.key(self._ready.data.hash) for config in configs}
-            configs += [self._config(trial) for key, trial in self._run.trials.items() if key not in keys]
+            configs += [self._config(trial.config) for key, trial in self._run.trials.items() if key not in keys]
+            configs += [self._config(flat) for key, flat in self._run.decided.items() if key not in self._run.trials]
         yield from configs
 
-    def _config(self, trial: TrialRecord) -> TrialConfig:
-        return TrialConfig.from_flat({**trial.config, "epochs": self._epochs})
+    def _config(self, flat: Mapping[str, Scalar]) -> TrialConfig:
+        return TrialConfig.from_flat({**flat, "epochs": self._epochs})
 
     def _job(self, config: TrialConfig) -> TrialJob:
         key = config.key(self._ready.data.hash)
@@ -142,7 +161,7 @@ class Course:
         if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
             return False
         metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", float("nan"))}
-        return sampler.tell(self._config(trial), trial.status, metrics)
+        return sampler.tell(self._config(trial.config), trial.status, metrics)
 
     def _part(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.equally, "") if self._spec.equally else ""
@@ -155,7 +174,7 @@ class Course:
         for trial in self._run.trials.values():
             metrics = trial.epochs.get(self._epochs)
             if trial.status == "completed" and metrics is not None:
-                config = self._config(trial)
+                config = self._config(trial.config)
                 alike = config.replace(seed=0).key(self._ready.data.hash)
                 first, *rest = (metrics[column] for column in columns)
                 point = (first, rest[0] if rest else first)

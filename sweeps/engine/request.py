@@ -159,14 +159,14 @@ def _join(request: Request) -> Available:
     """Connect to the cluster at ``address``. ``ConfigError`` if none answers, or its nodes share no storage."""
     assert request.address is not None
     _probe(request.address)
-    from sweeps.engine.cluster import connect, node_count
+    from sweeps.engine.cluster import connect
 
     available = connect(request.address, 0, 0)
-    if node_count() > 1 and request.storage is None:
+    if request.storage is None:  # also where there is one node: others may join
         raise ConfigError(
             [
-                f"--address {request.address}: trials move between its {node_count()} nodes, so their checkpoints "
-                "must lie where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
+                f"--address {request.address}: trials move between the nodes of a cluster, so their checkpoints must "
+                "lie where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
             ]
         )
     return available

@@ -80,6 +80,9 @@ class _Session:
             self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
             return self.finish(PREEMPTED)
         except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
+            if self.signals.asked:  # whoever ends all processes of a job at once has ended Ray's too
+                self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
+                return self.finish(PREEMPTED)
             failed = True
             self.console.print(Text(f"The sweep cannot go on: {_words(error)}", style="red"), soft_wrap=True)
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
@@ -102,7 +105,7 @@ class _Session:
                 connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
             self.signals.listen()  # Ray has taken SIGTERM
             room = partial(_room, available_now, self.request, booking) if self.request.address else None
-            with watched():
+            with watched(self._asked):
                 self.train_parts(
                     lambda part, recorder: run_on_ray(part, recorder, booking, asked=self._asked, room=room)
                 )
@@ -134,7 +137,7 @@ class _Session:
         for job, reason in self.part.stopped():
             if job.key in self.recorder.run.trials:  # else it never began
                 self.recorder.stopped(job, reason)
-        self.part = self.course.more_seeds()
+        self.part = self.course.more_seeds(self.recorder.decided)
 
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
@@ -189,13 +192,17 @@ class _Session:
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
         self.console.print(
             f"{request.sweep}: {trials} trials, epochs: {self.ready.spec.base.training.epochs}, on {data.source} "
-            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each: {request.folder}"
+            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each"
+            f"{self._where()}: {request.folder}"
         )
         for words in filter(None, (self.mended, self.changed_code())):
             self.console.print(Text(f"{words}.", style="yellow"), soft_wrap=True)
         if warning := check(request.tracking_uri):
             words = f"MLflow: {warning}. The sweep goes on; what is missing is sent later."
             self.console.print(Text(words, style="yellow"))
+
+    def _where(self) -> str:
+        return "" if self.request.address in (None, INLINE) else f", on the Ray cluster at {self.request.address}"
 
     def changed_code(self) -> str:
         """Words for a resume by other code than before."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # Optuna takes a while to import, and most sweeps are grids
     from sweeps.engine.searcher import Constraint, Kind, Sampler
 
 
+MOST_SEEDS, MOST_TRIALS = 1000, 10**6
+"""Of what a sweep repeats and draws: more is a slip of the fingers, and would not end."""
+
+
 @dataclass(frozen=True)
 class Search:
     """How a sweep chooses its trials and stops them early. Without it every point of the grid is trained in full."""
@@ -125,6 +129,8 @@ class SweepSpec:
         problems: list[str] = []
         if self.seeds < 1:
             problems.append(f"seeds = {self.seeds}: must be at least 1; 3 or more give an interval")
+        if self.seeds > MOST_SEEDS:
+            problems.append(f"seeds = {self.seeds}: must be at most {MOST_SEEDS:,}; 3 to 10 are usual")
         problems += [
             f"{name}: a range has no grid; name its values, or let a sampler draw (--sampler tpe)"
             for name, values in self.space.items()
@@ -138,7 +144,7 @@ class SweepSpec:
         if self.search:
             return () if self.drawn else tuple(every(self.space, self.base))
         configs: list[TrialConfig] = []
-        for seed in range(max(1, self.seeds)):
+        for seed in range(min(max(1, self.seeds), MOST_SEEDS)):
             for values in itertools.product(*grid.values()):
                 changes: dict[str, Any] = dict(zip(grid, values, strict=True))
                 try:

@@ -1,5 +1,6 @@
 """Sweeps that search, as a user starts them: real trials on a few real images, in this process."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,28 @@ def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Call
     assert all(sorted(found) == list(range(len(found))) for found in seeds.values()), "the same seeds for all"
     stopped = [trial for trial in record(out, "seeds").trials.values() if trial.status == "stopped"]
     assert all(trial.config["seed"] == 0 for trial in stopped)
+
+
+def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(
+    pareto: Callable[..., int], out: Path
+) -> None:
+    words = ("--grace", "1", "--reduction", "2", "--seeds", "4")
+    assert pareto("--name", "settled", *words) == 0
+    whole = out / "pareto" / "settled"
+    events = list(JournalReader(whole / JOURNAL).new())
+    lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
+    first = next(n for n, event in enumerate(events) if event["event"] == "decided")
+    ends = [n for n, event in enumerate(events) if event["event"] == "end" and n > first]
+    for cut in (first, ends[0]):
+        part = out / "pareto" / f"settled{cut}"
+        shutil.copytree(whole, part, symlinks=True)
+        (part / JOURNAL).write_bytes(b"".join(lines[: cut + 1]))
+        assert pareto("--resume", part.name) == 0
+        assert states(record(out, part.name)) == states(record(out, "settled"))
+
+
+def states(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
+    return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
 
 
 def test_a_collapsed_codebook_is_stopped_with_the_reason(pareto: Callable[..., int], out: Path) -> None:

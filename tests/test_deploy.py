@@ -1,0 +1,151 @@
+"""deploy/: what can be known of it without the platforms."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sweeps.beta_ablation import BetaAblation, spec
+from sweeps.cli import Start, command
+from trainables.journal import read
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = DEPLOY.parent
+
+# from KubeRay's rayjob_types.go and raycluster_types.go (ray.io/v1)
+RAY_JOB = {
+    "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata", "clusterSelector",
+    "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML", "jobId", "submissionMode",
+    "entrypointResources", "entrypointNumCpus", "entrypointNumGpus", "ttlSecondsAfterFinished",
+    "shutdownAfterJobFinishes", "suspend",
+}  # fmt: skip
+RAY_CLUSTER = {
+    "upgradeStrategy", "authOptions", "suspend", "managedBy", "autoscalerOptions", "headServiceAnnotations",
+    "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec", "rayVersion", "workerGroupSpecs",
+}  # fmt: skip
+WORKERS = {
+    "suspend", "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "resources", "labels",
+    "rayStartParams", "template", "scaleStrategy", "numOfHosts",
+}  # fmt: skip
+
+
+def plan(words: list[str]) -> int:
+    """The exit code of a command of deploy/, as a plan, on this machine and its data."""
+    assert words[:3] == ["python", "-m", "sweeps.beta_ablation"]
+    there = {"--address": "inline", "--data": "cifar10-mini"}
+    flags = [there.get(before, word) for before, word in zip(["", *words], words, strict=False)][3:]
+    storage = flags.index("--storage")
+    flags[storage : storage + 2] = []
+    out = flags.index("--out")
+    flags[out : out + 2] = []
+    return command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, [*flags, "--plan"])
+
+
+def test_the_launcher_takes_its_file_and_our_command_line_the_commands() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    text = (DEPLOY / "ray-cluster.yaml").read_text()
+    whole = prepare_config(yaml.safe_load(text))
+    validate_config(whole)
+    assert whole["available_node_types"]["local.cluster.node"]["max_workers"] == len(whole["provider"]["worker_ips"])
+    (line,) = re.findall(r"python -m sweeps.*", text)
+    assert plan(shlex.split(line)) == 0
+    starts = [*whole["head_start_ray_commands"], *whole["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in start for start in starts if "ray start" in start)
+
+
+def test_the_ray_job_has_the_fields_of_kuberay_and_a_command_of_ours() -> None:
+    job = yaml.safe_load((DEPLOY / "kuberay-rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    ray = job["spec"]["rayClusterSpec"]
+    assert job["spec"].keys() <= RAY_JOB
+    assert ray.keys() <= RAY_CLUSTER
+    assert ray["authOptions"] == {"mode": "token"}
+    assert all(group.keys() <= WORKERS for group in ray["workerGroupSpecs"])
+    for group in (ray["headGroupSpec"], *ray["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert all(isinstance(variable["value"], str) for variable in container["env"])
+            limits = container["resources"]["limits"]
+            assert limits == container["resources"]["requests"], "guaranteed: the last to be evicted"
+    shell, option, script = shlex.split(job["spec"]["entrypoint"])
+    assert (shell, option) == ("bash", "-c")
+    assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
+    assert plan(shlex.split(script.partition("exec ")[2].replace("$which", "--name kube"))) == 0
+
+
+def test_the_slurm_script_is_sound() -> None:
+    script = DEPLOY / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    if shellcheck := shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
+        told = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
+        assert told.returncode == 0, told.stdout
+
+
+STUBS = {
+    # a node of the job is this machine: the command is run here
+    "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"\n',
+    "scontrol": 'if [[ $1 == show ]]; then printf "one\\ntwo\\n"; else echo "$@" >>"$VQSWEEP_HOME/requeued"; fi\n',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, Any]:
+    """Arguments of ``Popen`` that make this machine two nodes of a Slurm job."""
+    for name, body in STUBS.items():
+        stub = tmp_path / "bin" / name
+        stub.parent.mkdir(exist_ok=True)
+        stub.write_text(f"#!/bin/bash\n{body}")
+        stub.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {
+        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_CPUS_ON_NODE": "1",
+        "VQSWEEP_HOME": str(tmp_path),
+    }
+    return {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+@pytest.mark.service
+def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str, Any], tmp_path: Path) -> None:
+    small = "--codebook-size 16 --batch-size 512 --betas 0.1 1 --seeds 1 --epochs 6 --tracking-uri http://127.0.0.1:9"
+    words = ["bash", DEPLOY / "slurm.sbatch", "sweeps.beta_ablation", *small.split()]
+    job = slurm["env"]["SLURM_JOB_ID"]
+    journal = tmp_path / "runs" / "beta_ablation" / f"slurm-{job}" / "journal.jsonl"
+    token = tmp_path / "runs" / f".token-{job}"
+    try:
+        with subprocess.Popen(words, **slurm) as first:
+            while sum(len(trial.epochs) for trial in read(journal).trials.values()) < 2:
+                assert first.poll() is None, first.communicate()[0]
+                time.sleep(0.1)
+            assert stat.S_IMODE(token.stat().st_mode) == 0o600
+            secret = token.read_text()
+            first.send_signal(signal.SIGTERM)
+            said = first.communicate(timeout=120)[0]
+        assert (first.returncode, (tmp_path / "requeued").read_text().split()) == (0, ["requeue", job]), said
+        assert not token.exists()
+        assert any(trial.status == "running" for trial in read(journal).trials.values()), "too late to show anything"
+        with subprocess.Popen(words, **slurm) as second:
+            said += second.communicate(timeout=280)[0]
+        assert second.returncode == 0, said
+    finally:
+        shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
+    run = read(journal)
+    assert [(trial.status, len(trial.epochs)) for trial in run.trials.values()] == [("completed", 6)] * 2
+    assert len((tmp_path / "requeued").read_text().splitlines()) == 1
+    assert secret not in said
