@@ -12,7 +12,7 @@ from analysis.pictures import MOST, Pictures, read_pictures
 from analysis.uncertainty import probability_on_front
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
-from vqcore.config import ConfigError
+from vqcore.config import ConfigError, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def load(run_folder: Path) -> Results:
     if not path.is_file():
         raise ConfigError([f"{run_folder}: holds no {JOURNAL}, so it is no run; name a run, its folder, or latest"])
     record = read(path)
+    record.trials = {key: trial for key, trial in record.trials.items() if _sound(trial.config)}
     trials = sorted(record.trials.values(), key=lambda trial: trial.number)
     params = record.sweep.get("params") or {}
     needed = {"mse", "perplexity", *(objective.column for objective in recorded(params.get("objectives")))}
@@ -141,6 +142,15 @@ def load(run_folder: Path) -> Results:
     left_out = tuple((trial, _why(trial)) for trial in trials if trial.key not in chosen)
     epoch = max(shared, default=0)
     return Results(run_folder, record, swept, grouped(compared, epoch, swept), epoch, left_out)
+
+
+_USUAL = TrialConfig().flat()
+
+
+def _sound(config: dict[str, Any]) -> bool:
+    """Whether each field has a value of its type: nobody here wrote another."""
+    kinds = {name: (int, float) if type(usual) is float else (type(usual),) for name, usual in _USUAL.items()}
+    return all(type(value) in kinds.get(name, (type(value),)) for name, value in config.items())
 
 
 def _why(trial: TrialRecord) -> str:

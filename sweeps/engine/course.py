@@ -6,6 +6,7 @@ Everything here is rebuilt from the journal, so that a resumed sweep takes up th
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from analysis.fronts import Directions
 from analysis.uncertainty import BySeed, near_front, probability_on_front
@@ -35,6 +36,8 @@ class Course:
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)
+        self._configs: dict[str, TrialConfig] = {}
+        """Those of recorded trials, by key: each is wanted several times, and to check it takes time."""
         self._learn()
         for config in self._known():
             self.jobs.append(self._job(config))
@@ -120,18 +123,20 @@ class Course:
         if self._search is not None:
             random.Random(self._search.seed).shuffle(configs)  # a rung should have seen some of everything
             keys = {config.key(self._ready.data.hash) for config in configs}
-            configs += [self._config(trial.config) for key, trial in self._run.trials.items() if key not in keys]
-            configs += [self._config(flat) for key, flat in self._run.decided.items() if key not in self._run.trials]
+            configs += [self._config(key, trial.config) for key, trial in self._run.trials.items() if key not in keys]
+            decided = self._run.decided.items()
+            configs += [self._config(key, flat) for key, flat in decided if key not in self._run.trials]
         yield from configs
 
-    def _config(self, flat: Mapping[str, Scalar]) -> TrialConfig:
-        return TrialConfig.from_flat({**flat, "epochs": self._epochs})
+    def _config(self, key: str, flat: Mapping[str, Scalar]) -> TrialConfig:
+        if key not in self._configs:
+            self._configs[key] = TrialConfig.from_flat({**flat, "epochs": self._epochs})
+        return self._configs[key]
 
     def _job(self, config: TrialConfig) -> TrialJob:
-        key = config.key(self._ready.data.hash)
-        if key in self._run.trials:
-            return self._ready.job(config, self._run.trials[key].number)
-        return self._ready.job(config, next(self._numbers))
+        job = self._ready.job(config, 0)
+        trial = self._run.trials.get(job.key)
+        return replace(job, number=next(self._numbers) if trial is None else trial.number)
 
     def _slices(self, jobs: list[TrialJob], ladder: Ladder | None, draws: bool) -> Slices:
         budget = self._search.budget if self._search else None
@@ -161,7 +166,7 @@ class Course:
         if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
             return False
         metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", float("nan"))}
-        return sampler.tell(self._config(trial.config), trial.status, metrics)
+        return sampler.tell(self._config(trial.key, trial.config), trial.status, metrics)
 
     def _part(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.equally, "") if self._spec.equally else ""
@@ -174,7 +179,7 @@ class Course:
         for trial in self._run.trials.values():
             metrics = trial.epochs.get(self._epochs)
             if trial.status == "completed" and metrics is not None:
-                config = self._config(trial.config)
+                config = self._config(trial.key, trial.config)
                 alike = config.replace(seed=0).key(self._ready.data.hash)
                 first, *rest = (metrics[column] for column in columns)
                 point = (first, rest[0] if rest else first)

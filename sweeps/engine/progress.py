@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analysis.layout import shown
 from trainables.journal import Event, RunRecord, TrialRecord
 from trainables.runs import SHORT
 from trainables.trial import TrialJob
@@ -60,10 +61,10 @@ class Screen:
         if self._console.is_terminal:
             return
         if event["event"] == "end" and event["status"] in ("diverged", "failed"):
-            self._console.print(Text(f"{self._name(event['trial'])}: {event['status']}, {event['reason']}"))
+            self._console.print(shown(f"{self._name(event['trial'])}: {event['status']}, {event['reason']}"))
         if time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(Text(self.summary()), soft_wrap=True)
+            self._console.print(shown(self.summary()), soft_wrap=True)
 
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
@@ -96,11 +97,11 @@ class Screen:
             "usage",
         ):
             table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
-        shown = sorted(self._course.jobs, key=self._order)[:MOST_ROWS]
-        for job in sorted(shown, key=lambda job: job.number):
+        jobs = sorted(self._course.jobs, key=self._order)[:MOST_ROWS]
+        for job in sorted(jobs, key=lambda job: job.number):
             table.add_row(*self._row(job))
-        hidden = len(self._course.jobs) - len(shown)
-        lines = [Text(self.summary(), style="bold")]
+        hidden = len(self._course.jobs) - len(jobs)
+        lines = [shown(self.summary(), "bold")]
         lines += [Text(f"{hidden} more trials", style="dim")] if hidden else []
         return Group(table, *lines)
 
@@ -115,7 +116,7 @@ class Screen:
             if metrics
             else [""] * 3
         )
-        return [Text(cell, style=_STYLE.get(status, "dim")) for cell in cells]
+        return [shown(cell, _STYLE.get(status, "dim")) for cell in cells]
 
     def _order(self, job: TrialJob) -> tuple[int, float]:
         trial = self._record(job)

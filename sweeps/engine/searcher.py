@@ -56,10 +56,18 @@ class _Trial(NamedTuple):
     """What is known of a configuration."""
 
     state: TrialState
-    number: int
-    """In the study."""
     row: int
     """In the sampler's table."""
+
+
+class _Note(NamedTuple):
+    """What the study has still to be told."""
+
+    config: TrialConfig
+    state: TrialState
+    values: list[float] | None
+    point: tuple[float, ...]
+    violations: dict[str, float]
 
 
 class Sampler:
@@ -67,9 +75,6 @@ class Sampler:
 
     Their seed and epochs are those of ``base``. Raises ``ConfigError`` with every problem.
     """
-
-    study: optuna.Study
-    """All that is known, for Optuna's own analyses. Its parameters are shares (``sweeps.engine.space``)."""
 
     def __init__(
         self,
@@ -85,15 +90,30 @@ class Sampler:
         self._objectives, self._constraints = tuple(objectives), tuple(dict.fromkeys(constraints))
         self._words = [words(choice) for choice in space.values()]
         self._distributions = dict(zip(space, map(_distribution, self._words), strict=True))
+        self._usual = base.flat()
         self._known: dict[TrialConfig, _Trial] = {}
         # state, violation of all constraints together, two losses (a single objective twice), the share of each field
         self._table = np.empty((0, 4 + len(space)))
         self._sobol = torch.quasirandom.SobolEngine(len(space), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
         self._sobol_points: list[list[float]] = []
         self._every: tuple[TrialConfig, ...] | None = None
-        self.study = optuna.create_study(
+        self._notes: list[_Note] = []
+        self._numbers: dict[TrialConfig, int] = {}
+        """In the study."""
+        self._study = optuna.create_study(
             directions=["minimize" if objective.direction == "min" else "maximize" for objective in objectives]
         )
+
+    @property
+    def study(self) -> optuna.Study:
+        """All that is known, for Optuna's own analyses. Its parameters are shares (``sweeps.engine.space``).
+
+        Told only when somebody looks: TPE as it is here does not, and a resume would wait for seconds.
+        """
+        notes, self._notes = self._notes, []
+        for note in notes:
+            self._tell_study(note)
+        return self._study
 
     def ask(self) -> TrialConfig | None:
         """A configuration that was neither asked for nor told before, from now on running; None if none is left."""
@@ -114,24 +134,29 @@ class Sampler:
         known = self._known.get(drawn) if drawn else None
         if drawn is None or (known and (known.state == TrialState.COMPLETE or status == "running")):
             return False
-        if known and known.state == TrialState.RUNNING:
-            self.study.tell(known.number, state=TrialState.FAIL)  # what is known since comes as a trial of its own
         self._note(drawn, status, metrics)
         return True
 
     def front(self) -> list[TrialConfig]:
         """Completed configurations that meet the constraints and that no other such one dominates."""
-        configs = {trial.number: config for config, trial in self._known.items()}
-        return [configs[trial.number] for trial in self.study.best_trials]
+        best = self.study.best_trials
+        configs = {number: config for config, number in self._numbers.items()}
+        return [configs[trial.number] for trial in best]
 
     def _as_drawn(self, config: TrialConfig) -> TrialConfig | None:
         """As ``ask`` gives it, with the seed of the base, since others only repeat it; None if ``ask`` never does."""
-        drawn = resolve(config, {"seed": self._base.training.seed})
-        flat, idle = drawn.flat(), meaningless(drawn.flat())
+        flat = config.flat()
+        idle = meaningless(flat)
+        settled = flat["seed"] == self._base.training.seed and flat == {**flat, **idle}
+        if not settled:
+            config = resolve(config, {"seed": self._base.training.seed})
+            flat = config.flat()
+            idle = meaningless(flat)
         held = {name: flat[name] for name in self._space if name not in idle}
         with suppress(ConfigError):
-            if self._point(drawn) and resolve(self._base, held) == drawn:
-                return drawn
+            # what is settled and differs from the base in nothing else needs no resolving, which takes time
+            if self._point(config) and (flat == {**self._usual, **held} or resolve(self._base, held) == config):
+                return config
         return None
 
     def _point(self, config: TrialConfig) -> tuple[float, ...] | None:
@@ -149,22 +174,29 @@ class Sampler:
         point = self._point(config)
         assert point is not None
         state, losses, violations = self._judged(config, status, metrics)
-        shares = self._shares(config, point)
-        trial = create_trial(
-            state=state,
-            values=[float(metrics[o.column]) for o in self._objectives] if state == TrialState.COMPLETE else None,
-            params=shares,
-            distributions={name: self._distributions[name] for name in shares},
-            constraints=violations,
-        )
-        self.study.add_trial(trial)
-        number = len(self.study.get_trials(deepcopy=False)) - 1
+        values = [float(metrics[o.column]) for o in self._objectives] if state == TrialState.COMPLETE else None
+        self._notes.append(_Note(config, state, values, point, violations))
         violation = sum(max(0.0, missed) for missed in violations.values())
         row = self._known[config].row if config in self._known else len(self._known)
         if row == len(self._table):
             self._table = np.append(self._table, np.empty((256, self._table.shape[1])), axis=0)
         self._table[row] = (state, violation, losses[0], losses[-1], *point)
-        self._known[config] = _Trial(state, number, row)
+        self._known[config] = _Trial(state, row)
+
+    def _tell_study(self, note: _Note) -> None:
+        before = self._numbers.get(note.config)
+        if before is not None and self._study.get_trials(deepcopy=False)[before].state == TrialState.RUNNING:
+            self._study.tell(before, state=TrialState.FAIL)  # what is known since comes as a trial of its own
+        shares = self._shares(note.config, note.point)
+        trial = create_trial(
+            state=note.state,
+            values=note.values,
+            params=shares,
+            distributions={name: self._distributions[name] for name in shares},
+            constraints=note.violations,
+        )
+        self._study.add_trial(trial)
+        self._numbers[note.config] = len(self._study.get_trials(deepcopy=False)) - 1
 
     def _judged(
         self, config: TrialConfig, status: str, metrics: Mapping[str, float]
@@ -236,9 +268,10 @@ class Sampler:
     def _from_optuna(self, rng: np.random.Generator) -> list[float]:
         seed = int(rng.integers(2**32))
         nsga2 = self._kind == "nsga2"
-        self.study.sampler = NSGA2(self._distributions, POPULATION, seed) if nsga2 else GP(self._distributions, seed)
-        trial = self.study.ask(self._distributions)
-        self.study.tell(trial, state=TrialState.FAIL)  # it was only a question
+        study = self.study
+        study.sampler = NSGA2(self._distributions, POPULATION, seed) if nsga2 else GP(self._distributions, seed)
+        trial = study.ask(self._distributions)
+        study.tell(trial, state=TrialState.FAIL)  # it was only a question
         return [trial.params[name] for name in self._space]
 
 

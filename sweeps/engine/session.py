@@ -57,6 +57,8 @@ class _Session:
         self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
         self.course = Course(ready, self.recorder.run)
         self.recorder.listeners.append(self.course.heard)
+        self.unreachable: str | None = None
+        """Why MLflow could not be told anything at the start."""
         self.part: Slices | None = None
         """What is to be trained next; None when nothing is."""
 
@@ -197,7 +199,8 @@ class _Session:
         )
         for words in filter(None, (self.mended, self.changed_code())):
             self.console.print(Text(f"{words}.", style="yellow"), soft_wrap=True)
-        if warning := check(request.tracking_uri):
+        self.unreachable = check(request.tracking_uri)
+        if warning := self.unreachable:
             words = f"MLflow: {warning}. The sweep goes on; what is missing is sent later."
             self.console.print(Text(words, style="yellow"))
 
@@ -232,7 +235,8 @@ class _Session:
             self.console.print()
             self.console.print(findings.renderable())
         # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
-        sent = self.tracker.close(timeout=5 if self.tracker.problem or not ended else 60)
+        short = self.unreachable or self.tracker.problem or not ended
+        sent = self.tracker.close(timeout=5 if short else 60)
         self.say_next(ended and recorded, sent)
         return code if recorded else code or 1
 

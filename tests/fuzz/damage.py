@@ -1,0 +1,83 @@
+"""What becomes of bytes on a bad disk, and of facts in bad hands."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+
+def examples(count: int) -> Callable[[Any], Any]:
+    """So many inputs, the same ones each time: whoever changes the code is told of its own faults alone."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),  # a failing input as it was found is telling enough
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+_place = st.floats(0, 1, exclude_max=True)
+_blow = st.one_of(
+    st.tuples(st.just("cut"), _place, st.just(0)),
+    st.tuples(st.just("flip"), _place, st.integers(0, 7)),
+    st.tuples(st.just("zero"), _place, st.integers(1, 64)),
+    st.tuples(st.just("double"), _place, st.integers(1, 64)),
+    st.tuples(st.just("remove"), _place, st.integers(1, 64)),
+    st.tuples(st.just("garbage"), _place, st.integers(1, 64)),
+)
+blows = st.lists(_blow, min_size=1, max_size=3)
+"""One to three of what can happen to a file, each at any place of it."""
+
+
+def damaged(content: bytes, blows: list[tuple[str, float, int]]) -> bytes:
+    """``content`` after ``blows``; it may be what it was."""
+    for kind, place, size in blows:
+        at = int(place * len(content))
+        before, here, after = content[:at], content[at : at + size], content[at + size :]
+        match kind:
+            case "cut":
+                content = before
+            case "flip":
+                content = before + bytes([content[at] ^ (1 << size)]) + content[at + 1 :] if content else b""
+            case "zero":
+                content = before + bytes(len(here)) + after
+            case "double":
+                content = before + here + here + after
+            case "remove":
+                content = before + after
+            case "garbage":
+                content = before + bytes((at * 7 + i * 151) % 256 for i in range(size)) + here + after
+    return content
+
+
+texts = st.one_of(
+    st.sampled_from(
+        [
+            "", " ", "x", "nan", "../../x", "/etc/passwd", "a\nb", "\x00", "\x1b[31m", "[red]x[/red]", "[/]",
+            "<script>alert(1)</script>", "a|b", "$x$", "é", "🦉", "x" * 5000, "8,,5", "²,3",
+        ]
+    ),
+    st.text(max_size=8),
+)  # fmt: skip
+numbers = st.one_of(
+    st.sampled_from([0, -1, 1, 2, 3, 10**9, 10**18, -(2**63), 2**63 - 1, 0.0, -0.5, 0.5, 1e308, 5e-324]),
+    st.integers(-5, 5),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+absurd = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(texts, inner, max_size=2)),
+    max_leaves=4,
+)
+"""Whatever JSON and TOML can say."""
+
+
+def sealed(event: object) -> bytes:
+    """A line of a journal whose checksum is right, whatever it says."""
+    body = orjson.dumps(event)[:-1]
+    return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
