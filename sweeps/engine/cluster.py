@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -58,7 +58,7 @@ LAST_SECONDS = 25.0
 """How long this process may then take to hear of it: it may wait inside Ray for what never comes."""
 
 HURRIED_SECONDS = 3.0
-"""Both of these, after SIGTERM."""
+"""Both of these, after SIGTERM; the first also where there is nothing to wait for."""
 
 _leaving = ExitStack()
 """What ``disconnect`` has to put back."""
@@ -77,13 +77,26 @@ class _Head:
 
     def join(self) -> None:
         """Ask this one from now on."""
-        self.address = ray.get_runtime_context().gcs_address
+        context = ray.get_runtime_context()
+        self.address, self.own = context.gcs_address, context.get_node_id()
         self.client = GcsClient(address=self.address)
 
-    def ask(self) -> None:
-        """Learn which nodes there are. ``RpcError`` without an answer in time."""
-        found = self.client.get_all_node_info(timeout=LOST_SECONDS / 10).values()
+    @property
+    def died(self) -> bool:
+        """Whether what Ray consists of on this machine is dead for certain; of a Ray of our own we can tell."""
+        ours = ray._private.worker._global_node
+        return ours is not None and bool({"raylet", "gcs_server"} & {name for name, _ in ours.dead_processes()})
+
+    def ask(self) -> bool:
+        """Learn which nodes there are; whether it answers in time, and this machine's own is among them."""
+        if self.died:
+            return False  # which the head itself would find out in half a minute
+        try:
+            found = self.client.get_all_node_info(timeout=LOST_SECONDS / 10).values()
+        except RpcError:
+            return False
         self.nodes = [node for node in found if node.state == GcsNodeInfo.ALIVE]
+        return any(node.node_id.hex() == self.own for node in self.nodes)
 
 
 _head = _Head()
@@ -120,8 +133,7 @@ def available_now(address: str | None) -> Available:
 
     Of a head that does not answer, what it said last: ``watched`` takes care of that.
     """
-    with suppress(RpcError):
-        _head.ask()
+    _head.ask()
     totals = [node.resources_total for node in _head.nodes]
     cpus, gpus = (int(sum(total.get(kind, 0) for total in totals)) for kind in ("CPU", "GPU"))
     return Available(cpus, gpus, f"the cluster at {address}" if address else "this machine")
@@ -141,13 +153,16 @@ def disconnect() -> None:
 
 @contextmanager
 def watched(asked: Callable[[], bool]) -> Iterator[None]:
-    """Raise ``ConnectionError`` here, in the main thread, when the head of the cluster dies.
+    """Raise ``ConnectionError`` here, in the main thread, when the head of the cluster dies, or this machine's node.
 
     Ray's own driver would wait for it a minute, then end without a word. Once ``asked`` to end nobody waits long: who
     sends SIGTERM to every process of a job, Ray's own among them, kills soon.
     """
     over = threading.Event()
-    words = f"Ray's head at {_head.address} has not answered for {LOST_SECONDS:g} s; what is recorded is kept"
+    words = (
+        f"Ray's head at {_head.address} has not answered for {LOST_SECONDS:g} s, or Ray is dead on this machine; what "
+        "is recorded is kept"
+    )
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise _LostError
@@ -155,10 +170,9 @@ def watched(asked: Callable[[], bool]) -> Iterator[None]:
     def watch() -> None:
         heard = time.monotonic()
         while not over.wait(LOST_SECONDS / 10):
-            with suppress(RpcError):
-                _head.ask()
+            if _head.ask():
                 heard = time.monotonic()
-            if time.monotonic() - heard > (HURRIED_SECONDS if asked() else LOST_SECONDS):
+            if time.monotonic() - heard > (HURRIED_SECONDS if asked() or _head.died else LOST_SECONDS):
                 _lost.set()
                 signal.pthread_kill(main, signal.SIGUSR2)  # as a Ctrl-C, which Ray lets through where it waits
                 if not over.wait(HURRIED_SECONDS if asked() else LAST_SECONDS):
@@ -171,7 +185,9 @@ def watched(asked: Callable[[], bool]) -> Iterator[None]:
     threading.Thread(target=watch, name="head", daemon=True).start()
     try:
         yield
-    except _LostError:
+    except (_LostError, SystemError):  # the latter is what Ray's C++ makes of the former
+        if not _lost.is_set():
+            raise
         raise ConnectionError(words) from None
     finally:
         over.set()
