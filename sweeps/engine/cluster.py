@@ -60,8 +60,8 @@ LAST_SECONDS = 25.0
 HURRIED_SECONDS = 3.0
 """Both of these, after SIGTERM; the first also where there is nothing to wait for."""
 
-_leaving = ExitStack()
-"""What ``disconnect`` has to put back."""
+_leaving, _copies = ExitStack(), ExitStack()
+"""What ``disconnect`` has to put back, and to remove."""
 
 _lost = threading.Event()
 """Set once the head is dead: whatever is asked of Ray now would wait for it."""
@@ -146,8 +146,10 @@ def node_count() -> int:
 
 def disconnect() -> None:
     """Leave Ray, ending it if ``connect`` started it."""
-    if not _lost.is_set():  # else it goes when this process does
-        ray.shutdown()
+    _copies.close()
+    if _lost.is_set():
+        return  # it goes when this process does, and until then needs the token
+    ray.shutdown()
     _leaving.close()
 
 
@@ -196,7 +198,7 @@ def watched(asked: Callable[[], bool]) -> Iterator[None]:
 
 def _start(num_cpus: int, num_gpus: int) -> None:
     """A Ray of our own, for this process and its trials."""
-    code = _leaving.enter_context(_snapshot())
+    code = _copies.enter_context(_snapshot())
     _leaving.enter_context(_token_of_its_own())
     with _on_loopback():
         ray.init(
