@@ -1,6 +1,7 @@
 """A small sweep, run once, that every test may spoil a copy of."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,20 +49,33 @@ class Deaf:
         return True
 
 
+@contextmanager
+def _aside() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Tracker", Deaf)
+        patch.setattr(figures, "write_figures", lambda results: [])
+        patch.setattr(cli, "print_plan", lambda console, ready: None)  # its probe trains for seconds
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def aside() -> Iterator[None]:
+    """MLflow, pictures and probes are tested elsewhere; a module's own, so that no test after these is without them."""
+    with _aside():
+        yield
+
+
 @pytest.fixture(scope="session")
-def sweep(images: Path) -> Iterator[Sweep]:
+def sweep(images: Path) -> Sweep:
     """``beta_ablation`` inline under a folder of runs, with these words; its exit code. It draws no pictures."""
 
     def run(out: Path, *words: str) -> int:
         small = [] if "--resume" in words else [*SMALL.split(), "--data", str(images)]
         start = Start("beta_ablation", ("sweeps.beta_ablation",))
-        return command(start, BetaAblation, spec, [*small, "--address", "inline", "--out", str(out), *words])
+        with _aside():
+            return command(start, BetaAblation, spec, [*small, "--address", "inline", "--out", str(out), *words])
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Tracker", Deaf)
-        patch.setattr(figures, "write_figures", lambda results: [])
-        patch.setattr(cli, "print_plan", lambda console, ready: None)  # its probe trains for seconds
-        yield run
+    return run
 
 
 @pytest.fixture(scope="session")

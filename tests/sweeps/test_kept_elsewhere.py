@@ -42,9 +42,9 @@ def whole(images: Path, out: Path) -> Path:
     from sweeps.cli import Start, command
 
     words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 1 --out {out} --address inline"
-    words += " --betas 0.1 1 --name undisturbed --set channels=8 hidden_channels=12 dim=8"
+    words += " --betas 0.1 1 --name whole_elsewhere --set channels=8 hidden_channels=12 dim=8"
     assert command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, words.split()) == 0
-    return folder(out, "undisturbed")
+    return folder(out, "whole_elsewhere")
 
 
 SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
@@ -140,17 +140,17 @@ def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
         ballast.write_bytes(b"\1" * (shutil.disk_usage(small_disk).free - 20_000))
 
     disturbed(3, fill)
-    assert sweep("--name", "full", "--storage", str(small_disk), *SMALL) == 1
+    assert sweep("--name", "full_disk", "--storage", str(small_disk), *SMALL) == 1
     said = capsys.readouterr().out
     assert " missing; free them, then --resume" in said
-    trials = read(folder(out, "full") / "journal.jsonl").trials.values()
+    trials = read(folder(out, "full_disk") / "journal.jsonl").trials.values()
     assert "failed" not in [trial.status for trial in trials]
-    assert sweep("--resume", "full") == 2, "checked before the first trial"
+    assert sweep("--resume", "full_disk") == 2, "checked before the first trial"
     assert "missing; free them" in capsys.readouterr().err
     ballast.unlink()
     disturbed(99, ctrl_c)
-    assert sweep("--resume", "full") == 0
-    assert metrics(folder(out, "full")) == metrics(whole)
+    assert sweep("--resume", "full_disk") == 0
+    assert metrics(folder(out, "full_disk")) == metrics(whole)
 
 
 @pytest.mark.parametrize(
