@@ -9,7 +9,7 @@ from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.text import Text
 
-from analysis.comparisons import pairwise
+from analysis.comparisons import told_apart_from
 from analysis.estimators import estimator_words
 from analysis.groups import Group, described
 from analysis.layout import Table, shown
@@ -118,9 +118,9 @@ def _lead(groups: Sequence[Group], several: Sequence[Group], winner: Group, obje
 
 def _not_told_apart(groups: Sequence[Group], winner: Group, metric: str) -> list[Group]:
     # corrected for all pairs: the winner was chosen among them by the same numbers
-    compared, place = pairwise([group.by_seed(metric) for group in groups]), groups.index(winner)
-    mine = {sum(pair) - place: comparison for pair, comparison in compared.items() if place in pair}
-    return [groups[other] for other, comparison in mine.items() if not comparison.told_apart]
+    place = groups.index(winner)
+    apart = told_apart_from(place, [group.by_seed(metric) for group in groups])
+    return [group for other, group in enumerate(groups) if other != place and not apart[other]]
 
 
 def _left_out(results: Results) -> list[str]:

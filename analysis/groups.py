@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from analysis.columns import least
@@ -38,8 +39,11 @@ class Group:
             mse, codebook = self.by_seed(f"{twin}mse"), self.by_seed(f"{twin}codebook_loss")
             weight = 1 + self.config.get("commitment_weight", math.nan)
             return {seed: mse[seed] + weight * codebook[seed] for seed in mse.keys() & codebook.keys()}
-        reports = {seed_of(trial): trial.epochs[self.epoch] for trial in self.trials}
-        return {seed: report[metric] for seed, report in reports.items() if metric in report}
+        return {seed: report[metric] for seed, report in self._reports.items() if metric in report}
+
+    @cached_property
+    def _reports(self) -> dict[int, dict[str, float]]:
+        return {seed_of(trial): trial.epochs[self.epoch] for trial in self.trials}
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and spread of a metric over seeds; none if no seed reported it."""

@@ -71,8 +71,11 @@ def _beside(
     """The paper's rows by the values of ``field``, ours after them; and a note if not all of ours are there."""
     rows: list[Row] = []
     left_out = 0
-    for value in sorted({*published, *(_value(group, field) for group in results.groups)}):
-        at_value = [group for group in results.groups if math.isclose(_value(group, field), value)]
+    by_value: dict[float, list[Group]] = {}
+    for group in results.groups:
+        by_value.setdefault(_value(group, field), []).append(group)
+    for value in sorted({*published, *by_value}):
+        at_value = [group for other, some in by_value.items() if math.isclose(other, value) for group in some]
         chosen = _best_of_each_estimator(at_value)
         left_out += len(at_value) - len(chosen)
         ours = [_ours(group, results, field, prefix) for group in chosen]

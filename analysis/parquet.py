@@ -1,29 +1,30 @@
 """The journal as one table: a row a (trial, epoch), for pandas, polars, DuckDB or anything else that reads Parquet."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from analysis.columns import REPORTED, UNITS
 from analysis.files import replacing
-from analysis.results import load
+from analysis.results import Results
 from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
 
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-def write_parquet(run_folder: Path) -> Path:
+def write_parquet(results: Results) -> Path:
     """Write ``results.parquet``: trial, epoch, configuration, metrics, status and reason of the trial.
 
     The schema's metadata holds the units (JSON), the sweep's name, and as JSON the trials that ended before their first
-    epoch and so have no row. ``ConfigError`` if the folder holds no run.
+    epoch and so have no row.
     """
-    results = load(run_folder)
     rows = [(trial, epoch) for trial in results.trials for epoch in sorted(trial.epochs)]
     columns: dict[str, pa.Array] = {
         "trial": pa.array([trial.key for trial, _ in rows], pa.string()),
@@ -31,19 +32,20 @@ def write_parquet(run_folder: Path) -> Path:
     }
     for name in _names(FIELDS, (trial.config for trial in results.trials)):
         columns[name] = _column(name, [trial.config.get(name) for trial, _ in rows])
-    for name in _names(REPORTED, (metrics for trial in results.trials for metrics in trial.epochs.values())):
-        columns.setdefault(name, pa.array([_float(trial, epoch, name) for trial, epoch in rows], pa.float64()))
+    metrics = _metrics(rows)
+    for name in _names(REPORTED, [metrics]):
+        columns.setdefault(name, metrics.get(name, pa.nulls(len(rows), pa.float64())))
     for name in ("status", "reason"):
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())
     rowless = {t.key: {"status": t.status, "reason": t.reason} for t in results.trials if not t.epochs}
     metadata = {"units": json.dumps(_units()), "sweep": results.name, "trials_without_epochs": json.dumps(rowless)}
-    path = run_folder / "results.parquet"
+    path = results.folder / "results.parquet"
     with replacing(path) as half:
         pq.write_table(pa.table(columns).replace_schema_metadata(metadata), half)
     return path
 
 
-def _names(known: Iterable[str], found: Iterable[dict[str, Any]]) -> list[str]:
+def _names(known: Iterable[str], found: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys([*known, *sorted({name for names in found for name in names})]))
 
 
@@ -54,9 +56,16 @@ def _column(name: str, values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def _float(trial: TrialRecord, epoch: int, name: str) -> float | None:
-    value = trial.epochs[epoch].get(name)
-    return None if value is None else float(value)
+def _metrics(rows: Sequence[tuple[TrialRecord, int]]) -> dict[str, pa.Array]:
+    """A column a metric, null where it was not reported. Each row is unpacked once: there may be a million."""
+    values: dict[str, NDArray[np.float64]] = {}
+    missing: dict[str, NDArray[np.bool_]] = {}
+    for row, (trial, epoch) in enumerate(rows):
+        for name, value in trial.epochs[epoch].items():
+            if name not in values:
+                values[name], missing[name] = np.zeros(len(rows)), np.ones(len(rows), bool)
+            values[name][row], missing[name][row] = value, False
+    return {name: pa.array(column, mask=missing[name]) for name, column in values.items()}
 
 
 def _units() -> dict[str, str]:

@@ -35,7 +35,7 @@ def analyse(run_folder: Path) -> Findings:
             words = f"{type(error).__name__}: {error}"
             failures.append(f"{what} could not be written: {words}; python -m analysis.{what} {run_folder} tries again")
 
-    attempt("parquet", lambda: [write_parquet(run_folder)])
+    attempt("parquet", lambda: [write_parquet(results)])
     attempt("tables", lambda: write_tables(results))
     attempt("pareto", lambda: write_figures(results))
     if results.groups:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.fronts import Directions, Point, best_first
 
-# Shape suffixes: D draws, C configurations, S seeds, R single residuals, O the two objectives.
+# Shape suffixes: D draws, C configurations, A places, S seeds, R single residuals, O the two objectives.
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -104,13 +104,21 @@ def band(
         return Band(tuple(at), unknown, unknown, unknown)
     first, second = _signs(directions)
     means_DCO = drawn_means(several, draws, seed) * (first, second)
-    attained = [np.where(means_DCO[..., 0] <= first * x, means_DCO[..., 1], np.inf).min(axis=1) for x in at]
+    attained_DA = np.array([_attained(means_CO, first * np.array(at)) for means_CO in means_DCO])
     tail = round((1 - confidence) / 2, 12)  # 0.025, not the next number
     levels = np.array([tail, 0.5, 1 - tail])
     # Of the draws, without interpolation: between a number and infinity there is none.
-    quantiles = [second * np.quantile(draws_D, levels, method="inverted_cdf") for draws_D in attained]
+    quantiles = [second * np.quantile(draws_D, levels, method="inverted_cdf") for draws_D in attained_DA.T]
     ends = [sorted(map(float, three)) for three in quantiles]
     return Band(tuple(at), *(tuple(three[k] for three in ends) for k in range(3)))
+
+
+def _attained(means_CO: Floats, at_A: Floats) -> Floats:
+    """The least of the second objective among those that have at most ``at_A`` of the first; both down."""
+    order_C = np.argsort(means_CO[:, 0])
+    least_C = np.minimum.accumulate(means_CO[order_C, 1])
+    reached_A = np.searchsorted(means_CO[order_C, 0], at_A, side="right")
+    return np.where(reached_A > 0, least_C[reached_A - 1], np.inf)
 
 
 def drawn_means(configurations: Sequence[BySeed], draws: int = 1000, seed: int = 0) -> Floats:

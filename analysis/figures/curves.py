@@ -1,7 +1,11 @@
 """MSE and perplexity by epoch: a line a configuration, and a band of one standard deviation over its seeds."""
 
+from collections.abc import Sequence
+from statistics import fmean
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -24,9 +28,9 @@ def curves(results: Results) -> Figure | None:
         (left, "mse", "MSE on [-1, 1], whole test set"),
         (right, "perplexity", "perplexity, whole test set"),
     ):
-        for group in results.groups:
-            colour, dash = look.get(group.label, ("0.8", "-"))
-            _line(axes, group, metric, colour, dash, group.label if group.label in look else "")
+        _in_grey(axes, [group for group in results.groups if group.label not in look], metric)
+        for group in featured:
+            _line(axes, group, metric, *look[group.label])
         style.bare(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch", size=9)
@@ -43,13 +47,30 @@ def curves(results: Results) -> Figure | None:
     return figure
 
 
-def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str, label: str) -> None:
-    shared = set.intersection(*({e for e, m in trial.epochs.items() if metric in m} for trial in group.trials))
-    epochs = sorted(shared)
-    estimates = [Estimate.of([trial.epochs[epoch][metric] for trial in group.trials]) for epoch in epochs]
-    means = np.array([estimate.mean for estimate in estimates])
-    spread = np.array([estimate.sd or 0.0 for estimate in estimates])
-    kind = {"color": colour, "ls": dash, "lw": 1.6, "marker": "o" if len(epochs) == 1 else "", "ms": 4}
-    axes.plot(epochs, means, label=style.plain(label) or "_", zorder=3 if label else 1, **kind)  # type: ignore[arg-type]
-    if label:
-        axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
+def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str) -> None:
+    estimates = {epoch: Estimate.of(values) for epoch, values in _by_epoch(group, metric).items()}
+    epochs = list(estimates)
+    means = np.array([estimate.mean for estimate in estimates.values()])
+    spread = np.array([estimate.sd or 0.0 for estimate in estimates.values()])
+    marker = "o" if len(epochs) == 1 else ""
+    axes.plot(
+        epochs, means, color=colour, ls=dash, lw=1.6, marker=marker, ms=4, zorder=3, label=style.plain(group.label)
+    )
+    axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _in_grey(axes: Axes, groups: Sequence[Group], metric: str) -> None:
+    """The means of groups that have no name in the picture; together, for a call a line would take seconds."""
+    lines = [[(epoch, fmean(values)) for epoch, values in _by_epoch(group, metric).items()] for group in groups]
+    axes.add_collection(
+        LineCollection([np.array(line) for line in lines if line], colors="0.8", linewidths=1.6, zorder=1)
+    )
+    if points := [line[0] for line in lines if len(line) == 1]:
+        epochs, means = zip(*points, strict=True)
+        axes.scatter(epochs, means, s=16, color="0.8", zorder=1)
+
+
+def _by_epoch(group: Group, metric: str) -> dict[int, list[float]]:
+    """The metric of each trial, after each epoch that all of them reported."""
+    told = [{epoch: report[metric] for epoch, report in t.epochs.items() if metric in report} for t in group.trials]
+    return {epoch: [by[epoch] for by in told] for epoch in sorted(set.intersection(*map(set, told)))}

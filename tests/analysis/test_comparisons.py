@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.comparisons import against, holm, paired, pairwise
+from analysis.comparisons import against, holm, paired, pairwise, told_apart_from
 
 # Student's own data, 1908: hours of sleep gained by two drugs, over 10 patients; t = -4.0621, p = 0.002833.
 FIRST = dict(enumerate([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]))
@@ -108,6 +108,29 @@ def test_every_pair_is_compared_once():
     tested = [compared[pair] for pair in ((0, 1), (0, 2), (1, 2))]
     assert [comparison.adjusted for comparison in tested] == holm([comparison.p for comparison in tested])
     assert pairwise([FIRST]) == {}
+
+
+seed_values = st.dictionaries(st.integers(0, 5), st.integers(-3, 3) | st.sampled_from([0.1, 1e3, 1e3 + 0.1, math.inf]))
+
+
+@given(st.lists(seed_values, min_size=2, max_size=6), st.data())
+def test_one_is_told_apart_from_all_as_every_pair_would_be(configurations, data):
+    place = data.draw(st.integers(0, len(configurations) - 1))
+    found = told_apart_from(place, configurations)
+    assert not found.pop(place)
+    mine = [made.told_apart for pair, made in pairwise(configurations).items() if place in pair]
+    assert found == mine
+
+
+def test_among_many_the_same_are_told_apart():
+    chance = np.random.default_rng(2)
+    middles = chance.integers(0, 4, 60)
+    many = [dict(enumerate((middle + 0.15 * chance.normal(size=5)).tolist())) for middle in middles]
+    place = int(np.argmin(middles))
+    mine = [made.told_apart for pair, made in pairwise(many).items() if place in pair]
+    found = told_apart_from(place, many)
+    assert found[:place] + found[place + 1 :] == mine
+    assert 5 < sum(mine) < 59
 
 
 def test_the_effect_of_few_seeds_is_unbiased():

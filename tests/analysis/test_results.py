@@ -91,7 +91,7 @@ def test_no_run_is_said(tmp_path):
 
 
 def test_parquet_has_a_row_a_trial_and_epoch(ablation):
-    table = pq.read_table(write_parquet(ablation))
+    table = pq.read_table(write_parquet(load(ablation)))
     assert table.num_rows == 9 * 4 + 1
     assert table.column_names[:2] == ["trial", "epoch"]
     assert set(FIELDS) < set(table.column_names)
@@ -105,19 +105,19 @@ def test_parquet_has_a_row_a_trial_and_epoch(ablation):
 def test_parquet_keeps_trials_without_epochs_in_its_metadata(make_run):
     run = make_run()
     key = run.trial([], "failed", "out of memory", commitment_weight=1)
-    metadata = pq.read_schema(write_parquet(run.close())).metadata
+    metadata = pq.read_schema(write_parquet(load(run.close()))).metadata
     assert json.loads(metadata[b"trials_without_epochs"]) == {key: {"status": "failed", "reason": "out of memory"}}
 
 
 def test_parquet_types_do_not_depend_on_the_values(make_run):
     run = make_run()
-    empty = pq.read_schema(write_parquet(run.folder))
+    empty = pq.read_schema(write_parquet(load(run.folder)))
     run.trial([(1, 2)], commitment_weight=1)
-    full = pq.read_schema(write_parquet(run.close()))
+    full = pq.read_schema(write_parquet(load(run.close())))
     assert empty.remove_metadata() == full.remove_metadata()
 
 
 def test_parquet_replaces_and_leaves_nothing_half_written(ablation):
-    write_parquet(ablation)
-    write_parquet(ablation)
+    write_parquet(load(ablation))
+    write_parquet(load(ablation))
     assert sorted(path.name for path in ablation.iterdir() if path.is_file()) == ["journal.jsonl", "results.parquet"]
