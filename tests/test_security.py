@@ -220,6 +220,7 @@ def test_a_download_with_a_wrong_sum_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path))
     for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use, for every later test
     batches = tmp_path / "downloads" / "cifar-10-batches-py"
     batches.mkdir(parents=True)
     names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
