@@ -44,13 +44,18 @@ def takes(name: object, option: str) -> bool:
     """Whether estimator ``name`` makes use of the configuration's field ``option``."""
     if name == GUMBEL:
         return option == "temperature"
-    return isinstance(name, str) and name in ESTIMATORS and option in inspect.signature(ESTIMATORS[name]).parameters
+    return isinstance(name, str) and name in ESTIMATORS and option in _parameters(ESTIMATORS[name])
+
+
+@functools.cache
+def _parameters(vjp: VJP) -> tuple[str, ...]:
+    return tuple(inspect.signature(vjp).parameters)
 
 
 def bound(config: Any) -> VJP:
     """``config.estimator`` as a function of (g, z, q), its options taken from the other fields of ``config``."""
     vjp = ESTIMATORS[config.estimator]
-    options = [name for name in inspect.signature(vjp).parameters if hasattr(config, name)]
+    options = [name for name in _parameters(vjp) if hasattr(config, name)]
     return functools.partial(vjp, **{name: getattr(config, name) for name in options}) if options else vjp
 
 
