@@ -258,6 +258,11 @@ class TrialRecord:
         return self.epochs.last
 
     @property
+    def last_time(self) -> float:
+        """When that was, in seconds since 1970; 0 before the first."""
+        return self.epochs.when(self.epochs.last) if self.epochs else 0.0
+
+    @property
     def whole(self) -> bool:
         """Whether no epoch is missing of those that it had."""
         return self.epochs.unbroken == max(self.ended, self.last_epoch)

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import stat
 import threading
 from abc import ABC, abstractmethod
@@ -213,6 +214,16 @@ def _probe(location: str) -> None:
             raise StorageError(location, "does not give back what was written to it")
     finally:
         store.delete(name)
+
+
+def check_seen(location: str) -> None:
+    """``StorageError`` unless this node sees what the driver made above ``location``: else a trial would write, unread
+    by anybody, to the node's own disk."""
+    above = Path(location).parent
+    if not is_bucket(location) and not above.is_dir():
+        raise StorageError(
+            str(above), f"not seen by node {socket.gethostname()}; mount it there as elsewhere, then --resume"
+        )
 
 
 def existing(folder: str) -> Path:

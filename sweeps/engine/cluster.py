@@ -162,8 +162,8 @@ def watched(asked: Callable[[], bool]) -> Iterator[None]:
     """
     over = threading.Event()
     words = (
-        f"Ray's head at {_head.address} has not answered for {LOST_SECONDS:g} s, or Ray is dead on this machine; what "
-        "is recorded is kept"
+        f"Ray has not answered: its head at {_head.address} is silent, or it is dead on this machine; what is "
+        "recorded is kept"
     )
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """What a sweep shows while it runs: a live table on a terminal, a line every few seconds elsewhere."""
 
 import time
+from collections import deque
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +19,9 @@ LINE_SECONDS = 5.0
 
 MOST_ROWS = 40
 """Trials shown at once: those running first, then the latest to end."""
+
+RECENT = 500
+"""Epochs that the time left is reckoned from."""
 
 _STYLE = {"running": "cyan", "completed": "green", "stopped": "yellow", "diverged": "red", "failed": "red"}
 
@@ -44,6 +48,8 @@ class Screen:
     def __init__(self, console: Console, run: RunRecord, course: Planned, swept: tuple[str, ...], slots: int):
         self._console, self._run, self._swept, self._slots = console, run, swept, slots
         self._course = course
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        """Of the latest epochs: after a resume on another machine, those before it say nothing."""
         self._last_line = time.monotonic()
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._table)
 
@@ -58,6 +64,8 @@ class Screen:
 
     def __call__(self, event: Event) -> None:
         """Take notice of an event: the run's record has it already."""
+        if event["event"] == "epoch" and "seconds" in event["metrics"]:
+            self._seconds.append(event["metrics"]["seconds"])
         if self._console.is_terminal:
             return
         if event["event"] == "end" and event["status"] in ("diverged", "failed"):
@@ -122,7 +130,7 @@ class Screen:
         trial = self._record(job)
         if trial is None:
             return (2, job.number)
-        return (0, job.number) if trial.status == "running" else (1, -max(trial.times.values(), default=0.0))
+        return (0, job.number) if trial.status == "running" else (1, -trial.last_time)
 
     def _name(self, key: str) -> str:
         flat = next((job.config.flat() for job in self._course.jobs if job.key == key), {})
@@ -144,12 +152,11 @@ class Screen:
         return done, max(done, self._course.expected or planned)
 
     def _seconds_left(self) -> float | None:
-        """From the mean time of an epoch and the slots; None before the first."""
+        """From the mean time of the latest epochs and the slots; None before the first."""
         done, planned = self._epochs()
         # lists: the screen's own thread reads what the driver's goes on writing
-        trials = list(self._run.trials.values())
-        seconds = [m["seconds"] for trial in trials for m in list(trial.epochs.values()) if "seconds" in m]
-        ended = sum(trial.status != "running" for trial in trials)
+        seconds = list(self._seconds)
+        ended = sum(trial.status != "running" for trial in list(self._run.trials.values()))
         at_once = max(1, min(self._slots, len(self._course.jobs) - ended))
         return (planned - done) * sum(seconds) / len(seconds) / at_once if seconds else None
 

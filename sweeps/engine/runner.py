@@ -29,6 +29,7 @@ from sweeps.engine.slices import Slice, Slices
 from trainables.data import ensure_local
 from trainables.interruption import HaltError, said
 from trainables.recorder import Recorder
+from trainables.storage import check_seen
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import Scalar
 from vqcore.estimators import ESTIMATORS
@@ -96,6 +97,7 @@ def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
     ESTIMATORS.update(config["estimators"])
     try:
         if config["arrays"] is not None:
+            check_seen(job.folder)
             job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
         for event in trial(job, config["until"], config["known"]):
             tune.report({"told": [event]})  # in a list: Tune flattens dictionaries

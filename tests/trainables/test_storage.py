@@ -22,6 +22,7 @@ from trainables.storage import (
     Folder,
     StorageError,
     StorageFullError,
+    check_seen,
     check_storage,
     join,
     open_store,
@@ -233,6 +234,16 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     for location in (tmp_path, tmp_path / "below"):
         (problem,) = problems_of(lambda location=location: check_storage(str(location)))
         assert "Permission denied" in problem
+
+
+def test_a_node_that_lacks_the_shared_folder_is_named(tmp_path: Path) -> None:
+    trial = tmp_path / "shared" / "trials" / "abc"
+    with pytest.raises(StorageError, match=rf"trials: not seen by node {socket.gethostname()}; mount it"):
+        check_seen(str(trial))
+    assert not list(tmp_path.iterdir())
+    trial.parent.mkdir(parents=True)
+    check_seen(str(trial))
+    check_seen("s3://bucket/trials/abc")
 
 
 def test_a_storage_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
