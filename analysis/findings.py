@@ -133,7 +133,8 @@ def _left_out(results: Results) -> list[str]:
     if len(named) > _LISTED:
         told.append(f"{len(named) - _LISTED} more that did not complete, each with its reason in tables/results.md")
     # the rank, or how little was used, is each trial's own; what stopped it is not
-    stops = Counter(trial.reason.split(":")[0] for trial, _ in results.left_out if trial.status == "stopped")
+    stopped = sorted((t for t, _ in results.left_out if t.status == "stopped"), key=lambda t: t.last_epoch)
+    stops = Counter(trial.reason.split(":")[0] for trial in stopped)  # of equally many the earlier first
     if stops:
         kinds = ", ".join(f"{what or 'for no recorded reason'} ({count})" for what, count in stops.most_common())
         told.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
