@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from sweeps.cli import telling_errors
 from trainables.runs import find_run
 from trainables.tracking import default_uri, sync
-from vqcore.config import ConfigError
 
 
 def main(
@@ -23,14 +23,11 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
     """
-    try:
+    with telling_errors() as told:
         run = find_run(name, out)
         runs = sync(run, tracking_uri or default_uri(run.absolute().parent.parent))
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{run}: MLflow has all of it: the sweep, and trials: {runs - 1}")
-    return 0
+        print(f"{run}: MLflow has all of it: the sweep, and trials: {runs - 1}")
+    return told.code
 
 
 if __name__ == "__main__":

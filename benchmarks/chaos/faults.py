@@ -144,29 +144,24 @@ def kill_raylet(scene: Scene) -> str | None:
 
 @fault("MLflow server killed, back after seconds", weight=1.5)
 def kill_server(scene: Scene) -> str | None:
-    if not scene.server.kill():
-        return None
-    seconds = scene.chance.uniform(1, 10)
-    scene.later(seconds, scene.server.start)
-    return f"{seconds:.1f} s"
+    return _mended_later(scene, 10, scene.server.start) if scene.server.kill() else None
 
 
 @fault("MLflow server stopped for seconds")
 def stop_server(scene: Scene) -> str | None:
-    if not scene.server.stop():
-        return None
-    seconds = scene.chance.uniform(1, 15)
-    scene.later(seconds, scene.server.go_on)
-    return f"{seconds:.1f} s"
+    return _mended_later(scene, 15, scene.server.go_on) if scene.server.stop() else None
 
 
 @fault("MLflow's database locked for seconds")
 def lock_database(scene: Scene) -> str | None:
     lock = scene.server.lock()
-    if lock is None:
-        return None
-    seconds = scene.chance.uniform(1, 15)
-    scene.later(seconds, lock.close)
+    return _mended_later(scene, 15, lock.close) if lock is not None else None
+
+
+def _mended_later(scene: Scene, most: float, mend: Callable[[], None]) -> str:
+    """Have a fault mended after 1 to ``most`` seconds; how many in words."""
+    seconds = scene.chance.uniform(1, most)
+    scene.later(seconds, mend)
     return f"{seconds:.1f} s"
 
 

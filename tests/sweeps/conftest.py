@@ -32,7 +32,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sweep(images: Path, out: Path) -> Callable[..., int]:
     """Run ``beta_ablation`` inline with these words; its exit code."""
 

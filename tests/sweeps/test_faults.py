@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from read_back import folder, metrics
 
 from sweeps import rebuild
 from sweeps.engine import inline
@@ -20,13 +21,6 @@ from trainables.journal import read
 
 Sweep = Callable[..., int]
 Numbers = dict[str, dict[int, dict[str, float]]]
-
-
-def numbers(run: Path) -> Numbers:
-    return {
-        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
-        for key, trial in read(run / "journal.jsonl").trials.items()
-    }
 
 
 def states(run: Path) -> dict[str, tuple[int, str, str]]:
@@ -40,14 +34,9 @@ def place(out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: Path, out: Path, place: Path) -> Path:
-    from sweeps.beta_ablation import BetaAblation, spec
-    from sweeps.cli import Start, command
-
-    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
-    start = Start("beta_ablation", ("sweeps.beta_ablation",))
-    assert command(start, BetaAblation, spec, [*words.split(), "--betas", "0.1", "1", "--name", "undisturbed"]) == 0
-    return place / "undisturbed"
+def undisturbed(sweep: Sweep, out: Path) -> Path:
+    assert sweep("--name", "undisturbed") == 0
+    return folder(out, "undisturbed")
 
 
 @pytest.fixture
@@ -80,10 +69,10 @@ def test_sigterm_ends_with_the_epoch_and_says_resume_me(
     after_epoch(1, lambda: os.kill(os.getpid(), signal.SIGTERM))  # in the second epoch
     assert sweep("--name", "preempted") == 75
     assert f"--resume {place / 'preempted'}" in capsys.readouterr().out
-    assert sum(len(epochs) for epochs in numbers(place / "preempted").values()) == 2, "it was finished, and no more"
+    assert sum(len(epochs) for epochs in metrics(place / "preempted").values()) == 2, "it was finished, and no more"
     assert not (place / "preempted" / "figures").exists(), "who preempts kills soon: pictures can wait"
     assert sweep("--resume", "preempted") == 0
-    assert numbers(place / "preempted") == numbers(undisturbed)
+    assert metrics(place / "preempted") == metrics(undisturbed)
     assert states(place / "preempted") == states(undisturbed)
 
 
@@ -114,7 +103,7 @@ def test_lines_of_the_journal_lost_to_the_disk_are_taken_again_from_checkpoints(
         lines[number] = bytes(damaged)
     (run / "journal.jsonl").write_bytes(b"".join(lines))
     assert sweep("--resume", run.name) == 0
-    assert numbers(run) == numbers(undisturbed)
+    assert metrics(run) == metrics(undisturbed)
     assert states(run) == states(undisturbed)
 
 
@@ -131,7 +120,7 @@ def test_what_neither_journal_nor_checkpoint_knows_is_trained_again(
     shutil.rmtree(run / "trials" / key)
     assert sweep("--resume", run.name) == 0
     assert "1 trials opened again" in capsys.readouterr().out
-    assert numbers(run) == numbers(undisturbed)
+    assert metrics(run) == metrics(undisturbed)
     assert states(run) == states(undisturbed)
 
 
@@ -178,7 +167,7 @@ def test_a_damaged_data_cache_is_made_anew(
     content[-1] ^= 1
     pixels.write_bytes(content)
     assert sweep("--name", "cached") == 0
-    assert numbers(place / "cached") == numbers(undisturbed)
+    assert metrics(place / "cached") == metrics(undisturbed)
 
 
 def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
@@ -204,7 +193,7 @@ def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
     assert "the prepared data set is damaged" in capsys.readouterr().out
     assert "failed" not in {status for _, status, _ in states(place / "truncated").values()}, "no trial is to blame"
     assert sweep("--resume", "truncated") == 0
-    assert numbers(place / "truncated") == numbers(undisturbed)
+    assert metrics(place / "truncated") == metrics(undisturbed)
 
 
 def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
@@ -233,7 +222,7 @@ def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
         assert "failed" not in {status for _, status, _ in states(run).values()}, "no trial is to blame"
         (small / "filler").unlink()
         assert sweep("--resume", "full", "--out", str(small)) == 0
-        assert numbers(run) == numbers(undisturbed)
+        assert metrics(run) == metrics(undisturbed)
         assert states(run) == states(undisturbed)
     finally:
         subprocess.run(["umount", "--lazy", small], check=True)
@@ -256,7 +245,7 @@ def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
     words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
     command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split(), "--betas", "0.1", "1", "--name", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-        while sum(map(len, numbers(place / name).values())) < epochs:
+        while sum(map(len, metrics(place / name).values())) < epochs:
             assert driver.poll() is None, "it ended before it could be interrupted"
         driver.send_signal(signal.SIGINT)
         assert driver.stdout is not None
@@ -267,4 +256,4 @@ def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
     assert driver.returncode == 130, said
     assert "Traceback" not in said
     assert sweep("--resume", name) == 0
-    assert numbers(place / name) == numbers(undisturbed)
+    assert metrics(place / name) == metrics(undisturbed)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
+from read_back import folder, metrics
 
 from analysis.report import analyse
 from sweeps.engine import inline
@@ -22,32 +23,14 @@ from trainables.storage import join, open_store
 Sweep = Callable[..., int]
 Run = Callable[..., Iterator[dict[str, Any]]]
 
-
-def folder(out: Path, name: str) -> Path:
-    return out / "beta_ablation" / name
-
-
-def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
-    """Every epoch's metrics of every trial, but for the time it took."""
-    return {
-        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
-        for key, trial in read(run / "journal.jsonl").trials.items()
-    }
+SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
 
 
 @pytest.fixture(scope="module")
-def whole(images: Path, out: Path) -> Path:
+def whole(sweep: Sweep, out: Path) -> Path:
     """An undisturbed run, which others are compared with."""
-    from sweeps.beta_ablation import BetaAblation, spec
-    from sweeps.cli import Start, command
-
-    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 1 --out {out} --address inline"
-    words += " --betas 0.1 1 --name whole_elsewhere --set channels=8 hidden_channels=12 dim=8"
-    assert command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, words.split()) == 0
+    assert sweep(*SMALL, "--name", "whole_elsewhere") == 0
     return folder(out, "whole_elsewhere")
-
-
-SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
 
 
 @pytest.fixture

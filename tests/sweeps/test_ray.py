@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import ray
+from read_back import metrics
 
 from sweeps.engine import runner
 from sweeps.engine.cluster import connect, disconnect
@@ -32,14 +33,6 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 SMALL = "--codebook-size 16 --batch-size 32 --betas 0.1 1 --seeds 2 --tracking-uri http://127.0.0.1:9"
 
 
-def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
-    trials = read(run / "journal.jsonl").trials
-    return {
-        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
-        for key, trial in trials.items()
-    }
-
-
 def wait_for_epochs(journal: Path, count: int, process: "subprocess.Popen[str]") -> None:
     while sum(len(trial.epochs) for trial in read(journal).trials.values()) < count:
         assert process.poll() is None, process.communicate()[0]
@@ -47,13 +40,9 @@ def wait_for_epochs(journal: Path, count: int, process: "subprocess.Popen[str]")
 
 
 @pytest.fixture(scope="module")
-def inline_run(images: Path, out: Path) -> dict[str, dict[int, dict[str, float]]]:
+def inline_run(sweep: Callable[..., int], out: Path) -> dict[str, dict[int, dict[str, float]]]:
     """The same sweep in one process: what every run on Ray must equal."""
-    from sweeps.beta_ablation import BetaAblation, spec
-    from sweeps.cli import Start, command
-
-    words = f"--data {images} --epochs 12 --out {out} --name reference --address inline {SMALL}"
-    assert command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, words.split()) == 0
+    assert sweep("--epochs", "12", "--name", "reference", *SMALL.split()) == 0
     return metrics(out / "beta_ablation" / "reference")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from read_back import folder, metrics
 
 from sweeps.engine import inline
 from trainables.journal import read
@@ -20,34 +21,10 @@ from vqcore.config import TrialConfig
 Sweep = Callable[..., int]
 
 
-def folder(out: Path, name: str) -> Path:
-    return out / "beta_ablation" / name
-
-
-def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
-    """Every epoch's metrics of every trial, but for the time it took."""
-    return {
-        key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
-        for key, trial in read(run / "journal.jsonl").trials.items()
-    }
-
-
 @pytest.fixture(scope="module")
-def whole(images: Path, out: Path) -> Path:
+def whole(sweep: Sweep, out: Path) -> Path:
     """An undisturbed run, which others are compared with."""
-    from sweeps.beta_ablation import BetaAblation, spec
-    from sweeps.cli import Start, command
-
-    words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
-    assert (
-        command(
-            Start("beta_ablation", ("sweeps.beta_ablation",)),
-            BetaAblation,
-            spec,
-            [*words.split(), "--betas", "0.1", "1", "--name", "whole"],
-        )
-        == 0
-    )
+    assert sweep("--name", "whole") == 0
     return folder(out, "whole")
 
 
