@@ -165,3 +165,11 @@ class Server:
             self.signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+            eventually(self._let_go)  # by its workers too, which die a moment later
+
+    def _let_go(self):
+        try:
+            socket.create_server(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
