@@ -4,6 +4,7 @@ A Ray of our own listens on loopback only, behind a token that nobody else has. 
 days later on a node that has only just joined, imports the code as it was when the sweep began.
 """
 
+import gc
 import ipaddress
 import logging
 import os
@@ -145,11 +146,20 @@ def node_count() -> int:
 
 
 def disconnect() -> None:
-    """Leave Ray, ending it if ``connect`` started it."""
+    """Leave Ray, ending it if ``connect`` started it. Takes a second, in which nothing else may run.
+
+    Ray's C++ ends the whole process if another thread lets go of one of Ray's objects meanwhile, be it by collecting
+    garbage. So that is done before, and not again until Ray is gone.
+    """
     _copies.close()
     if _lost.is_set():
         return  # it goes when this process does, and until then needs the token
-    ray.shutdown()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
     _leaving.close()
 
 

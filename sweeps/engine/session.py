@@ -1,9 +1,7 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
-import threading
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +36,8 @@ def run_session(ready: Ready, console: Console) -> int:
     folder = ready.request.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0), Interruption() as signals, ExitStack() as closing:
-            return _Session(ready, console, signals, closing).run()
+        with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
+            return _Session(ready, console, signals).run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
 
@@ -47,9 +45,8 @@ def run_session(ready: Ready, console: Console) -> int:
 class _Session:
     """What a run needs from its first event to its last word."""
 
-    def __init__(self, ready: Ready, console: Console, signals: Interruption, closing: ExitStack) -> None:
-        self.ready, self.request, self.console = ready, ready.request, console
-        self.signals, self.closing = signals, closing
+    def __init__(self, ready: Ready, console: Console, signals: Interruption) -> None:
+        self.ready, self.request, self.console, self.signals = ready, ready.request, console, signals
         self.recorder = Recorder(self.request.folder)
         self.mended = mend(self.recorder, lambda key: join(self.request.trials_folder, key))
         self.begun_with: dict[str, Any] = self.recorder.run.sweep.get("tags", {})
@@ -112,10 +109,7 @@ class _Session:
                     lambda part, recorder: run_on_ray(part, recorder, booking, asked=self._asked, room=room)
                 )
         finally:
-            # Ray takes a second to end: what was found is worked out meanwhile
-            ending = threading.Thread(target=disconnect, name="ray-shutdown")
-            ending.start()
-            self.closing.callback(ending.join)
+            disconnect()
 
     def train_parts(self, run: Callable[[Slices, Recorder], None]) -> None:
         """``run`` one part of the course after the other, under one screen."""
