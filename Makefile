@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # one worker: 1 ms a request, where several take 44; no job processes: 8 x 226 MB (docs/tracking.md)
 ui: .venv/installed

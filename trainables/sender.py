@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from trainables.journal import JournalReader
 from trainables.mirror import PARENT, RUNNING, Mirror, View
 from trainables.runs import JOURNAL
-from trainables.tracking_uri import is_server, one_line, sqlite_path
+from trainables.tracking_uri import is_database, is_server, one_line, sqlite_path
 from vqcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -320,10 +320,19 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     if (path := sqlite_path(uri)) is None:
+        if is_database(uri):
+            _connect_once(uri)
         return MlflowClient(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         return MlflowClient(uri)
+
+
+def _connect_once(uri: str) -> None:
+    """Raise what a database says that is dead or lets nobody in; MLflow's client would ask it for 100 seconds."""
+    from sqlalchemy import create_engine, pool
+
+    create_engine(uri, poolclass=pool.NullPool).connect().close()
 
 
 def _experiment(client: "MlflowClient", uri: str, sweep: str) -> str:

@@ -70,6 +70,11 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def is_database(uri: str) -> bool:
+    """Whether an accepted URI is that of a database server."""
+    return uri.startswith(_DATABASES)
+
+
 def without_password(uri: str) -> str:
     """The URI with ``***`` for its user and password, if it has them."""
     return re.sub(r"(?<=://)[^/]*@", "***@", uri)
