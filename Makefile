@@ -5,7 +5,7 @@ RUNS ?= runs
 PORT ?= 5000
 BIN := .venv/bin
 
-.PHONY: demo test check ui clean
+.PHONY: demo test ui clean
 
 demo: .venv/installed
 	$(BIN)/python -m sweeps.beta_ablation --epochs 2 --batch-size 8 --learning-rate 1e-3 --decay 0.9 --out $(RUNS)

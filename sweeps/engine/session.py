@@ -175,8 +175,10 @@ class _Session:
     def link_storage(self) -> None:
         """With a folder as ``--storage``, let the run's ``trials`` lead there: whoever reads a run need not know."""
         link, target = self.request.folder / "trials", self.request.trials_folder
-        if self.request.storage is not None and not is_bucket(target) and not link.is_symlink():
-            Path(target).mkdir(parents=True, exist_ok=True)
+        if self.request.storage is None or is_bucket(target):
+            return
+        Path(target).mkdir(parents=True, exist_ok=True)  # a node that does not see it lacks the shared folder
+        if not link.is_symlink():
             link.symlink_to(target)
 
     def greet(self) -> None:
