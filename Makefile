@@ -1,5 +1,4 @@
 # make demo, make test, make ui: each sets up .venv first, once.
-# Tests run two files at once, in their order: those that start Ray come first, and many short files fill up the end.
 PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
@@ -14,19 +13,18 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # one worker: 1 ms a request, where several take 44; no job processes: 8 x 226 MB (docs/tracking.md)
 ui: .venv/installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --artifacts-destination $(abspath $(RUNS))/mlartifacts
 
-# pip runs again only when what is to be installed has changed; what Python compiles, it compiles at first use: most of
-# 5 GB is never imported
+# pip runs again only when what is to be installed has changed
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 clean:
