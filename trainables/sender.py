@@ -9,6 +9,7 @@ always sent in one request: all or none.
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from trainables.journal import JournalReader
 from trainables.mirror import PARENT, RUNNING, Mirror, View
 from trainables.runs import JOURNAL
-from trainables.tracking_uri import is_database, is_server, one_line, sqlite_path
+from trainables.tracking_uri import is_database, is_server, one_line, sqlite_path, trouble
 from vqcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -316,6 +317,8 @@ def quiet() -> None:
 
 def _client(uri: str) -> "MlflowClient":
     """The schema of a new SQLite file is made by one process."""
+    if "mlflow" not in sys.modules and (why := trouble(uri)):
+        raise OutOfReachError(why)  # before seconds of importing what could not say more
     quiet()
     from mlflow import MlflowClient
 

@@ -48,16 +48,17 @@ def check(uri: str, timeout: float = 5.0) -> str | None:
     A warning for a sweep, which goes on, since its journal keeps everything. ``ConfigError`` as ``accept``.
     """
     uri = accept(uri)
-    if (path := sqlite_path(uri)) is not None:
-        trouble = _database_trouble(path)
-    elif is_server(uri):
-        trouble = _server_trouble(uri, timeout)
-    else:
-        trouble = None
-    if trouble is None:
+    if (why := trouble(uri, timeout)) is None:
         return None
     where = f"--tracking-uri {mask(uri, uri)}"
-    return f"{where}: {trouble}; put it right, then send with `python -m sweeps.sync NAME {where}`"
+    return f"{where}: {why}; put it right, then send with `python -m sweeps.sync NAME {where}`"
+
+
+def trouble(uri: str, timeout: float = 5.0) -> str | None:
+    """Why nothing can be sent to an accepted URI now; None if there is no reason, or without mlflow none is found."""
+    if (path := sqlite_path(uri)) is not None:
+        return _database_trouble(path)
+    return _server_trouble(uri, timeout) if is_server(uri) else None
 
 
 def sqlite_path(uri: str) -> Path | None:
