@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import ray
+from read_back import metrics
 
 from sweeps.engine import runner
 from sweeps.engine.cluster import available_now, connect, disconnect
@@ -30,19 +31,13 @@ from vqcore.config import TrialConfig
 ROOT = Path(__file__).parents[2]
 SMALL = "--codebook-size 16 --batch-size 32 --betas 0.1 1 --seeds 2 --epochs 40 --tracking-uri http://127.0.0.1:9"
 SHORT = SMALL.replace("--epochs 40", "--epochs 16")
+TINY = SMALL.replace("--seeds 2 --epochs 40", "--seeds 1 --epochs 1")
 TOKEN = "0123456789abcdef" * 4
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
 
 service = pytest.mark.service
 Numbers = dict[str, dict[int, dict[str, float]]]
-
-
-def numbers(run: Path) -> Numbers:
-    return {
-        key: {epoch: {n: v for n, v in values.items() if n != "seconds"} for epoch, values in trial.epochs.items()}
-        for key, trial in read(run / "journal.jsonl").trials.items()
-    }
 
 
 def start(cwd: Path, *words: str | Path, **environment: str) -> "subprocess.Popen[str]":
@@ -90,7 +85,7 @@ def undisturbed(images: Path, out: Path) -> Numbers:
     with start(ROOT, *words) as process:
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
-    return numbers(out / "beta_ablation" / "alone")
+    return metrics(out / "beta_ablation" / "alone")
 
 
 def copy_of_the_code(folder: Path) -> Path:
@@ -124,7 +119,7 @@ def test_a_process_started_later_runs_the_code_as_it_was(
         os.kill(killed, signal.SIGKILL)
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
-    assert numbers(run) == first(16, undisturbed)
+    assert metrics(run) == first(16, undisturbed)
     starts = [event for event in JournalReader(run / "journal.jsonl").new() if event["event"] == "start"]
     later = {event["info"]["pid"] for event in starts} - {killed}
     assert later, "a process that was started later trained too"
@@ -220,7 +215,7 @@ def test_a_token_is_found_where_ray_keeps_it_and_written_nowhere(
     (tmp_path / ".ray" / name).write_text(TOKEN)
     given = {"file": {"RAY_AUTH_TOKEN_PATH": str(tmp_path / ".ray" / name)}, "environment": {"RAY_AUTH_TOKEN": TOKEN}}
     run = out / "beta_ablation" / f"token-{where}"
-    words = [*SMALL.replace("--epochs 40", "--epochs 1").split(), "--data", images, "--out", out, "--name", run.name]
+    words = [*TINY.split(), "--data", images, "--out", out, "--name", run.name]
     words += ["--storage", str(tmp_path / "storage")]
     with start(ROOT, *words, "--address", guarded, HOME=str(tmp_path), **given.get(where, {})) as process:
         said = process.communicate(timeout=240)[0]
@@ -261,7 +256,7 @@ def test_a_node_that_dies_costs_nothing(
         assert not all(trial.status == "completed" for trial in read(run / "journal.jsonl").trials.values())
         said = process.communicate(timeout=280)[0]
     assert process.returncode == 0, said
-    assert numbers(run) == first(16, undisturbed)
+    assert metrics(run) == first(16, undisturbed)
     assert {trial.status for trial in read(run / "journal.jsonl").trials.values()} == {"completed"}
     assert "Traceback" not in said
 
@@ -317,7 +312,7 @@ def test_a_head_that_dies_is_said_and_the_run_goes_on_elsewhere(
     with start(ROOT, "--resume", "head", "--out", out, "--address", "inline") as process:
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
-    assert numbers(run) == undisturbed
+    assert metrics(run) == undisturbed
 
 
 def _digest(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:

@@ -107,6 +107,14 @@ def test_eight_declared_gpus_carry_exactly_four_quarter_trials_each(tmp_path: Pa
     assert seen == dict.fromkeys(range(8), 4), "all 32 ran at once; each sees the GPU it shares"
 
 
+@pytest.fixture(scope="module")
+def one_gpu() -> Iterator[None]:
+    """A Ray of eight CPUs and a GPU that it is told of."""
+    connect(None, num_cpus=8, num_gpus=1)
+    yield
+    disconnect()
+
+
 class OutOfMemoryError(RuntimeError):
     """Named as torch's, which needs a GPU."""
 
@@ -121,15 +129,13 @@ def _hungry(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("trials_per_gpu", "status"), [(4, "completed"), (8, "failed")])
-def test_a_trial_out_of_memory_gets_twice_its_share_once(tmp_path: Path, trials_per_gpu: int, status: str) -> None:
+def test_a_trial_out_of_memory_gets_twice_its_share_once(
+    one_gpu: None, tmp_path: Path, trials_per_gpu: int, status: str
+) -> None:
     booking = book(Available(8, 1), 1, trials_per_gpu, None)
-    connect(None, num_cpus=8, num_gpus=1)
     recorder, slices = Recorder(tmp_path), Slices(booking.slots)
     slices.add((replace(job, gpus=booking.gpus), 0) for job in made_jobs(3, tmp_path))
-    try:
-        runner.run_on_ray(slices, recorder, booking, _hungry)
-    finally:
-        disconnect()
+    runner.run_on_ray(slices, recorder, booking, _hungry)
     trials = recorder.run.trials.values()
     assert [trial.status for trial in trials] == [status] * 3
     if status == "failed":
@@ -138,7 +144,7 @@ def test_a_trial_out_of_memory_gets_twice_its_share_once(tmp_path: Path, trials_
         }
 
 
-def test_an_estimator_of_ones_own_reaches_the_workers(images: Path, tmp_path: Path) -> None:
+def test_an_estimator_of_ones_own_reaches_the_workers(one_gpu: None, images: Path, tmp_path: Path) -> None:
     from vqcore.estimators import ESTIMATORS, estimator
 
     @estimator("half")
@@ -146,29 +152,23 @@ def test_an_estimator_of_ones_own_reaches_the_workers(images: Path, tmp_path: Pa
         return 0.5 * g_ND
 
     config = TrialConfig().replace(estimator="half", epochs=1, batch_size=32, codebook_size=16)
-    connect(None, num_cpus=1, num_gpus=0)
     recorder, slices = Recorder(tmp_path), Slices(1)
     slices.add([(TrialJob("half", 0, config, prepare(str(images)), str(tmp_path / "half")), 0)])
     try:
         runner.run_on_ray(slices, recorder, book(Available(1, 0), 0, 1, None))
     finally:
-        disconnect()
         del ESTIMATORS["half"]
     assert recorder.run.trials["half"].status == "completed", recorder.run.trials["half"].reason
 
 
-def test_a_booked_gpu_that_torch_does_not_see_is_an_error_in_words(tmp_path: Path) -> None:
+def test_a_booked_gpu_that_torch_does_not_see_is_an_error_in_words(one_gpu: None, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here, so a booked one is no error")
-    connect(None, num_cpus=1, num_gpus=1)
     recorder, slices = Recorder(tmp_path), Slices(1)
     slices.add((replace(job, gpus=1.0), 0) for job in made_jobs(1, tmp_path))
-    try:
-        runner.run_on_ray(slices, recorder, book(Available(1, 1), 1, 1, None))
-    finally:
-        disconnect()
+    runner.run_on_ray(slices, recorder, book(Available(1, 1), 1, 1, None))
     (trial,) = recorder.run.trials.values()
     assert trial.status == "failed"
     assert "--num-gpus 0" in trial.reason
