@@ -123,7 +123,8 @@ def slurm(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.service
 def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str, Any], tmp_path: Path) -> None:
-    small = "--codebook-size 16 --batch-size 512 --betas 0.1 1 --seeds 1 --epochs 6 --tracking-uri http://127.0.0.1:9"
+    small = "--set channels=16 hidden_channels=32 --codebook-size 16 --batch-size 256 --betas 0.1 1 --seeds 1"
+    small += " --epochs 6 --tracking-uri http://127.0.0.1:9"
     words = ["bash", DEPLOY / "slurm.sbatch", "sweeps.beta_ablation", *small.split()]
     job = slurm["env"]["SLURM_JOB_ID"]
     journal = tmp_path / "runs" / "beta_ablation" / f"slurm-{job}" / "journal.jsonl"

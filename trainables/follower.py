@@ -34,6 +34,8 @@ class Said:
     """What MLflow does not take."""
     caught_up: bool = False
     """Whether all was sent, after the sweep was over."""
+    over: bool = False
+    """Whether this was found out after the sweep was over."""
 
 
 class Follower:
@@ -55,14 +57,14 @@ class Follower:
             last = self._closing.is_set()  # asked first: what was written before close() is then certainly read
             try:
                 self._sender.update()
-                self._say(Said(None, self._sender.refused, last))
+                self._say(Said(None, self._sender.refused, last, last))
                 wait = POLL
                 if last:
                     return
             except GoneError:
                 raise
             except Exception as error:
-                self._say(Said(one_line(error, self._uri), self._sender.refused))
+                self._say(Said(one_line(error, self._uri), self._sender.refused, over=last))
                 self._sender.disconnect()
                 wait = min(2 * wait, LONGEST_WAIT)
             if last:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from trainables.follower import AGAIN, LONGEST_WAIT, POLL, Said
@@ -46,13 +47,17 @@ class Tracker:
     def close(self, timeout: float = 30.0) -> bool:
         """Send what is left, for ``timeout`` seconds at most; whether all of it was sent.
 
-        After False the caller says: ``python -m sweeps.sync NAME --tracking-uri URI``.
+        Where nothing got through before, once more is enough. After False the caller says: ``python -m sweeps.sync NAME
+        --tracking-uri URI``.
         """
+        failing, late = self.problem is not None, time.monotonic() + timeout
         self._closing.set()
         with self._writing:
             self._write("close")
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        while self._thread.is_alive() and time.monotonic() < late:
+            if failing and self._said.over and self._said.problem:
+                break
+            self._thread.join(0.05)
         self._stop.set()
         with self._writing:
             if self._process is not None:

@@ -24,7 +24,7 @@ Sweep = Callable[..., int]
 @pytest.fixture(scope="module")
 def whole(sweep: Sweep, out: Path) -> Path:
     """An undisturbed run, which others are compared with."""
-    assert sweep("--name", "whole") == 0
+    assert sweep("--name", "whole", told=True) == 0
     return folder(out, "whole")
 
 
