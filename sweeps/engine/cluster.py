@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
 os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job of Ray's may bring code of its own
 
 import ray
+from filelock import FileLock, Timeout
 from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
@@ -61,6 +62,9 @@ LAST_SECONDS = 25.0
 
 HURRIED_SECONDS = 3.0
 """Both of these, after SIGTERM; the first also where there is nothing to wait for."""
+
+_CODE = "vqsweep-code-"
+"""How folders of copied code are called."""
 
 _leaving, _copies = ExitStack(), ExitStack()
 """What ``disconnect`` has to put back, and to remove."""
@@ -366,9 +370,12 @@ def _configure(values: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _snapshot() -> Iterator[Path]:
-    """A copy of our packages' code as it is now, for as long as it is needed."""
-    folder = Path(tempfile.mkdtemp(prefix="vqsweep-code-"))
+    """A copy of our packages' code as it is now, for as long as it is needed, beside a lock that dies with us."""
+    _remove_left_over()
+    folder = Path(tempfile.mkdtemp(prefix=_CODE))
+    lock = FileLock(f"{folder}.lock")
     try:
+        lock.acquire()
         for package in PACKAGES:
             spec = find_spec(package)
             assert spec is not None
@@ -379,6 +386,16 @@ def _snapshot() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _remove_left_over() -> None:
+    """Copies whose driver was killed outright: nobody holds their lock any more."""
+    for file in Path(tempfile.gettempdir()).glob(f"{_CODE}*.lock"):
+        with suppress(Timeout, OSError), FileLock(file, timeout=0):  # or it is at work, or another user's
+            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+            file.unlink()
 
 
 def _runtime_env(code: str) -> dict[str, Any]:

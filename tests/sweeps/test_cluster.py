@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ import ray
 from read_back import metrics
 
 from sweeps.engine import runner
-from sweeps.engine.cluster import available_now, connect, disconnect
+from sweeps.engine.cluster import _snapshot, available_now, connect, disconnect
 from sweeps.engine.provenance import fingerprint
 from sweeps.engine.resources import book, fitting
 from sweeps.engine.slices import Slices
@@ -117,6 +118,26 @@ def test_a_process_started_later_runs_the_code_as_it_was(
     starts = [event for event in JournalReader(run / "journal.jsonl").new() if event["event"] == "start"]
     later = {event["info"]["pid"] for event in starts} - {killed}
     assert later, "a process that was started later trained too"
+
+
+def test_the_code_that_a_killed_driver_left_is_removed_and_a_living_one_s_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    copying = (
+        "import time; from sweeps.engine.cluster import _snapshot\nwith _snapshot(): print(flush=True); time.sleep(60)"
+    )
+    own = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", copying], env=own, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        driver.stdout.readline()
+        (copy,) = tmp_path.glob("vqsweep-code-*/")
+        with _snapshot() as mine:
+            assert {*tmp_path.glob("vqsweep-code-*/")} == {copy, mine}
+        driver.kill()
+    with _snapshot() as mine:
+        assert [*tmp_path.glob("vqsweep-code-*/")] == [mine]
+    assert [*tmp_path.iterdir()] == []
 
 
 def listening(pid: int) -> set[str]:

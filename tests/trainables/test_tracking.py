@@ -166,7 +166,7 @@ def test_a_run_that_somebody_deleted_meanwhile_is_made_again_with_all_its_points
     assert [step for step, _, _ in points["aaa"]] == [1, 2]
 
 
-def test_a_dead_server_costs_the_driver_nothing_and_close_keeps_its_time(tmp_path):
+def test_a_dead_server_costs_the_driver_nothing_and_is_not_waited_for(tmp_path):
     journal = open_sweep(tmp_path)
     start(journal, "aaa")
     tracker = Tracker(tmp_path, f"http://ann:s3cret@127.0.0.1:{free_port()}")
@@ -175,8 +175,8 @@ def test_a_dead_server_costs_the_driver_nothing_and_close_keeps_its_time(tmp_pat
     assert time.perf_counter() - began < 0.1
     eventually(lambda: tracker.problem)
     began = time.perf_counter()
-    assert tracker.close(timeout=1.5) is False
-    assert time.perf_counter() - began < 2
+    assert tracker.close(timeout=60) is False
+    assert time.perf_counter() - began < 20, "once more is enough"
     assert "s3cret" not in tracker.problem
     assert "\n" not in tracker.problem
 
