@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeps.cli import leave
 from sweeps.run import run
+from trainables.interruption import leave
 
 leave(run(sys.argv[1:]))

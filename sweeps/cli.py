@@ -1,13 +1,12 @@
 """The command line that every sweep has: check, run, analyse, say what was found."""
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import tyro
 from rich.console import Console
@@ -17,7 +16,7 @@ from sweeps.engine.request import Request, check_request
 from sweeps.engine.session import run_session
 from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
-from trainables.interruption import INTERRUPTED
+from trainables.interruption import INTERRUPTED, leave
 from trainables.journal import latest_sweep
 from trainables.machine import command_line
 from trainables.runs import JOURNAL, find_run
@@ -78,14 +77,6 @@ def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> Non
     """
     module = sys.modules["__main__"].__spec__
     leave(command(Start(sweep, (module.name if module else sys.argv[0],)), flags_type, spec, sys.argv[1:]))
-
-
-def leave(code: int) -> NoReturn:
-    """Exit with ``code``, now."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # all is written and closed; taking torch, ray and mlflow apart module by module costs another second or two
-    os._exit(code)
 
 
 def command(start: Start, flags_type: type[F], spec: Callable[[F], SweepSpec], arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from trainables.checkpoint import AT_MOST, check_space, checkpoint_bytes, load_checkpoint
 from trainables.data import DataSet, prepare
-from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, said
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave, said
 from trainables.journal import Event, read
 from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
     try:
         job, folder = check_final(flags)
-        with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
+        with FileLock(folder / LOCK, timeout=0), Interruption("the same command") as signals:
             return _train(job, folder, flags, signals)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -241,4 +241,4 @@ def _farewell(console: Console, folder: Path, reason: str, completed: bool, code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -7,7 +7,9 @@ wants the machine: the trials finish the epoch that they are in, and the exit co
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: the run can be resumed."""
@@ -36,9 +38,13 @@ class Preempted(BaseException):  # as KeyboardInterrupt: no `except Exception` m
 
 
 class Interruption:
-    """While entered, takes the signals of this process; only its main thread can enter."""
+    """While entered, takes the signals of this process; only its main thread can enter.
 
-    def __init__(self) -> None:
+    ``again`` is what goes on with the run, in words, for who ends it at once.
+    """
+
+    def __init__(self, again: str = "--resume") -> None:
+        self._again = again
         self.asked = False
         """Whether SIGTERM came: run to the end of the epoch, and no further."""
         self._ctrl_c = False
@@ -69,7 +75,7 @@ class Interruption:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._ctrl_c:
-            leave_at_once()
+            leave_at_once(self._again)
         self._ctrl_c = True
         raise KeyboardInterrupt
 
@@ -83,11 +89,23 @@ class Interruption:
         raise Preempted
 
 
-def leave_at_once() -> None:
+def leave_at_once(again: str) -> None:
     """End this process, as after a kill: the journal has every event, and what was not made can be made from it."""
     cursor = "\x1b[?25h" if os.isatty(1) else ""  # a live table had hidden it
-    os.write(1, f"{cursor}\nStopped at once; --resume goes on from what is recorded.\n".encode())
+    with suppress(OSError):  # nobody may read it any more
+        os.write(1, f"{cursor}\nStopped at once; {again} goes on from what is recorded.\n".encode())
     os._exit(INTERRUPTED)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit with ``code``, now. All is written and closed, so that no signal changes what is told of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    # taking torch, ray and mlflow apart module by module costs another second or two
+    os._exit(code)
 
 
 class HaltError(OSError):

@@ -1,5 +1,9 @@
 """The final training of an exported configuration, as a user starts it."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +75,19 @@ def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
     whole, parts = (vqcore.load(out / "final" / name / "model.safetensors") for name in ("whole", "parts"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+@pytest.mark.service
+def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: Path, out: Path) -> None:
+    words = [sys.executable, "-m", "trainables.final", export, "--out", out, "--num-gpus", "0", "--num-cpus", "1"]
+    words += ["--epochs", "1000", "--name", "late", "--tracking-uri", "http://127.0.0.1:9"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        for start in ("epoch 1/", "Interrupted"):
+            assert any(line.startswith(start) for line in training.stdout)
+            time.sleep(0.2)  # by the second time the process is about to be gone
+            training.send_signal(signal.SIGINT)
+    assert training.returncode == 130
 
 
 def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
