@@ -10,6 +10,8 @@ Events, each with ``time`` (seconds since 1970, UTC; their order is that of the 
     sweep   name, id, and what the sweep is, as sweep.toml has it; again at each resume
     start   trial (key), number, config (flat), and what the trial says of itself: device, precision, parameters, ...
     epoch   trial, epoch (1 = after the first pass), metrics (name -> finite number)
+            the first of a trial, or its end if it has none, also has start: its number and config a second time, since
+            what a search drew nobody can tell whose one line of it is lost
     rung    trial, epoch: it waits there to be promoted
     decided trials (key -> config) that will be run: more seeds of what may be on the front
     end     trial, status ("completed", "stopped", "diverged", "failed"), reason, epoch
@@ -316,6 +318,8 @@ class RunRecord:
             self.done = True
 
     def _of_a_trial(self, event: Mapping[str, Any], arrival: int) -> None:
+        if event["trial"] not in self.trials and (start := _start_told_again(event)):
+            self._start(start)
         trial, kind = self.trials.get(event["trial"]), event["event"]
         if trial is None:
             if NAME.fullmatch(event["trial"]):
@@ -338,6 +342,16 @@ class RunRecord:
         trial.status, trial.reason, trial.ended = "running", "", 0
         for told, arrival in self.orphans.pop(key, ()):
             self._of_a_trial(told, arrival)
+
+
+def _start_told_again(event: Mapping[str, Any]) -> Event | None:
+    """The start of a trial as its first epoch has it; None if this event has none."""
+    told = event.get("start")
+    if type(told) is not dict:
+        return None
+    start = {**told, "event": "start", "trial": event["trial"], "time": event.get("time")}
+    whole = all(type(start.get(name)) in types for name, types in _FIELDS["start"].items())
+    return start if whole and _sound(start, "start") else None
 
 
 def read(path: Path) -> RunRecord:

@@ -33,19 +33,20 @@ class Recorder:
         """Record what a trial yielded, unless it is known already."""
         fields = {name: value for name, value in event.items() if name != "event"}
         known = self.run.trials.get(job.key)
+        first = known is None or not known.epochs
+        identity = {"start": _identity(job)} if first else {}
         match event["event"]:
             case "start":
                 again = known is not None and known.info.get("pid") != event["info"].get("pid")
                 if job.key not in self._started or again:  # another process has it now
                     self._started.add(job.key)
-                    config = job.config.flat()
-                    self.write("start", trial=job.key, number=job.number, config=config, **fields)
+                    self.write("start", trial=job.key, **_identity(job), **fields)
             case "epoch":
                 if known is None or event["epoch"] not in known.epochs:
-                    self.write("epoch", trial=job.key, **fields)
+                    self.write("epoch", trial=job.key, **fields, **identity)
             case "end":
                 if known is None or known.status == "running":
-                    self.write("end", trial=job.key, epoch=known.last_epoch if known else 0, **fields)
+                    self.write("end", trial=job.key, epoch=known.last_epoch if known else 0, **fields, **identity)
 
     def failed(self, job: TrialJob, reason: str) -> None:
         """Record that a trial ended by an error, with the error's own words."""
@@ -79,3 +80,7 @@ class Recorder:
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
+
+
+def _identity(job: TrialJob) -> dict[str, Any]:
+    return {"number": job.number, "config": job.config.flat()}

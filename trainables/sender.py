@@ -285,8 +285,9 @@ class Sender:
         if view.ended is not None and (told.status, told.ended) == (view.status, round(view.ended * 1000)):
             told.epochs = set(view.epochs)  # a run's end is told last: all before it has arrived
         elif run.data.metrics:
-            # by the step alone: of an epoch that was told twice the first counts, whatever time the second one has
-            names = {next(iter(metrics)) for metrics in view.epochs.values() if metrics}
+            # by the step alone: of an epoch that was told twice the first counts, whatever time the second one has;
+            # one name is enough where the journal, which may have lost all of them, still has an epoch
+            names = {next(iter(metrics)) for metrics in view.epochs.values() if metrics} or run.data.metrics.keys()
             told.epochs = {
                 point.step
                 for name in names & run.data.metrics.keys()

@@ -265,6 +265,8 @@ def fill_disk(scene: Scene) -> str | None:
     _may_end(scene, FAILED)
     if scene.command.sweep != "final":  # there the same words go on
         scene.life.says.add(RESUME)
+    else:  # nobody can tell whether it was still starting: it is then told what is missing
+        _may_end(scene, REFUSED)
     return "no byte free"
 
 

@@ -79,6 +79,25 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., in
         assert [m["mse"] for m in cut.trials[key].epochs.values()] == [m["mse"] for m in trial.epochs.values()]
 
 
+def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
+    pareto: Callable[..., int], out: Path
+) -> None:
+    assert pareto("--name", "drawn", "--grace", "1", "--reduction", "2", "--trials", "5") == 0
+    whole, journal = record(out, "drawn"), out / "pareto" / "drawn" / JOURNAL
+    second = next(trial.key for trial in whole.trials.values() if trial.number == 1)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    left = [line for line in lines if not (line.startswith(b'{"event":"start"') and second.encode() in line)]
+    assert len(left) < len(lines)
+    journal.write_bytes(b"".join(left))
+    shutil.rmtree(out / "pareto" / "drawn" / "trials" / second)
+    assert pareto("--resume", "drawn") == 0
+    after = record(out, "drawn")
+    assert {key: (t.number, t.config, t.status) for key, t in after.trials.items()} == {
+        key: (t.number, t.config, t.status) for key, t in whole.trials.items()
+    }
+    assert all(dict(trial.epochs) == dict(whole.trials[key].epochs) for key, trial in after.trials.items())
+
+
 def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Callable[..., int], out: Path) -> None:
     assert pareto("--name", "seeds", "--grace", "1", "--reduction", "2", "--seeds", "4") == 0
     seeds: dict[str, list[int]] = {}

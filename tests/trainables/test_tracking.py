@@ -11,6 +11,7 @@ from tracked import Server, artifacts, eventually, finish, free_port, open_sweep
 
 from sweeps.sync import main as sync_command
 from trainables.runs import JOURNAL, find_run
+from trainables.sender import Sender
 from trainables.tracking import Tracker, accept, check, default_uri, sync
 from vqcore.config import ConfigError
 
@@ -164,6 +165,25 @@ def test_a_run_that_somebody_deleted_meanwhile_is_made_again_with_all_its_points
     _, children, points = seen(uri, folder)
     assert children["aaa"].info.run_id != deleted
     assert [step for step, _, _ in points["aaa"]] == [1, 2]
+
+
+def test_epochs_that_the_journal_lost_and_trained_again_are_points_once(out, folder):
+    uri, journal = default_uri(out), open_sweep(folder)
+    start(journal, "aaa")
+    report(journal, "aaa", 1, 2)
+    assert sync(folder, uri) == 2
+    before = seen(uri, folder)[2]["aaa"]
+    (folder / JOURNAL).unlink()  # a disk that flips bits takes lines; its checkpoints were gone too
+    journal = open_sweep(folder)
+    start(journal, "aaa")
+    sender = Sender(folder, uri)
+    sender.update()  # looks at what MLflow has while the journal has no epoch
+    report(journal, "aaa", 1, 2, 3)
+    sender.update()
+    sender.release()
+    points = seen(uri, folder)[2]["aaa"]
+    assert [step for step, _, _ in points] == [1, 2, 3]
+    assert points[:2] == before
 
 
 def test_a_dead_server_costs_the_driver_nothing_and_is_not_waited_for(tmp_path):
