@@ -393,9 +393,12 @@ def _snapshot() -> Iterator[Path]:
 def _remove_left_over() -> None:
     """Copies whose driver was killed outright: nobody holds their lock any more."""
     for file in Path(tempfile.gettempdir()).glob(f"{_CODE}*.lock"):
-        with suppress(Timeout, OSError), FileLock(file, timeout=0):  # or it is at work, or another user's
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
-            file.unlink()
+        with suppress(Timeout, OSError):  # it is at work, or was removed just now
+            if file.lstat().st_uid != os.getuid():
+                continue  # another user's; it might also be a link, and to take a lock empties the file
+            with FileLock(file, timeout=0):
+                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+                file.unlink()
 
 
 def _runtime_env(code: str) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def test_a_token_is_found_where_ray_keeps_it(guarded: str, tmp_path: Path, where
 
 
 @service
-@pytest.mark.parametrize("where", ["environment", "home"])
+@pytest.mark.parametrize("where", ["environment", "file", "home"])
 def test_a_token_is_written_nowhere(guarded: str, images: Path, out: Path, tmp_path: Path, where: str) -> None:
     run = out / "beta_ablation" / f"token-{where}"
     words = [*TINY.split(), "--data", images, "--out", out, "--name", run.name]
