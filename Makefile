@@ -18,9 +18,9 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# one worker: 1 ms a request, where several take 44; no job processes: 8 x 226 MB (docs/tracking.md)
+# one worker: 1 ms a request, where several take 44; no job processes: 8 x 226 MB; points in bulk (docs/tracking.md)
 ui: .venv/installed
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --app-name vqsweep \
 		--backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --artifacts-destination $(abspath $(RUNS))/mlartifacts
 
 # pip runs again only when what is to be installed has changed

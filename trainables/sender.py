@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from trainables import bulk_store
 from trainables.journal import JournalReader
 from trainables.mirror import PARENT, RUNNING, Mirror, View
 from trainables.runs import JOURNAL
@@ -323,6 +324,8 @@ def _client(uri: str) -> "MlflowClient":
     quiet()
     from mlflow import MlflowClient
 
+    if not is_server(uri):
+        bulk_store.install()
     if (path := sqlite_path(uri)) is None:
         if is_database(uri):
             _connect_once(uri)

@@ -20,11 +20,11 @@ def test_what_is_asked_wrongly_is_told(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.service
 def test_the_file_holds_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "tracking.json"
-    small = TrackingBenchmark(stores=("sqlite",), runs=2, epochs=3, floor_runs=1, trials=4, reports=5, out=out)
+    small = TrackingBenchmark(stores=("sqlite",), runs=2, epochs=3, client_runs=1, trials=4, reports=5, out=out)
     assert main(small) == 0
     told = json.loads(out.read_text())
     assert told["driver"]["added_ms"]["recorded_ms"] < 1
-    assert told["catch_up"]["sqlite"].keys() == {"seconds", "floor_seconds"}
+    assert told["catch_up"]["sqlite"].keys() == {"seconds", "client_seconds"}
     assert {"mlflow", "commit", "hardware"} <= told["provenance"].keys()
     assert str(tmp_path) not in out.read_text()
     assert "at most 60: met" in capsys.readouterr().out

@@ -70,7 +70,7 @@ def postgres():
 
 @pytest.fixture(scope="module")
 def server(postgres, tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"), postgres)
+    server = Server(tmp_path_factory.mktemp("server"), postgres, "--app-name", "vqsweep")
     server.start()
     yield server
     server.kill()
@@ -90,7 +90,7 @@ def guarded(tmp_path_factory):
         folder,
         f"sqlite:///{folder}/server.db",
         "--app-name",
-        "basic-auth",
+        "vqsweep-auth",
         MLFLOW_AUTH_CONFIG_PATH=str(settings),
         MLFLOW_FLASK_SERVER_SECRET_KEY="for this test alone",
     )

@@ -103,6 +103,8 @@ def assert_mlflow_holds_the_journal(uri, folder, state="FINISHED"):
             for name, value in metrics.items()
         )
         assert told == wanted
+        last = points[key].get(max(points[key], default=0), (0, {}))[1]
+        assert run.data.metrics == last  # what the UI's table shows
     return parent
 
 
