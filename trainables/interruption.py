@@ -53,19 +53,15 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             self._before[number] = signal.getsignal(number)
-        self.listen()
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGALRM, self._grace_is_over)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
-
-    def listen(self) -> None:
-        """Take the signals, anew where a library took them in between."""
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._terminate)
-        signal.signal(signal.SIGALRM, self._grace_is_over)
 
     def finish(self) -> None:
         """What remains is short and must be whole: only a second Ctrl-C may still cut it off."""

@@ -28,11 +28,12 @@ class Server:
             raise RuntimeError(f"the MLflow server does not answer after two minutes: {said[-2000:]}")
 
     def start(self) -> None:
-        """Start it; it answers some seconds later."""
+        """Start it; it answers some seconds later. Where it ends by itself, it is started again, as a service is."""
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self._port]
         words += ["--workers", 1, "--backend-store-uri", f"sqlite:///{self.database.absolute()}"]
         words += ["--artifacts-destination", (self.folder / "artifacts").absolute()]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        words = ["/bin/sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *words]
         self._started = Started(words, self.folder / "server.log", quiet, self.folder)
 
     def answers(self) -> bool:

@@ -122,6 +122,8 @@ def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
     warnings.filterwarnings("ignore", module="ray")
     # raylets push pages about each worker that dies onto the driver's screen, past every logging level
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    # on SIGTERM Ray would end this process with code 15 or 1, whatever it is at, the start of Ray included
+    ray._private.utils.set_sigterm_handler = lambda *_: None
     _travel_by_value()
     _lost.clear()
     # Ray's C++ ends a process that has lost its head; a minute is short for what is made of a run

@@ -102,7 +102,6 @@ class _Session:
         try:
             if not self.request.address:
                 connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-            self.signals.listen()  # Ray has taken SIGTERM
             room = partial(_room, available_now, self.request, booking) if self.request.address else None
             with watched(self._asked):
                 self.train_parts(

@@ -164,8 +164,11 @@ def test_ray_of_our_own_listens_on_loopback_only_and_answers_nobody_else(
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+    taken, own = [], signal.signal
+    monkeypatch.setattr(signal, "signal", lambda number, handler: (taken.append(number), own(number, handler))[1])
     connect(None, num_cpus=1, num_gpus=0)
     try:
+        assert signal.SIGTERM not in taken, "a driver preempted while Ray starts says 'resume me', not what Ray would"
         assert ray.get(ray.remote(lambda: os.getpid()).remote()) != os.getpid()  # a worker listens too
         assert listening(os.getpid()) == {"0100007F", "0000000000000000FFFF00000100007F"}
         stranger = (

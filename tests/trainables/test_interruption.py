@@ -68,11 +68,9 @@ with Interruption() as signals:
     assert process.returncode == INTERRUPTED
 
 
-def test_what_a_library_took_is_taken_back_and_all_is_as_before_in_the_end() -> None:
+def test_sigterm_is_heard_and_all_is_as_before_in_the_end() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     with Interruption() as signals:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signals.listen()
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.asked
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
