@@ -40,6 +40,8 @@ class Mirror:
         self.changed: set[str] = set()
         self.state = RUNNING
         """The parent's status."""
+        self.mended: set[str] = set()
+        """Trials with an epoch that came after their end, as a resume writes what the journal had lost."""
         self._began = self._last = 0.0
         self._live: set[str] = set()
         self._ended: dict[str, float] = {}
@@ -59,10 +61,13 @@ class Mirror:
             case "sweep":
                 self._interrupt(self._last)  # those of a driver that was killed, until they start again
                 self._began, self.state = self._began or when, RUNNING
-            case "start":
+            case "start" if self.record.trials[key].status == "running":  # else only its start had been lost
                 self._live.add(key)
+            case "epoch" if key in self._ended and key not in self._live:
+                self.mended.add(key)
             case "end":
                 self._live.discard(key)
+                self.mended.discard(key)
                 self._ended[key] = when
             case "pause" | "done":
                 self._close("FINISHED" if kind == "done" else "KILLED", when)

@@ -263,7 +263,9 @@ class Sender:
         assert client is not None
         found: dict[str, Run] = {}
         keys = self._mirror.keys
-        for run in _search(client, self._experiment, self._mirror.record.sweep["id"]):
+        # all of them first, each once: a page is an offset, which moves as runs are deleted, or made by a slow server
+        runs = {run.info.run_id: run for run in _search(client, self._experiment, self._mirror.record.sweep["id"])}
+        for run in runs.values():
             key = run.data.tags.get("vqsweep.trial", PARENT)
             if key in found:  # asked for twice, since the first answer did not come in time
                 found[key], double = sorted((found[key], run), key=lambda run: self._worth(key, run), reverse=True)
@@ -283,7 +285,8 @@ class Sender:
         told = _Told(info.run_id, info.status, set(run.data.params), dict(run.data.tags), ended=info.end_time)
         if info.status == RUNNING:
             told.ended = None
-        if view.ended is not None and (told.status, told.ended) == (view.status, round(view.ended * 1000)):
+        ended = view.ended is not None and (told.status, told.ended) == (view.status, round(view.ended * 1000))
+        if ended and key not in self._mirror.mended:
             told.epochs = set(view.epochs)  # a run's end is told last: all before it has arrived
         elif run.data.metrics:
             # by the step alone: of an epoch that was told twice the first counts, whatever time the second one has;
