@@ -13,7 +13,8 @@ import socket
 import stat
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainables.interruption import HaltError
@@ -30,6 +31,9 @@ ATTEMPTS = 8
 """How often an S3 endpoint is asked before it counts as gone: for most of a minute."""
 PROBE_SECONDS = 10.0
 """How long a storage may take to take in a small file and give it back."""
+
+_OF_A_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a process or a node that lacks something, whatever the storage."""
 
 
 class StorageError(HaltError):
@@ -90,38 +94,53 @@ class Folder(Store):
     def read(self, name: str) -> bytes:
         """As ``Store`` says."""
         # a link would lead out of the folder, and a pipe that nobody writes to would hold the reader for ever
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(self._path(name), flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "is not a plain file", str(self._path(name)))
-            return file.read()
+        flags, path = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, self._path(name)
+        try:
+            with os.fdopen(os.open(path, flags), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise OSError(errno.EINVAL, "is not a plain file", str(path))
+                return file.read()
+        except OSError:
+            self.names()  # fails too, as a ``StorageError``, unless it is this file alone
+            raise
 
     def write(self, name: str, content: Iterable[bytes | memoryview], lasting: bool = True) -> None:
         """As ``Store`` says. ``StorageFullError`` on a full disk, or when a quota is used up."""
         path, parts = self._path(name), list(content)
-        try:
+        with self._in_words(sum(map(len, parts))):
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, parts, lasting)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            free = free_bytes(self.location) if error.errno == errno.ENOSPC else None
-            raise StorageFullError(self.location, sum(map(len, parts)), free) from error
 
     def names(self) -> list[str]:
         """As ``Store`` says."""
-        try:
-            with os.scandir(self.location) as entries:
-                return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-        except FileNotFoundError:
-            return []
+        with self._in_words():
+            try:
+                with os.scandir(self.location) as entries:
+                    return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            except FileNotFoundError:
+                return []
 
     def delete(self, name: str) -> None:
         """As ``Store`` says."""
-        self._path(name).unlink(missing_ok=True)
+        path = self._path(name)
+        with self._in_words():
+            path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return Path(self.location, plain(name))
+
+    @contextmanager
+    def _in_words(self, needed: int = 0) -> Iterator[None]:
+        """What the system says of a folder in which no trial could keep anything, as the storage's errors."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OF_A_PROCESS:
+                raise
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = free_bytes(self.location) if error.errno == errno.ENOSPC else None
+                raise StorageFullError(self.location, needed, free) from error
+            raise StorageError(self.location, error.strerror or str(error), error.errno or errno.EIO) from error
 
 
 def replace_file(path: Path, content: Iterable[bytes | memoryview], lasting: bool = True) -> None:

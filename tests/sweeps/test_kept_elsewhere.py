@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,35 @@ def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
     disturbed(99, ctrl_c)
     assert sweep("--resume", "full_disk") == 0
     assert metrics(folder(out, "full_disk")) == metrics(whole)
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+
+
+def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
+    small_disk: Path,
+    out: Path,
+    sweep: Sweep,
+    whole: Path,
+    disturbed: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a file system does after an error of its disk; a network folder whose server is gone is told alike."""
+    disturbed(2, lambda: remount(small_disk, "ro"))
+    assert sweep("--name", "read_only", "--storage", str(small_disk), *SMALL) == 1
+    said = capsys.readouterr().out
+    assert f"The sweep cannot go on: {small_disk}/" in said
+    assert ": Read-only file system" in said
+    assert "--resume" in said
+    trials = read(folder(out, "read_only") / "journal.jsonl").trials.values()
+    assert "failed" not in [trial.status for trial in trials], "no trial is to blame"
+    assert sweep("--resume", "read_only") == 2, "checked before the first trial"
+    assert "Read-only file system" in capsys.readouterr().err
+    remount(small_disk, "rw")
+    disturbed(99, ctrl_c)
+    assert sweep("--resume", "read_only") == 0
+    assert metrics(folder(out, "read_only")) == metrics(whole)
 
 
 @pytest.mark.parametrize(

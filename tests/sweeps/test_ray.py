@@ -20,6 +20,7 @@ from sweeps.engine.cluster import connect, disconnect
 from sweeps.engine.resources import Available, book
 from sweeps.engine.slices import Slices
 from trainables.data import prepare
+from trainables.interruption import HaltError
 from trainables.journal import read
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob
@@ -142,6 +143,15 @@ def test_a_trial_out_of_memory_gets_twice_its_share_once(
         assert {trial.reason for trial in trials} == {
             "out of memory with 0.25 GPU; fewer --trials-per-gpu, or a smaller --batch-size"
         }
+
+
+def test_a_storage_that_cannot_be_used_ends_the_run_and_no_trial(one_gpu: None, tmp_path: Path) -> None:
+    (tmp_path / "trials").touch()
+    recorder, slices = Recorder(tmp_path), Slices(1)
+    slices.add((job, 0) for job in made_jobs(2, tmp_path / "trials"))
+    with pytest.raises(HaltError, match="trials/trial0: Not a directory"):
+        runner.run_on_ray(slices, recorder, book(Available(1, 0), 0, 1, None))
+    assert [trial.status for trial in recorder.run.trials.values() if trial.status != "running"] == []
 
 
 def test_an_estimator_of_ones_own_reaches_the_workers(one_gpu: None, images: Path, tmp_path: Path) -> None:

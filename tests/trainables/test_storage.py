@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import resource
 import shutil
 import socket
 import subprocess
@@ -183,6 +184,44 @@ def test_on_a_disk_that_is_really_full(small_disk: Path, data_set: DataSet, tmp_
     assert (events[0]["info"]["resumed_from"], events[-1]["status"]) == (2, "completed")
     straight = list(run_trial(replace(job, folder=str(tmp_path / "straight"))))
     assert events[1]["metrics"]["mse"] == straight[3]["metrics"]["mse"]
+
+
+def test_a_folder_that_is_gone_or_read_only_is_no_trial_s_fault(small_disk: Path) -> None:
+    """As a disk that is read-only after an error, or a network folder whose server is gone."""
+    folder = small_disk / "trials" / "t"
+    store = Folder(str(folder))
+    store.write("one", [b"1"])
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for use in (lambda: store.write("two", [b"2"]), lambda: store.delete("one")):
+        with pytest.raises(StorageError, match=f"{folder}: Read-only file system") as told:
+            use()
+        assert told.value.errno == errno.EROFS
+    assert store.read("one") == b"1"
+    (problem,) = problems_of(lambda: check_storage(str(folder)))
+    assert problem == f"--storage {folder}: Read-only file system; put that right, or name another --storage"
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_trial_s_fault(tmp_path: Path) -> None:
+    store = Folder(str(tmp_path / "trials" / "t"))
+    store.write("one", [b"1"])
+    shutil.rmtree(tmp_path / "trials")
+    (tmp_path / "trials").touch()
+    for use in (store.names, lambda: store.read("one"), lambda: store.write("one", []), lambda: store.delete("one")):
+        with pytest.raises(StorageError, match="Not a directory"):
+            use()
+
+
+def test_what_a_process_lacks_is_not_the_storage_s_fault(tmp_path: Path) -> None:
+    """Others may go on where one has no file descriptors left."""
+    store = Folder(str(tmp_path))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as told:
+            store.write("one", [b"1"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert not isinstance(told.value, StorageError)
 
 
 @pytest.mark.parametrize(
