@@ -20,7 +20,7 @@ from trainables.interruption import INTERRUPTED, leave
 from trainables.journal import latest_sweep
 from trainables.machine import command_line
 from trainables.runs import JOURNAL, find_run
-from trainables.tracking import default_uri
+from trainables.tracking import default_uri, without_password
 from vqcore.config import ConfigError, read_toml
 
 F = TypeVar("F", bound=Flags)
@@ -134,8 +134,8 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str]) -> F:
     changed = [name for name in FIXED if getattr(resumed, name, None) != getattr(saved, name, None)]
     if changed:
         raise ConfigError(
-            f"--{name.replace('_', '-')} {getattr(resumed, name)}: run {folder.name} has {getattr(saved, name)}, and "
-            "a run keeps what its trials have in common; leave it out, or start a new run"
+            f"--{name.replace('_', '-')} {without_password(str(getattr(resumed, name)))}: run {folder.name} has "
+            f"{getattr(saved, name)}, and a run keeps what its trials have in common; leave it out, or start a new run"
             for name in changed
         )
     return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)

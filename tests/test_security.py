@@ -18,6 +18,8 @@ from analysis.layout import Table, markdown_text
 from analysis.pictures import read_pictures
 from analysis.report import analyse
 from analysis.results import load
+from sweeps.beta_ablation import BetaAblation, spec
+from sweeps.cli import Start, command
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Journal, latest_sweep, read
 from trainables.sender import artifacts
@@ -193,7 +195,7 @@ def test_no_secret_is_written_down_and_nothing_is_open_to_all(tmp_path: Path) ->
     environment = {**os.environ, **SECRETS, "VQSWEEP_CACHE": str(tmp_path / "cache")}
     said = b""
     for more in (
-        ["--tracking-uri", "http://user:uri-s3cr3t@127.0.0.1:9"],
+        ["--tracking-uri", "http://user:uri-s3cr3t@127.0.0.1:9?token=uri-s3cr3t"],
         ["--resume", "quiet", "--tracking-uri", f"sqlite:///{out}/mlflow.db", "--epochs", "2"],
     ):
         own = words.split() if "--resume" not in more else words.split()[:6]
@@ -202,7 +204,7 @@ def test_no_secret_is_written_down_and_nothing_is_open_to_all(tmp_path: Path) ->
         )
         said += done.stdout + done.stderr
         assert done.returncode == 0, done.stderr.decode()
-    assert b"***@127.0.0.1:9" in said
+    assert b"http://***@127.0.0.1:9?token=***" in said
     assert b"s3cr3t" not in said
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert out / "mlflow.db" in written
@@ -211,6 +213,22 @@ def test_no_secret_is_written_down_and_nothing_is_open_to_all(tmp_path: Path) ->
     for path in tmp_path.rglob("*"):
         assert not path.lstat().st_mode & stat.S_IWOTH or path.is_symlink(), f"{path}: anybody may write it"
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("more", [[], ["--resume", "quiet"]])
+def test_a_secret_in_the_storage_is_refused_and_not_repeated(
+    tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(tmp_path / "beta_ablation" / "quiet" / "journal.jsonl")
+    journal.write("sweep", name="quiet", id="1", toml={"flags": {}})
+    journal.close()
+    start = Start("beta_ablation", ("sweeps.beta_ablation",))
+    words = ["--out", str(tmp_path), "--address", "inline", *more]
+    for storage in ("s3://bucket/x?access_key=a&secret_key=s3cr3t", "s3://a:s3cr3t@bucket", "gs://a:s3cr3t@bucket"):
+        assert command(start, BetaAblation, spec, [*words, "--storage", storage]) == 2
+    said = "".join(capsys.readouterr())
+    assert "--storage" in said
+    assert "s3cr3t" not in said
 
 
 def test_a_download_with_a_wrong_sum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

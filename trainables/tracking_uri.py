@@ -7,6 +7,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,16 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _QUESTION = "/api/2.0/mlflow/experiments/search?max_results=1"
 """What only an MLflow server answers, and only to those whom it lets in."""
 
+_USER = re.compile(r"(:/+)([^:/]*:.*|(?<=://)[^/?][^?]*)@", re.DOTALL)
+"""User and password, to the last @ there is: SQLAlchemy lets a password hold / and ?, servers let it hold @."""
+_QUERY = re.compile(
+    r"([?&;#][^=&;#?]*(?:pass|pwd|secret|token|key|credential|auth|odbc_connect|%)[^=&;#?]*=)"
+    r"((?:[^&]|&(?![^&=]*=))*)",  # an & that begins no parameter is the value's own
+    re.DOTALL | re.IGNORECASE,
+)
+"""Parameters whose names speak of secrets, or are in disguise."""
+_LEFT_OUT = re.compile(r"(://|=)\*\*\*")
+
 
 def default_uri(out: Path) -> str:
     """The embedded database of all sweeps under ``out``: ``sqlite:///<out>/mlflow.db``, absolute."""
@@ -24,22 +35,36 @@ def default_uri(out: Path) -> str:
 
 def accept(uri: str) -> str:
     """A tracking URI, a SQLite path in it made absolute. ``ConfigError`` for what MLflow or we cannot use."""
-    if "://***@" in uri:
-        raise ConfigError([f"--tracking-uri {uri}: its password was not written down; give the whole URI again"])
+    if _LEFT_OUT.search(uri):
+        raise ConfigError([f"--tracking-uri {uri}: *** stands for what was not written down; give the whole URI again"])
     scheme, separator, rest = uri.partition("://")
     database = scheme.partition("+")[0]  # postgresql+psycopg2: the driver is SQLAlchemy's affair
     if database == "sqlite" and (path := rest.removeprefix("/")) not in ("", ":memory:"):
         return f"{scheme}:///{Path(path).absolute()}"
     if scheme in ("http", "https") and rest.strip("/"):
-        return uri
+        return _parsed(uri)
     if uri == "databricks" or (separator and database in (*_DATABASES, "databricks")):
         return uri
+    shown = without_password(uri if ":/" in uri else f"://{uri}").removeprefix("://")
     raise ConfigError(
         [
-            f"--tracking-uri {mask(uri, uri)!r}: not a database or server that MLflow still writes to (its file store"
+            f"--tracking-uri {shown!r}: not a database or server that MLflow still writes to (its file store"
             " has ended); give sqlite:///runs/mlflow.db or http://host:port"
         ]
     )
+
+
+def _parsed(uri: str) -> str:
+    try:
+        _ = urlsplit(uri).port
+    except ValueError:
+        raise ConfigError(
+            [
+                f"--tracking-uri {without_password(uri)}: names no host and port; give http://host:port, and in a "
+                "password write %2F for /, %3F for ?, %23 for # and %40 for @"
+            ]
+        ) from None
+    return uri
 
 
 def check(uri: str, timeout: float = 5.0) -> str | None:
@@ -50,7 +75,7 @@ def check(uri: str, timeout: float = 5.0) -> str | None:
     uri = accept(uri)
     if (why := trouble(uri, timeout)) is None:
         return None
-    where = f"--tracking-uri {mask(uri, uri)}"
+    where = f"--tracking-uri {without_password(uri)}"
     return f"{where}: {why}; put it right, then send with `python -m sweeps.sync NAME {where}`"
 
 
@@ -77,16 +102,32 @@ def is_database(uri: str) -> bool:
 
 
 def without_password(uri: str) -> str:
-    """The URI with ``***`` for its user and password, if it has them."""
-    return re.sub(r"(?<=://)[^/]*@", "***@", uri)
+    """The URI, or a word with one in it, with ``***`` for its user and password and for secrets among its parameters.
+
+    ``accept`` knows what is left of it, and asks for the whole.
+    """
+    user = _USER.search(uri)
+    if user and _QUERY.search(user[0]):  # an @ in a parameter, or a parameter in a password: nobody can tell
+        return f"{uri[: user.start()]}{user[1]}***"
+    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", uri))
 
 
 def mask(text: str, uri: str) -> str:
-    """``text`` without the user and password of a URI, wherever a library repeats them."""
-    secret = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    for known in {secret, unquote(secret), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")} - {""}:
-        text = text.replace(known, "***")
-    return re.sub(r"(?<=://)[^\s/'\"]*@", "***@", text)
+    """``text`` without what is secret of a URI, wherever a library repeats it."""
+    text = text.replace(uri, without_password(uri))
+    for secret in sorted(_secrets(uri), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return re.sub(r"\S+:/\S+", lambda word: without_password(word[0]), text)
+
+
+def _secrets(uri: str) -> set[str]:
+    """What is secret of a URI and of the environment, as it is written and as it is meant."""
+    user = _USER.search(uri)
+    password = user[2].partition(":")[2] if user else ""
+    found = [password, password.partition("@")[2]]  # what follows an @ SQLAlchemy takes for the host
+    found += [parameter[2] for parameter in _QUERY.finditer(uri)]
+    found += [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
+    return {*found, *map(unquote, found)} - {""}
 
 
 def one_line(error: Exception, uri: str) -> str:
@@ -130,7 +171,7 @@ def _asked(uri: str, timeout: float) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         return _refusal(error.code, login is not None)
-    except ValueError:  # HTML, or whatever else is no JSON
+    except (ValueError, HTTPException):  # HTML, or whatever else is no JSON, or not even HTTP
         pass
     except OSError as error:
         return f"no answer ({getattr(error, 'reason', error)})"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from trainables.machine import usable_cpus
+from trainables.tracking_uri import without_password
 
 PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
 
@@ -22,7 +23,7 @@ def provenance() -> dict[str, str]:
     """Facts about this code and this machine, as short texts by name. Holds no environment value and no password."""
     return {
         "commit": commit(),
-        "command": shlex.join(["python", "-m", _module(), *_without_secrets(sys.argv[1:])]),
+        "command": shlex.join(["python", "-m", _module(), *map(without_password, sys.argv[1:])]),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "hardware": hardware(),
@@ -80,11 +81,3 @@ def _version(package: str) -> str:
 def _module() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec else "sweeps"
-
-
-def _without_secrets(arguments: list[str]) -> list[str]:
-    """Command-line words with the user:password of URLs, as in ``--tracking-uri``, taken out."""
-    return [
-        f"{word.partition('://')[0]}://***@{word.rpartition('@')[2]}" if "://" in word and "@" in word else word
-        for word in arguments
-    ]
