@@ -16,7 +16,7 @@ from sweeps.engine.request import Request, check_request
 from sweeps.engine.session import run_session
 from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
-from trainables.interruption import INTERRUPTED, leave
+from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, leave
 from trainables.journal import latest_sweep
 from trainables.machine import command_line
 from trainables.runs import JOURNAL, find_run
@@ -114,6 +114,9 @@ def telling_errors() -> Iterator[Told]:
     except KeyboardInterrupt:
         print("Interrupted before the first trial.")
         told.code = INTERRUPTED
+    except Preempted:
+        print("Asked to end (SIGTERM); everything recorded is kept.")
+        told.code = PREEMPTED
 
 
 def _parse(start: Start, flags_type: type[F], arguments: Sequence[str]) -> F:

@@ -83,6 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted before the first epoch.")
         return INTERRUPTED
+    except Preempted:
+        print("Asked to end (SIGTERM) before the first epoch; the same command goes on.")
+        return PREEMPTED
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:

@@ -1,6 +1,7 @@
 """The final training of an exported configuration, as a user starts it."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from PIL import Image
 import vqcore
 from trainables.data import prepare
 from trainables.final import main
+from trainables.journal import read
+from trainables.runs import JOURNAL
 from vqcore.config import TrialConfig, read_toml, write_toml
 
 SMALL = TrialConfig().replace(
@@ -48,7 +51,23 @@ def export(tmp_path: Path, images: Path) -> Path:
 
 
 def run(export: Path, out: Path, *words: str) -> int:
-    return main([str(export), "--out", str(out), "--num-gpus", "0", "--num-cpus", "1", *words])
+    return main(arguments(export, out, *words))
+
+
+def started(export: Path, out: Path, *words: str) -> list[str]:
+    """As a process of its own."""
+    return [sys.executable, "-m", "trainables.final", *arguments(export, out, *words)]
+
+
+def arguments(export: Path, out: Path, *words: str) -> list[str]:
+    return [str(export), "--out", str(out), "--num-gpus", "0", "--num-cpus", "1", *words]
+
+
+def same_model(out: Path, *names: str) -> None:
+    """To the last bit."""
+    one, other = (vqcore.load(out / "final" / name / "model.safetensors").state_dict() for name in names)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
 
 
 def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: Path) -> None:
@@ -72,15 +91,12 @@ def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
     said = capsys.readouterr().out
     assert "epoch 1/3" not in said
     assert "epoch 3/3" in said
-    whole, parts = (vqcore.load(out / "final" / name / "model.safetensors") for name in ("whole", "parts"))
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, parts.state_dict()[name]), name
+    same_model(out, "whole", "parts")
 
 
 @pytest.mark.service
 def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: Path, out: Path) -> None:
-    words = [sys.executable, "-m", "trainables.final", export, "--out", out, "--num-gpus", "0", "--num-cpus", "1"]
-    words += ["--epochs", "1000", "--name", "late", "--tracking-uri", "http://127.0.0.1:9"]
+    words = started(export, out, "--epochs", "1000", "--name", "late", "--tracking-uri", "http://127.0.0.1:9")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as training:
         assert training.stdout is not None
         for start in ("epoch 1/", "Interrupted"):
@@ -88,6 +104,58 @@ def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: 
             time.sleep(0.2)  # by the second time the process is about to be gone
             training.send_signal(signal.SIGINT)
     assert training.returncode == 130
+
+
+@pytest.mark.service
+def test_a_second_sigterm_before_the_first_epoch_is_told_by_the_exit_code(export: Path, out: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the training waits for its answer
+        silent.settimeout(60)
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        words = started(export, out, "--epochs", "2", "--name", "early", "--tracking-uri", uri)
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+            caller, _ = silent.accept()
+            for _ in range(2):
+                training.send_signal(signal.SIGTERM)
+                time.sleep(0.2)  # two at once are one
+            said = training.communicate(timeout=60)
+        caller.close()
+    assert training.returncode == 75, said
+    assert "the same command goes on" in said[0]
+    assert said[1] == ""
+
+
+@pytest.mark.service
+def test_terminated_then_killed_it_goes_on_and_equals_a_training_in_one_go(
+    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--epochs", "40", "--tracking-uri", "http://127.0.0.1:9", "--name")
+    assert run(export, out, *words, "undisturbed") == 0
+    codes = []
+    for end, last in ((signal.SIGTERM, "epoch 2/"), (signal.SIGKILL, "epoch 8/")):
+        with subprocess.Popen(started(export, out, *words, "hurt"), stdout=subprocess.PIPE, text=True) as training:
+            assert training.stdout is not None
+            assert any(line.startswith(last) for line in training.stdout)
+            if end == signal.SIGKILL:
+                training.send_signal(signal.SIGSTOP)  # so that it is still there
+                assert run(export, out, *words, "hurt") == 2
+                assert "another process trains it" in capsys.readouterr().err
+            training.send_signal(end)
+            training.communicate(timeout=60)
+        codes.append(training.returncode)
+    assert codes == [75, -signal.SIGKILL]
+    capsys.readouterr()
+    assert run(export, out, *words, "hurt") == 0
+    assert "epoch 8/" not in capsys.readouterr().out
+    whole, hurt = (read(out / "final" / name / JOURNAL).trials for name in ("undisturbed", "hurt"))
+    for key, trial in whole.items():
+        assert [numbers(metrics) for metrics in hurt[key].epochs.values()] == [
+            numbers(metrics) for metrics in trial.epochs.values()
+        ]
+    same_model(out, "undisturbed", "hurt")
+
+
+def numbers(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
 def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from sweeps.cli import telling_errors
 from trainables import interruption
-from trainables.interruption import INTERRUPTED, Interruption, Preempted
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_a_second_sigterm_does_not_wait(signals: Interruption) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Preempted):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_grace_that_ends_before_the_first_trial_is_told_by_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with telling_errors() as told, Interruption():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert told.code == PREEMPTED
+    assert "SIGTERM" in capsys.readouterr().out
 
 
 def test_once_it_finishes_sigterm_is_not_heard_any_more(signals: Interruption) -> None:
