@@ -15,10 +15,9 @@ class Recorder:
     """The only writer of a run's journal. Each epoch and end of a trial is recorded once, however often it is told."""
 
     def __init__(self, run_folder: Path, listeners: list[Listener] | None = None) -> None:
-        path = run_folder / JOURNAL
-        self.run: RunRecord = read(path)
+        self._journal = Journal(run_folder / JOURNAL)  # first, since it may end a line, which then counts
+        self.run: RunRecord = read(self._journal.path)
         """What the journal says, kept up to date."""
-        self._journal = Journal(path)
         self._started: set[str] = set()
         self.listeners: list[Listener] = listeners or []
 

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from trainables.data import DataSet
 from trainables.journal import Journal, JournalReader, RunRecord, latest_sweep, read
+from trainables.recorder import Recorder
+from trainables.trial import TrialJob
+from vqcore.config import TrialConfig
 
 
 def story(path: Path) -> list[dict[str, Any]]:
@@ -95,6 +99,22 @@ def test_a_writer_goes_on_after_a_cut_at_any_byte_of_a_line(path: Path) -> None:
         journal.close()
         kept = 4 if end >= len(lines[3]) - 1 else 3
         assert told(cut) == [*events[:kept], new]
+
+
+def test_who_goes_on_knows_what_is_in_it_after_a_cut_at_any_byte(path: Path, data_set: DataSet) -> None:
+    """The epoch whose line lacks only its end is in it, and is not recorded a second time."""
+    story(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    before, last = b"".join(lines[:5]), lines[5]
+    job = TrialJob("a", 0, TrialConfig(), data_set, str(path.parent))
+    for end in range(len(last) + 1):
+        path.write_bytes(before + last[:end])
+        recorder = Recorder(path.parent)
+        assert recorder.run == read(path)
+        for epoch in (1, 2):
+            recorder.told(job, {"event": "epoch", "epoch": epoch, "metrics": {"mse": 1 / 3}})
+        recorder.close()
+        assert [event["epoch"] for event in told(path) if event["event"] == "epoch"] == [1, 2]
 
 
 def test_a_line_damaged_in_the_middle_costs_only_itself(path: Path) -> None:
