@@ -25,6 +25,8 @@ AT_MOST = 3
 """Files of a running trial: the newest, the one before, and the one being written."""
 
 _NAME = re.compile(r"epoch-(\d{5,9})-([0-9a-f]{16})\.safetensors")
+_PART = re.compile(rf"\w[\w.-]{{0,150}}\.[0-9a-f]{{8}}{re.escape(PART)}")
+"""What is named otherwise somebody else has put there."""
 _METADATA = "__metadata__"
 _FACTS = "facts"
 _DTYPES = {
@@ -39,7 +41,8 @@ class Checkpoint(NamedTuple):
     name: str
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
-    """``trial`` (its key), ``epoch``, ``precision``, ``history`` (the event of each epoch)."""
+    """``trial`` (its key), ``epoch``, ``precision``, ``history`` (the event of each epoch); ``number`` and ``config``,
+    which a version did without."""
 
 
 class Found(NamedTuple):
@@ -69,9 +72,9 @@ def save_checkpoint(store: Store, epoch: int, tensors: dict[str, Tensor], facts:
 def keep_checkpoint(store: Store, name: str, before: int = 0) -> None:
     """Remove all but ``name`` and, of the epochs before it, the newest ``before``; newer ones are left alone.
 
-    A newer one may be of a process that its killed driver left behind: it is as good.
+    A newer one may be of a process that its killed driver left behind: it is as good. What is no checkpoint stays.
     """
-    there = sorted(other for other in store.names() if other.startswith("epoch-") and not other.endswith(PART))
+    there = sorted(other for other in store.names() if _NAME.fullmatch(other))
     older = [other for other in there if _epoch(other) < _epoch(name)]
     kept = {name, *older[len(older) - before :]}
     for other in there:
@@ -107,7 +110,7 @@ def whole_checkpoints(store: Store, key: str, damaged: list[str]) -> Iterator[Ch
 def remove_parts(store: Store) -> None:
     """Remove what killed processes had begun to write."""
     for name in store.names():
-        if name.endswith(PART):
+        if _PART.fullmatch(name):
             with suppress(OSError):
                 store.delete(name)
 
@@ -118,7 +121,7 @@ class _DamagedError(ValueError):
 
 def _epoch(name: str) -> int:
     match = _NAME.fullmatch(name)
-    return int(match[1]) if match else 0  # of a version that named them otherwise: older than any
+    return int(match[1]) if match else 0  # a copy, or of a version that named them otherwise: older than any
 
 
 def _read(store: Store, name: str, key: str) -> Checkpoint:

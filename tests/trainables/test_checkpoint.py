@@ -270,6 +270,28 @@ def test_names_of_other_kinds_are_told_and_outlived(tmp_path: Path) -> None:
     assert loaded(store).facts["epoch"] == 1
 
 
+STRAYS = [
+    "epoch-00001-0123456789abcdef (copy).safetensors",
+    "epoch-00001-0123456789abcdef.safetensors~",
+    "epoch-00001-abc (copy).safetensors",
+    "epoch-notes.txt",
+    "notes (old).part",
+    "epoch-00001-0123456789abcdef.safetensors.01234567 (copy).part",
+    ".part",
+]
+
+
+def test_what_a_person_left_there_is_left_alone_and_hurts_nobody(tmp_path: Path) -> None:
+    for name in STRAYS:
+        (tmp_path / name).write_bytes(b"kept")
+    store = saved(tmp_path, 1, 2, 3)
+    assert loaded(store).facts["epoch"] == 3
+    remove_parts(store)
+    keep_checkpoint(store, loaded(store).name)
+    assert [(tmp_path / name).read_bytes() for name in STRAYS] == [b"kept"] * len(STRAYS)
+    assert [name[:11] for name in files(tmp_path) if name not in STRAYS] == ["epoch-00003"]
+
+
 def test_too_little_room_counts_what_the_trials_hold(tmp_path: Path) -> None:
     check_space(str(tmp_path / "not" / "yet"), 1)
     (problem,) = problems_of(lambda: check_space(str(tmp_path), 10**18))
