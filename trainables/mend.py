@@ -1,8 +1,9 @@
 """What the journal lost to lines that are damaged or gone, taken again from the trials' checkpoints."""
 
 from collections.abc import Callable
+from typing import Any
 
-from trainables.checkpoint import Checkpoint, load_checkpoint
+from trainables.checkpoint import load_checkpoint, whole_checkpoints
 from trainables.recorder import Recorder
 from trainables.storage import open_store
 
@@ -19,14 +20,14 @@ def mend(recorder: Recorder, folder_of: Callable[[str], str]) -> str:
         return ""
     lost: list[str] = []
     for key in list(run.orphans):
-        checkpoint = _checkpoint(folder_of(key), key)
-        if checkpoint is not None:
-            recorder.write("start", trial=key, number=checkpoint.facts["number"], config=checkpoint.facts["config"])
+        identity = _identity(folder_of(key), key)
+        if identity is not None:
+            recorder.write("start", trial=key, **identity)
         else:
             lost.append(key)
     filled = reopened = 0
     for trial in [trial for trial in run.trials.values() if not trial.whole]:
-        checkpoint = _checkpoint(folder_of(trial.key), trial.key)
+        checkpoint = load_checkpoint(open_store(folder_of(trial.key)), trial.key).checkpoint
         for event in checkpoint.facts["history"] if checkpoint else ():
             if event["epoch"] not in trial.epochs:
                 recorder.write(**{**event, "trial": trial.key})
@@ -37,8 +38,12 @@ def mend(recorder: Recorder, folder_of: Callable[[str], str]) -> str:
     return _words(run.damaged, filled, reopened, lost)
 
 
-def _checkpoint(location: str, key: str) -> Checkpoint | None:
-    return load_checkpoint(open_store(location), key).checkpoint
+def _identity(location: str, key: str) -> dict[str, Any] | None:
+    """The number and the configuration of a trial, from its newest checkpoint that has both; None if none has."""
+    for checkpoint in whole_checkpoints(open_store(location), key, []):
+        if {"number", "config"} <= checkpoint.facts.keys():
+            return {name: checkpoint.facts[name] for name in ("number", "config")}
+    return None
 
 
 def _words(damaged: int, filled: int, reopened: int, lost: list[str]) -> str:
