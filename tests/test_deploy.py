@@ -102,14 +102,19 @@ STUBS = {
 }
 
 
+def program(folder: Path, name: str, body: str) -> None:
+    """A program that the script finds before any other of its name."""
+    stub = folder / "bin" / name
+    stub.parent.mkdir(exist_ok=True)
+    stub.write_text(f"#!/bin/bash\n{body}")
+    stub.chmod(0o755)
+
+
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, Any]:
     """Arguments of ``Popen`` that make this machine two nodes of a Slurm job."""
     for name, body in STUBS.items():
-        stub = tmp_path / "bin" / name
-        stub.parent.mkdir(exist_ok=True)
-        stub.write_text(f"#!/bin/bash\n{body}")
-        stub.chmod(0o755)
+        program(tmp_path, name, body)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {
         "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SLURM_JOB_ID": str(os.getpid()),
@@ -119,6 +124,34 @@ def slurm(tmp_path: Path) -> dict[str, Any]:
         "VQSWEEP_HOME": str(tmp_path),
     }
     return {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+
+HEADS = {
+    "that does not come": 'touch "$VQSWEEP_HOME/begun"; exec sleep 60\n',
+    "whose driver takes no signals yet": (
+        '[[ $2 == --head ]] || exec sleep 60\nexec python -m http.server --bind 127.0.0.1 "${4#*=}"\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_slurm_job_that_is_preempted_before_it_is_at_work_queues_itself(
+    slurm: dict[str, Any], tmp_path: Path, head: str
+) -> None:
+    program(tmp_path, "hostname", "echo 127.0.0.1\n")
+    program(tmp_path, "ray", HEADS[head])
+    (tmp_path / "late.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    slurm["env"]["SLURM_SUBMIT_DIR"] = str(tmp_path)  # where no environment puts its own ray first
+    with subprocess.Popen(["bash", DEPLOY / "slurm.sbatch", "late"], **slurm) as waiting:
+        while not (tmp_path / "begun").exists():
+            assert waiting.poll() is None, waiting.communicate()[0]
+            time.sleep(0.05)
+        waiting.send_signal(signal.SIGTERM)
+        said = waiting.communicate(timeout=30)[0]
+    job = slurm["env"]["SLURM_JOB_ID"]
+    assert waiting.returncode == 0, said
+    assert (tmp_path / "requeued").read_text().split() == ["requeue", job]
+    assert not (tmp_path / "runs" / f".token-{job}").exists()
 
 
 @pytest.mark.service
