@@ -190,12 +190,13 @@ class Epochs(Mapping[int, dict[str, float]]):
         """Take in an epoch; of one told twice, the first stays. One whose metrics are no numbers is none."""
         if epoch in self._rows or epoch < 1:
             return
-        names = tuple(metrics)
+        names, first = tuple(metrics), not self._rows
         try:
             self._rows[epoch] = struct.pack(f"{len(names) + 2}d", when, arrival, *metrics.values())
         except struct.error:  # nobody here wrote that
             return
-        self._names = self._names or _NAMES.setdefault(names, names)
+        if first:
+            self._names = _NAMES.setdefault(names, names)
         if names != self._names:
             self._others[epoch] = names
         self.last = max(self.last, epoch)

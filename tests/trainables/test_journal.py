@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trainables.data import DataSet
-from trainables.journal import Journal, JournalReader, RunRecord, latest_sweep, read
+from trainables.journal import Epochs, Journal, JournalReader, RunRecord, latest_sweep, read
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
@@ -227,6 +227,14 @@ def test_an_epoch_that_is_missing_is_noticed(path: Path) -> None:
     assert folded(events).known("a") == 2
     assert folded(events).trials["a"].whole
     assert not folded([event for event in events if event != events[5]]).trials["a"].whole, "its end tells of two"
+
+
+def test_an_epoch_without_metrics_is_read_back_beside_others() -> None:
+    epochs = Epochs()
+    told_of: list[dict[str, float]] = [{}, {"mse": 0.5}, {"mse": 0.25, "bits": 1.0}, {}]
+    for number, metrics in enumerate(told_of, 1):
+        epochs.add(number, metrics, 0.0, number)
+    assert list(epochs.values()) == told_of
 
 
 def test_order_is_that_of_the_lines_whatever_the_clocks_say(path: Path) -> None:
