@@ -19,7 +19,9 @@ from sweeps.engine.cluster import node_count  # first: it sets what Ray and Tune
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.air.execution._internal import actor_manager
+from ray.air.execution._internal.event_manager import RayEventManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -103,7 +105,7 @@ def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
             tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
     except HaltError as error:
         tune.report({"told": [{"event": HALT, "reason": said(error)}]})
-    except OSError as error:  # storage that others may reach again in a moment
+    except OSError as error:  # what another process, or another node, may have
         tune.report({"told": [{"event": AGAIN, "reason": describe(error)}]})
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which a process without a GPU need not import
@@ -133,6 +135,8 @@ class _Bookkeeper:
         self.trouble: Exception | None = None
         """Why the run, and no single trial, cannot go on."""
         self._measured = -math.inf
+        self._most = MOST_SLOTS
+        """Trials at once that memory has turned out to suffice for."""
         self._pieces: dict[str, Slice] = {}
         self._arrays: Any = None
         self._hungry: set[str] = set()
@@ -174,7 +178,7 @@ class _Bookkeeper:
         """Have as many slots as there now is room for."""
         if self.room is not None and time.monotonic() >= self._measured + ROOM_SECONDS:
             self._measured = time.monotonic()
-            self.slices.slots = self.room()
+            self.slices.slots = min(self.room(), self._most)
 
     @property
     def halting(self) -> bool:
@@ -200,14 +204,19 @@ class _Bookkeeper:
         self.trouble = self.trouble or trouble
         self.slices.halted = True
 
-    def over(self, trial_id: str, error: str | None, died: bool = False) -> None:
-        """A slice has ended; with ``error``, by an error of the trial's own or because its process ``died``."""
+    def over(self, trial_id: str, error: str | None, cause: Exception | None = None) -> None:
+        """A slice has ended; with ``error``, by an error of the trial's own or, as ``cause`` says, with its process."""
         if (piece := self._pieces.pop(trial_id, None)) is None or self.halting:
             return  # of a run that ends, trials are left open
-        if died:
+        if isinstance(cause, RayActorError):
             self._broken[trial_id] = error or "the trial's process died"
-        if trial_id in self._broken:
-            self._try_again(piece, self._broken.pop(trial_id))
+        broken = self._broken.pop(trial_id, None)
+        if isinstance(cause, _NoMemoryError) and self._pieces:
+            # Ray ends the youngest, whoever took the memory; fewer at once, else none that begins would ever end
+            self.slices.slots = self._most = min(self._most, len(self._pieces))
+            self.slices.again(piece.job.key, self.recorder.run.last_epoch(piece.job.key))
+        elif broken is not None:
+            self._try_again(piece, broken)
         elif trial_id not in self._hungry:
             slice_over(self.slices, self.recorder, piece, error)
         elif piece.job.gpus < self._shares.setdefault(_shape(piece.job), min(1.0, 2 * piece.job.gpus)):
@@ -276,7 +285,7 @@ class _Ears(FIFOScheduler):
         self._hear(lambda: self._bookkeeper.over(trial.trial_id, None))
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._hear(lambda: self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file), _died(trial)))
+        self._hear(lambda: self._bookkeeper.over(trial.trial_id, _last_line(trial.error_file), _cause(trial)))
 
     def _hear(self, take_notice: Callable[[], None]) -> None:
         """Tune would hold the trial to blame for an error of our own: a journal that cannot be written."""
@@ -286,11 +295,37 @@ class _Ears(FIFOScheduler):
             self._bookkeeper.halt(error)
 
 
-def _died(trial: Any) -> bool:
-    """Whether a trial of Tune ended with its process or node, and not by an error of its own."""
+class _NoMemoryError(RayActorError):
+    """Ray ended an actor's process, since its node had hardly any memory left."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            error_msg="its node was out of memory; fewer trials at once (--num-cpus, --trials-per-gpu), or a smaller "
+            "--batch-size"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _NoMemoryError, ()
+
+
+class _Events(RayEventManager):
+    """Tells Tune of such an end as of an actor's death: Ray's own error for it ends the whole of Tune."""
+
+    def track_future(self, future: Any, on_result: Any = None, on_error: Any = None) -> None:
+        def failed(error: Exception) -> None:
+            on_error(_NoMemoryError() if isinstance(error, OutOfMemoryError) else error)
+
+        super().track_future(future, on_result, on_error and failed)
+
+
+actor_manager.RayEventManager = _Events  # type: ignore[attr-defined]
+
+
+def _cause(trial: Any) -> Exception | None:
+    """What ended a trial of Tune; a ``RayActorError`` if that was its process's end, or its node's."""
     # Tune has just written it to its own temporary folder; it is no file of the run
     path = trial.pickled_error_file
-    return bool(path) and isinstance(ray.cloudpickle.loads(Path(path).read_bytes()), RayActorError)
+    return ray.cloudpickle.loads(Path(path).read_bytes()) if path else None
 
 
 def _last_line(error_file: str | None) -> str:

@@ -1,6 +1,8 @@
 """The sweep on a real Ray: packing, faults, clusters."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +108,53 @@ def test_eight_declared_gpus_carry_exactly_four_quarter_trials_each(tmp_path: Pa
         disconnect()
     seen = Counter(trial.epochs[1]["gpu"] for trial in recorder.run.trials.values())
     assert seen == dict.fromkeys(range(8), 4), "all 32 ran at once; each sees the GPU it shares"
+
+
+def _waiting(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+    """A trial of one epoch that never ends."""
+    yield {"event": "start", "info": {}}
+    yield {"event": "epoch", "epoch": 1, "metrics": {"mse": 1.0}}
+    time.sleep(200)
+
+
+def test_a_trial_that_ray_ends_for_want_of_memory_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's monitor takes this machine for full from the start, and ends the trial when it looks for the first time."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "12000")
+    monkeypatch.setattr(runner, "MOST_DEATHS", 0)
+    connect(None, num_cpus=1, num_gpus=0)
+    recorder, slices = Recorder(tmp_path), Slices(1)
+    slices.add((job, 0) for job in made_jobs(1, tmp_path))
+    try:
+        runner.run_on_ray(slices, recorder, book(Available(1, 0), 0, 1, None), _waiting)
+    finally:
+        disconnect()
+    assert slices.finished
+    (trial,) = recorder.run.trials.values()
+    # after epoch 0 where a slow machine had not begun it by then
+    assert re.fullmatch("broke off 1 times after epoch [01], .*: its node was out of memory; .*", trial.reason)
+
+
+def test_without_memory_for_all_there_are_fewer_at_once_and_one_alone_is_held_to_blame(tmp_path: Path) -> None:
+    recorder, slices = Recorder(tmp_path), Slices(3)
+    slices.add((job, 0) for job in made_jobs(4, tmp_path))
+    keeper = runner._Bookkeeper(slices, recorder, None, lambda: False, room=lambda: 3)
+    for tune_id in "abc":
+        assert isinstance(keeper.suggest(tune_id), dict)
+    for tune_id in "cb":
+        keeper.over(tune_id, "no memory", runner._NoMemoryError())
+        assert keeper.suggest("d") is None, "what was ended waits"
+    assert slices.slots == 1
+    for attempt in range(1 + runner.MOST_DEATHS):
+        assert recorder.run.trials == {}
+        keeper.over("a" * (attempt + 1), "no memory", runner._NoMemoryError())
+        assert isinstance(keeper.suggest("a" * (attempt + 2)), dict)
+    keeper._measured = -math.inf  # a second later
+    assert keeper.suggest("d") is None, "room for more on the nodes is none in their memory"
+    (trial,) = recorder.run.trials.values()
+    assert (trial.status, trial.reason) == ("failed", "broke off 4 times after epoch 0, the last time with: no memory")
 
 
 @pytest.fixture(scope="module")
