@@ -247,8 +247,10 @@ class TrialRecord:
     reason: str = ""
     ended: int = 0
     """The epochs it had when it ended."""
-    waits: bool = False
-    """Whether it waits at a rung."""
+    end_arrival: int = field(default=0, compare=False)
+    """Which of all the run's events about epochs it was, in the order of the journal."""
+    rungs: dict[int, int] = field(default_factory=dict, compare=False)
+    """The epochs at which it came to wait at a rung, each with which of those events that was."""
 
     @property
     def times(self) -> dict[int, float]:
@@ -259,6 +261,11 @@ class TrialRecord:
     def last_epoch(self) -> int:
         """The last epoch reported; 0 before the first."""
         return self.epochs.last
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits at a rung."""
+        return self.status == "running" and self.last_epoch in self.rungs
 
     @property
     def last_time(self) -> float:
@@ -327,12 +334,11 @@ class RunRecord:
                 self.orphans.setdefault(event["trial"], []).append((event, arrival))
         elif kind == "epoch":
             trial.epochs.add(event["epoch"], event["metrics"], event["time"], arrival)
-            trial.waits = False
         elif kind == "rung":
-            trial.waits = True
+            trial.rungs.setdefault(event["epoch"], arrival)
         else:
-            trial.status, trial.reason, trial.waits = event["status"], event.get("reason", ""), False
-            trial.ended = event.get("epoch", 0)
+            trial.status, trial.reason = event["status"], event.get("reason", "")
+            trial.ended, trial.end_arrival = event.get("epoch", 0), arrival
 
     def _start(self, event: Mapping[str, Any]) -> None:
         key = event["trial"]

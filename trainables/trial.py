@@ -31,6 +31,10 @@ PICTURES = "reconstructions.npy"
 """Where it keeps them."""
 
 
+COLLAPSED = "collapsed"
+"""The first word of the reason why such a trial stopped."""
+
+
 @dataclass(frozen=True)
 class Collapse:
     """When a codebook counts as collapsed: its usage on the test set was below ``usage`` after ``epochs`` in a row."""
@@ -45,7 +49,7 @@ class Collapse:
         if len(latest) < self.epochs or any(event["metrics"]["usage"] >= self.usage for event in latest):
             return ""
         used = latest[-1]["metrics"]["usage"]
-        return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
+        return f"{COLLAPSED}: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from analysis.fronts import Directions
 from analysis.uncertainty import BySeed, near_front, probability_on_front
-from sweeps.engine.pareto_asha import Ladder, Rule
+from sweeps.engine.pareto_asha import Ladder
+from sweeps.engine.rebuilt import rebuilt
 from sweeps.engine.request import Ready
-from sweeps.engine.slices import Slices
-from trainables.journal import FINAL, Event, RunRecord, TrialRecord, read
+from sweeps.engine.slices import Slices, last_resort
+from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
 from trainables.trial import TrialJob
 from vqcore.config import Scalar, TrialConfig
@@ -59,7 +60,9 @@ class Course:
     def slices(self) -> Slices:
         """The first part of the course: everything but more seeds."""
         rule = self._search.rule if self._search else None
-        ladder = rebuilt(rule, self._run, self._epochs) if rule else None
+        ladder = (
+            rebuilt(rule, self._run, self._epochs, last_resort(self._search.budget)) if self._search and rule else None
+        )
         return self._slices([job for job in self.jobs if not self._repeats(job)], ladder, draws=bool(self._behind()))
 
     def more_seeds(self, decided: Callable[[list[TrialJob]], None]) -> Slices | None:
@@ -90,12 +93,21 @@ class Course:
         return self._search is not None and job.config.training.seed != self._spec.base.training.seed
 
     def _chosen(self) -> list[TrialJob]:
+        """For what is near the front as many seeds more as it had: also one that diverged or failed was one of them."""
+        had: dict[str, set[int]] = {}
+        for job in self.jobs:
+            had.setdefault(self._alike(job.config), set()).add(job.config.training.seed)
         return [
             self._job(config.replace(seed=seed))
             for part in self._spec.parts
-            for config, by_seed in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
-            for seed in range(len(by_seed), min(self._spec.seeds, 2 * len(by_seed)))
+            for config, _ in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
+            for seeds in [had[self._alike(config)]]
+            for seed in [seed for seed in range(self._spec.seeds) if seed not in seeds][: len(seeds)]
         ]
+
+    def _alike(self, config: TrialConfig) -> str:
+        """One for all seeds of a configuration."""
+        return config.replace(seed=0).key(self._ready.data.hash)
 
     def _near(self, screened: list[tuple[TrialConfig, BySeed]]) -> list[tuple[TrialConfig, BySeed]]:
         """Those whose place on or off the front more seeds would settle."""
@@ -106,17 +118,21 @@ class Course:
     def heard(self, event: Event) -> None:
         """A listener of the recorder: what a trial came to is told to the sampler."""
         if event["event"] == "end":
-            self._tell(self._run.trials[event["trial"]])
+            trial = self._run.trials[event["trial"]]
+            self._tell(trial, trial.status)
 
     def _learn(self) -> None:
         """What earlier trials came to, of the run to start from and of this one."""
         if self._search is not None and self._search.warm_start is not None:
             for trial in read(self._search.warm_start / JOURNAL).trials.values():
                 if trial.status != "running":  # of the other run, which nobody goes on with here
-                    self._tell(trial)
+                    self._tell(trial, trial.status)
         for trial in sorted(self._run.trials.values(), key=lambda trial: trial.number):
-            if self._tell(trial):
+            if self._tell(trial, "running"):
                 self._drawn[self._part(trial.config)] += 1
+        for trial in sorted(self._run.trials.values(), key=lambda trial: trial.end_arrival):
+            if trial.status != "running":  # some samplers learn from the order of ends, which is another one
+                self._tell(trial, trial.status)
 
     def _known(self) -> Iterator[TrialConfig]:
         configs = list(self._ready.configs)
@@ -160,13 +176,13 @@ class Course:
         most = self._search.trials if self._search else 0
         return sorted((part for part, drawn in self._drawn.items() if drawn < most), key=self._drawn.__getitem__)
 
-    def _tell(self, trial: TrialRecord) -> bool:
+    def _tell(self, trial: TrialRecord, status: str) -> bool:
         """Let the sampler of a trial's part know how it stands; whether it was new to it."""
         sampler = self._samplers.get(self._part(trial.config))
         if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
             return False
         metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", float("nan"))}
-        return sampler.tell(self._config(trial.key, trial.config), trial.status, metrics)
+        return sampler.tell(self._config(trial.key, trial.config), status, metrics)
 
     def _part(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.equally, "") if self._spec.equally else ""
@@ -180,10 +196,9 @@ class Course:
             metrics = trial.epochs.get(self._epochs)
             if trial.status == "completed" and metrics is not None:
                 config = self._config(trial.key, trial.config)
-                alike = config.replace(seed=0).key(self._ready.data.hash)
                 first, *rest = (metrics[column] for column in columns)
                 point = (first, rest[0] if rest else first)
-                found.setdefault(alike, (config, {}))[1][config.training.seed] = point
+                found.setdefault(self._alike(config), (config, {}))[1][config.training.seed] = point
         return list(found.values())
 
     def _directions(self) -> Directions:
@@ -199,18 +214,3 @@ class Course:
     def _spent(self) -> int:
         """Epochs of all trials so far."""
         return sum(trial.last_epoch for trial in self._run.trials.values())
-
-
-def rebuilt(rule: Rule, run: RunRecord, budget: int) -> Ladder:
-    """The ladder as it stood when ``run`` was interrupted: its trials arrive again in the order they did."""
-    ladder = Ladder(rule)
-    trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]
-    arrivals = sorted((trial.epochs.arrival(epoch), epoch, trial.key) for trial in trials for epoch in trial.epochs)
-    for _, epoch, key in arrivals:
-        trial = run.trials[key]
-        if ladder.arrive(trial.key, trial.number, trial.config, epoch, budget, trial.epochs[epoch]):
-            if trial.last_epoch > epoch:
-                ladder.promote(trial.key)
-            elif trial.status in FINAL:
-                ladder.drop(trial.key)
-    return ladder

@@ -3,7 +3,8 @@
 A trial that was stopped early is PRUNED and has no values, one that failed, diverged or is not finite is FAIL: only
 trainings to the end are COMPLETE, so that no two budgets are compared. What is asked next depends on the seed and on
 what is known: a sampler that is told the trials of a journal goes on as the one that wrote it would have. They have to
-be told in the order in which they began; for NSGA-II, which counts its generations, in the order in which they ended.
+be told in the order in which they began, as ``running``, then in the order in which they ended: NSGA-II counts its
+generations so.
 """
 
 import math

@@ -85,7 +85,7 @@ class _Session:
             failed = True
             self.console.print(Text(f"The sweep cannot go on: {_words(error)}", style="red"), soft_wrap=True)
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
-        return self.finish(1 if failed or not completed else 0)
+        return self.finish(1 if failed or not completed else 0, failed)
 
     def train(self) -> None:
         """Run all parts of the course, on Ray or in this process."""
@@ -213,13 +213,14 @@ class _Session:
             "new run"
         )
 
-    def finish(self, code: int) -> int:
+    def finish(self, code: int, failed: bool = False) -> int:
         """Make what is made of a run, record how it ended, say what was found; the exit code.
 
         Whoever preempts kills soon: what is made of a run is then left to the resume.
         """
         trials = self.recorder.run.trials.values()
-        ended = code not in (INTERRUPTED, PREEMPTED) and all(trial.status != "running" for trial in trials)
+        interrupted = failed or code in (INTERRUPTED, PREEMPTED)  # also where nothing runs, of what was to come
+        ended = not interrupted and all(trial.status != "running" for trial in trials)
         self.signals.finish()
         try:
             there = (self.request.folder / JOURNAL).exists()  # someone may have removed it

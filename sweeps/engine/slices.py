@@ -66,6 +66,8 @@ class Slices:
     _open: dict[str, _Progress] = field(default_factory=dict)
     _queue: list[tuple[int, int, str]] = field(default_factory=list)
     """A heap of those that are ready: the furthest first, then as wanted. What is running or waiting is passed over."""
+    _cut_off: list[_Progress] = field(default_factory=list)
+    """Trials whose slice was: with a ladder they go on before anyone is promoted, as they would have."""
     _moving: int = 0
     """Open trials that do not wait at a rung."""
     _running: int = 0
@@ -78,6 +80,8 @@ class Slices:
             if not waits:
                 self._moving += 1
                 self._make_ready(trial)
+                if epoch:
+                    self._cut_off.append(trial)
 
     @property
     def finished(self) -> bool:
@@ -85,15 +89,17 @@ class Slices:
         if self._running:
             return False
         more = self.draw is not None or self._moving > 0
-        return self._spent or not (more or self._promotable(self._last_resort))
+        return self._spent or not (more or self._promotable(last_resort(self.budget)))
 
     def next(self) -> Slice | None:
         """The next slice; None while there is none."""
         if self._spent or self.halted:
             return None
         breadth_first = self.ladder is not None and self.ladder.rule.breadth_first
-        trial = None if breadth_first else self._promoted("down")
-        trial = trial or self._ready() or self._drawn() or self._promoted("down") or self._promoted(self._last_resort)
+        trial = self._resumed()
+        trial = trial or (None if breadth_first else self._promoted("down"))
+        trial = trial or self._ready() or self._drawn() or self._promoted("down")
+        trial = trial or self._promoted(last_resort(self.budget))
         if trial is None:
             return None
         trial.running = True
@@ -134,6 +140,7 @@ class Slices:
         trial.running, trial.epoch = False, epoch
         self._running -= 1
         self._make_ready(trial)
+        self._cut_off.append(trial)
 
     def stopped(self) -> Iterator[tuple[TrialJob, str]]:
         """When all is ``finished``: the trials that go no further, each with the reason."""
@@ -146,10 +153,6 @@ class Slices:
     @property
     def _spent(self) -> bool:
         return self.budget is not None and self.booked >= self.budget
-
-    @property
-    def _last_resort(self) -> Room:
-        return "up" if self.budget is None else "all"
 
     @property
     def _tail(self) -> bool:
@@ -167,6 +170,12 @@ class Slices:
         trial.waiting = False
         self._moving += 1
         return trial
+
+    def _resumed(self) -> _Progress | None:
+        while self._cut_off and self.ladder is not None:
+            if (trial := self._cut_off.pop(0)).ready:
+                return trial
+        return None
 
     def _make_ready(self, trial: _Progress) -> None:
         heapq.heappush(self._queue, (-trial.epoch, trial.place, trial.job.key))
@@ -190,3 +199,8 @@ class Slices:
         self._moving += 1
         self._open[job.key] = _Progress(job, 0, len(self._open))
         return self._open[job.key]
+
+
+def last_resort(budget: int | None) -> Room:
+    """Whom the ladder promotes when nothing else is left to do, and what is to be spent is ``budget`` epochs."""
+    return "up" if budget is None else "all"

@@ -158,17 +158,33 @@ def test_a_sampler_that_is_told_the_history_goes_on_alike(kind: Kind, count: int
     assert [ask(rebuilt), ask(rebuilt)] == [ask(first), ask(first)]
 
 
-@pytest.mark.parametrize("kind", ["tpe", "qmc", "random"])
-def test_when_trials_run_at_once_the_order_of_their_ends_does_not_matter(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sampler_that_is_told_the_beginnings_and_then_the_ends_goes_on_alike(kind: Kind) -> None:
     first, rebuilt = sampler(kind), sampler(kind)
-    configs = train(first, 20) + [ask(first) for _ in range(8)]
-    ends = configs[20:26]
+    configs = train(first, POPULATION + 4) + [ask(first) for _ in range(8)]
+    ends = configs[POPULATION + 4 :][:6]
     random.Random(0).shuffle(ends)
     for config in ends:
         first.tell(config, "completed", trained(config))
-    for config in configs:  # as a journal has them: by when they began, two of them running still
-        rebuilt.tell(config, "running" if config in configs[26:] else "completed", trained(config))
-    assert ask(rebuilt) == ask(first)
+    for config in configs:
+        assert rebuilt.tell(config, "running", {})
+    for config in configs[: POPULATION + 4] + ends:  # two of them run still
+        rebuilt.tell(config, "completed", trained(config))
+    assert [ask(rebuilt), ask(rebuilt)] == [ask(first), ask(first)]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "qmc", "random"])
+def test_when_trials_run_at_once_the_order_of_their_ends_does_not_matter(kind: Kind) -> None:
+    first, other = sampler(kind), sampler(kind)
+    configs = train(first, 20) + [ask(first) for _ in range(6)]
+    for config in configs[:20]:
+        other.tell(config, "completed", trained(config))
+    assert [ask(other) for _ in range(6)] == configs[20:]
+    for config in configs[20:]:
+        first.tell(config, "completed", trained(config))
+    for config in random.Random(0).sample(configs[20:], 6):
+        other.tell(config, "completed", trained(config))
+    assert ask(other) == ask(first)
 
 
 def test_what_another_run_found_counts() -> None:

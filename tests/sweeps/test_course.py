@@ -1,0 +1,162 @@
+"""What comes next in a search, and next after a resume; trials only report, so that many take no time."""
+
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.objectives import objectives
+from sweeps.cli import Start, command
+from sweeps.engine import inline, session
+from sweeps.engine.pareto_asha import Rule
+from sweeps.engine.rebuilt import rebuilt
+from sweeps.pareto import Pareto, spec
+from sweeps.run import run
+from trainables.journal import Event, JournalReader, RunRecord, read
+from trainables.runs import JOURNAL
+from trainables.tracking import Tracker
+from trainables.trial import TrialJob
+
+Search = Callable[..., int]
+
+
+def metrics(job: TrialJob, epoch: int) -> dict[str, float]:
+    """As if: both objectives depend on beta and decay, and on the seed a little."""
+    quantizer, seed = job.config.model.quantizer, job.config.training.seed
+    off = (math.log(quantizer.commitment_weight) / 3) ** 2 + (quantizer.decay - 0.9) ** 2 * 20 + 0.01 * seed
+    perplexity = quantizer.codebook_size / (1 + off)
+    told = dict.fromkeys(("usage", "loss", "codebook_loss", "commitment_loss"), 0.5)
+    return {**told, "mse": (0.1 + off) / epoch, "perplexity": perplexity, "bits": 16 * math.log2(perplexity)}
+
+
+def reporting(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+    """A trial that trains nothing."""
+    yield {"event": "start", "info": {"parameters": 1}}
+    for epoch in range(known + 1, until + 1):
+        yield {"event": "epoch", "epoch": epoch, "metrics": metrics(job, epoch)}
+    if until == job.config.training.epochs:
+        yield {"event": "end", "status": "completed", "reason": ""}
+
+
+@pytest.fixture
+def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    """Run ``sweeps.pareto`` inline, with trials that only report; its exit code."""
+    monkeypatch.setattr(inline, "run_trial", reporting)
+    monkeypatch.setattr(session, "analyse", lambda folder: None)  # a second each time, for what nobody looks at here
+    monkeypatch.setattr(Tracker, "start", lambda self: None)
+
+    def go(*words: str) -> int:
+        new = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--set", "channels=8"]
+        shared = ["--out", str(out), "--address", "inline", "--grace", "1", "--reduction", "2"]
+        words = words if "--resume" in words else (*new, *words)
+        return command(Start("pareto", ("sweeps.pareto",)), Pareto, spec, [*shared, *words])
+
+    return go
+
+
+def events(journal: Path) -> list[Event]:
+    return list(JournalReader(journal).new())
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed"])
+def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
+    search: Search, out: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    def second_seed_breaks(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+        if job.config.training.seed != 1:
+            yield from reporting(job, until, known)
+        elif status == "failed":
+            raise RuntimeError("only with this seed")
+        else:
+            yield {"event": "start", "info": {}}
+            yield {"event": "end", "status": "diverged", "reason": "not finite"}
+
+    monkeypatch.setattr(inline, "run_trial", second_seed_breaks)
+    assert search("--name", status, "--trials", "6", "--seeds", "4") == 0
+    run = read(out / "pareto" / status / JOURNAL)
+    seeds = defaultdict(dict)
+    for trial in run.trials.values():
+        seeds[str({**trial.config, "seed": None})][trial.config["seed"]] = trial.status
+    more = [found for found in seeds.values() if len(found) > 1]
+    assert more
+    assert all(found[1] == status for found in more)
+    assert {0: "completed", 1: status, 2: "completed", 3: "completed"} in more
+    assert all(set(found) in ({0, 1}, {0, 1, 2, 3}) for found in more), "doubled as if it had completed"
+
+
+@pytest.mark.parametrize(
+    ("name", "cuts", "words"),
+    [
+        ("tpe", 24, "--trials 20"),
+        ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
+        ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
+        ("budget", 24, "--trials 20 --budget 30"),
+        ("forecast", 12, "--trials 24 --objectives mse --epochs 8"),
+        ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
+    ],
+)
+def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
+    search: Search, out: Path, name: str, cuts: int, words: str
+) -> None:
+    assert search("--name", f"{name}-whole", "--seeds", "1", *words.split()) == 0
+    assert_alike_when_cut(out / "pareto" / f"{name}-whole", cuts, lambda run: search("--resume", run))
+
+
+@pytest.mark.usefixtures("search")
+def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text("[space]\ndecay = [0.7, 0.8, 0.9, 0.99]\ncommitment_weight = [0.1, 0.2, 0.5, 1.0, 2.0, 4.0]\n")
+    words = ["run", str(file), "--out", str(out), "--address", "inline"]
+    grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
+    assert run([*words, *grid, "--grace", "1", "--name", "grid"]) == 0
+    assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
+
+
+def assert_alike_when_cut(whole: Path, cuts: int, resume: Callable[[str], int]) -> None:
+    lines, told = (whole / JOURNAL).read_bytes().splitlines(keepends=True), events(whole / JOURNAL)
+    assert {"rung", "end"} <= {event["event"] for event in told}
+    for place in range(len(told) - 1, len(told) // 3, -max(1, len(told) // (2 * cuts))):
+        cut = whole.parent / f"{whole.name}-{place}"
+        shutil.copytree(whole, cut, symlinks=True)
+        (cut / JOURNAL).write_bytes(b"".join(lines[:place]))
+        assert resume(cut.name) == 0
+        assert decisions(read(cut / JOURNAL)) == decisions(read(whole / JOURNAL)), told[place - 1]
+
+
+def decisions(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
+    return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
+
+
+def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_on_the_ladder(search: Search, out: Path) -> None:
+    assert search("--name", "mended", "--trials", "12", "--seeds", "1") == 0
+    told = events(out / "pareto" / "mended" / JOURNAL)
+    rule = Rule(objectives(["mse", "perplexity"]), grace=1, reduction=2)
+    several = 0
+    for end in range(len(told)):
+        run = fold(told[:end])
+        several += any(trial.last_epoch > 1 and trial.waits for trial in run.trials.values())
+        for lost in [event for event in told[:end] if event["event"] == "epoch"]:
+            mended = fold([*(event for event in told[:end] if event is not lost), lost])
+            assert standing(rebuilt(rule, mended, 4, "up"), mended) == standing(rebuilt(rule, run, 4, "up"), run)
+    assert several, "trials that wait above the first rung were among them"
+
+
+def fold(told: list[Event]) -> RunRecord:
+    run = RunRecord()
+    for event in told:
+        run.apply(event)
+    return run
+
+
+def standing(ladder: Any, run: RunRecord) -> tuple[Any, ...]:
+    """Who waits and why, and who goes on next, until nobody may."""
+    waiting = {key: ladder.reason(key) for key in run.trials if ladder.waits(key)}
+    order = []
+    while (key := ladder.promotable()) is not None:
+        order.append(key)
+        ladder.promote(key)
+    return waiting, order
