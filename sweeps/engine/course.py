@@ -59,10 +59,10 @@ class Course:
 
     def slices(self) -> Slices:
         """The first part of the course: everything but more seeds."""
-        rule = self._search.rule if self._search else None
-        ladder = (
-            rebuilt(rule, self._run, self._epochs, last_resort(self._search.budget)) if self._search and rule else None
-        )
+        search, ladder = self._search, None
+        if search is not None and search.rule is not None:
+            slots, resort = self._ready.booking.slots, last_resort(search.budget)
+            ladder = rebuilt(search.rule, self._run, self._epochs, slots, resort)
         return self._slices([job for job in self.jobs if not self._repeats(job)], ladder, draws=bool(self._behind()))
 
     def more_seeds(self, decided: Callable[[list[TrialJob]], None]) -> Slices | None:

@@ -146,8 +146,17 @@ class Ladder:
 
     def promotable(self, room: Room = "down") -> str | None:
         """The trial to go on with, from the highest rung that has room; None if there is none."""
-        rungs = sorted(self._rungs.values(), key=lambda rung: (-rung.epoch, rung.promoted_share))
-        return next((key for rung in rungs if (key := rung.next(room)) is not None), None)
+        return next((key for rung in self._in_order() if (key := rung.next(room)) is not None), None)
+
+    def recall(self, key: str | None) -> None:
+        """Be as after a ``promotable()`` that gave ``key``, without ranking anybody."""
+        for rung in self._in_order():
+            if key is not None and self._waiting[key] is rung:
+                return
+            rung.found_nobody()
+
+    def _in_order(self) -> list["_Rung"]:
+        return sorted(self._rungs.values(), key=lambda rung: (-rung.epoch, rung.promoted_share))
 
     def promote(self, key: str) -> None:
         """Let ``key`` go on."""
@@ -222,10 +231,7 @@ class _Rung:
         return len(self.promoted) / len(self.points)
 
     def next(self, room: Room) -> str | None:
-        places, seen, fitted_to = self.room(room), len(self.points), self.level.fitted_to
-        if room == "down" and places >= MANY:  # ranking thousands at each arrival would be most of the work
-            places -= places % (places // (MANY // 2))
-            seen = 0
+        places, seen, fitted_to = self._state(room)
         before_places, before_seen, before_fit = self._nobody.get(room, (0, 0, 0))
         # while more are to come, look again when there is more room and not at each arrival: ranking takes time
         if (places, fitted_to) == (before_places, before_fit) and (room == "down" or seen == before_seen):
@@ -235,6 +241,20 @@ class _Rung:
                 return key
         self._nobody[room] = (places, seen, fitted_to)
         return None
+
+    def found_nobody(self) -> None:
+        """As ``next()`` that looked and gave None."""
+        places, seen, fitted_to = self._state("down")
+        if self._nobody.get("down", (0, 0, 0))[::2] != (places, fitted_to):  # else it did not look
+            self._nobody["down"] = places, seen, fitted_to
+
+    def _state(self, room: Room) -> tuple[int, int, int]:
+        """Places, trials that were seen, and the forecast, on which it depends who is found."""
+        places, seen = self.room(room), len(self.points)
+        if room == "down" and places >= MANY:  # ranking thousands at each arrival would be most of the work
+            places -= places % (places // (MANY // 2))
+            seen = 0
+        return places, seen, self.level.fitted_to
 
     def room(self, room: Room) -> int:
         share = len(self.points) / self.reduction

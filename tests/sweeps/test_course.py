@@ -141,7 +141,7 @@ def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_on_the_ladder(se
         several += any(trial.last_epoch > 1 and trial.waits for trial in run.trials.values())
         for lost in [event for event in told[:end] if event["event"] == "epoch"]:
             mended = fold([*(event for event in told[:end] if event is not lost), lost])
-            assert standing(rebuilt(rule, mended, 4, "up"), mended) == standing(rebuilt(rule, run, 4, "up"), run)
+            assert standing(rebuilt(rule, mended, 4, 1, "up"), mended) == standing(rebuilt(rule, run, 4, 1, "up"), run)
     assert several, "trials that wait above the first rung were among them"
 
 
