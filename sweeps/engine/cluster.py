@@ -66,6 +66,9 @@ HURRIED_SECONDS = 3.0
 _CODE = "vqsweep-code-"
 """How folders of copied code are called."""
 
+_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""How long a process waits for a dead head."""
+
 _leaving, _copies = ExitStack(), ExitStack()
 """What ``disconnect`` has to put back, and to remove."""
 
@@ -127,7 +130,7 @@ def connect(address: str | None, num_cpus: int, num_gpus: int) -> Available:
     _travel_by_value()
     _lost.clear()
     # Ray's C++ ends a process that has lost its head; a minute is short for what is made of a run
-    _leaving.enter_context(_environment({"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}))
+    _leaving.enter_context(_environment({_PATIENCE: "600"}))
     if address:
         _join(address)
     else:
@@ -217,7 +220,7 @@ def _start(num_cpus: int, num_gpus: int) -> None:
     """A Ray of our own, for this process and its trials."""
     code = _copies.enter_context(_snapshot())
     _leaving.enter_context(_token_of_its_own())
-    with _on_loopback(), _only_what_trials_need():
+    with _on_loopback(), _only_what_trials_need(), _patience_for_us_alone():
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -335,6 +338,25 @@ def _only_what_trials_need() -> Iterator[None]:
     finally:
         for name, method in before.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def _patience_for_us_alone() -> Iterator[None]:
+    """Ray's own processes wait for a dead head as long as they do by themselves, and so leave after a minute."""
+    own = Node.start_ray_processes
+
+    def start(node: Node) -> None:
+        ours = os.environ.pop(_PATIENCE)
+        try:
+            own(node)  # type: ignore[no-untyped-call]
+        finally:
+            os.environ[_PATIENCE] = ours
+
+    Node.start_ray_processes = start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Node.start_ray_processes = own  # type: ignore[method-assign]
 
 
 @contextmanager

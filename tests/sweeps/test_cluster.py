@@ -170,6 +170,9 @@ def test_ray_of_our_own_listens_on_loopback_only_and_answers_nobody_else(
     try:
         assert signal.SIGTERM not in taken, "a driver preempted while Ray starts says 'resume me', not what Ray would"
         assert ray.get(ray.remote(lambda: os.getpid()).remote()) != os.getpid()  # a worker listens too
+        for raylet in ray._private.worker._global_node.all_processes["raylet"]:
+            told = Path(f"/proc/{raylet.process.pid}/environ").read_bytes()
+            assert b"reconnect_timeout" not in told, "its agents would outlive a killed driver by ten minutes"
         assert listening(os.getpid()) == {"0100007F", "0000000000000000FFFF00000100007F"}
         stranger = (
             "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)"
