@@ -111,7 +111,8 @@ def client_alone(uri: str, benchmark: TrackingBenchmark) -> float:
     from mlflow.entities import Metric, Param
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore._log_metrics_once = unwrap(SqlAlchemyStore._log_metrics_once)  # type: ignore[method-assign]
+    for name in ("_log_metrics_once", "_log_params"):
+        setattr(SqlAlchemyStore, name, unwrap(getattr(SqlAlchemyStore, name)))
     client, rng = MlflowClient(uri), random.Random(1)
     experiment = client.create_experiment(f"alone {time.time()}")
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""MLflow's store on a database, with a run's points written by one statement instead of as one ORM object each.
+"""MLflow's store on a database, with a run's points and parameters written by a statement, not as an ORM object each.
 
-MLflow spends four fifths of a request of 700 points on those objects. Here the same rows come to the same tables, in a
-fifth of the time, on SQLite and PostgreSQL; other databases are left to MLflow. The process that tells MLflow uses it
-where it writes to a database itself, and a server does that is started with ``mlflow server --app-name vqsweep``, or
-``vqsweep-auth`` in the place of ``basic-auth``.
+Of a request of 700 points MLflow spends most on those objects. Here the same rows come to the same tables on SQLite and
+PostgreSQL; other databases are left to MLflow. The process that tells MLflow uses it where it writes to a database
+itself, and a server does that is started with ``mlflow server --app-name vqsweep``, or ``vqsweep-auth`` in the place of
+``basic-auth``.
 """
 
 from functools import wraps
@@ -13,26 +13,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Param
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 _POINT = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
 
 
 def install() -> None:
-    """Let every database store of this process write points in bulk."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    """Let every database store of this process write in bulk."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Store
 
-    own = unwrap(SqlAlchemyStore._log_metrics_once)
+    own_metrics, own_params = unwrap(Store._log_metrics_once), unwrap(Store._log_params)
 
-    @wraps(own)
+    @wraps(own_metrics)
     def log_metrics(self: "SqlAlchemyStore", run_id: str, metrics: "Sequence[Metric]") -> None:
         if self.db_type in ("sqlite", "postgresql"):
             _write(self, run_id, metrics)
         else:
-            own(self, run_id, metrics)
+            own_metrics(self, run_id, metrics)
 
-    SqlAlchemyStore._log_metrics_once = log_metrics  # type: ignore[method-assign]
+    @wraps(own_params)
+    def log_params(self: "SqlAlchemyStore", run_id: str, params: "Sequence[Param]") -> None:
+        if not (params and _write_new(self, run_id, params)):
+            own_params(self, run_id, params)
+
+    Store._log_metrics_once = log_metrics  # type: ignore[method-assign]
+    Store._log_params = log_params  # type: ignore[method-assign]
 
 
 def app() -> Any:
@@ -72,6 +78,21 @@ def _write(store: Any, run_id: str, metrics: "Sequence[Metric]") -> None:
             session.execute(insert(SqlMetric.__table__).on_conflict_do_nothing(), rows)
             # in one order: who locks the same rows in another one waits for us, and we for them
             session.execute(_latest(insert), [latest[key] for key in sorted(latest)])
+
+
+def _write_new(store: Any, run_id: str, params: "Sequence[Param]") -> bool:
+    """The parameters of a run that has none of them yet; whether that was so. ``log_batch`` has looked at the run."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.dbmodels.models import SqlParam
+    from sqlalchemy import insert
+
+    try:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            rows = [{"run_uuid": run_id, "key": param.key, "value": param.value} for param in params]
+            session.execute(insert(SqlParam.__table__), rows)
+    except MlflowException:  # it has one: that may be none other, which MLflow judges
+        return False
+    return True
 
 
 def _row(store: Any, run_id: str, metric: "Metric") -> dict[str, Any]:

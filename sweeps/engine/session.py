@@ -192,6 +192,8 @@ class _Session:
             f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each"
             f"{self._where()}: {request.folder}"
         )
+        if request.address not in (None, INLINE):
+            self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
         for words in filter(None, (self.mended, self.changed_code())):
             self.console.print(Text(f"{words}.", style="yellow"), soft_wrap=True)
         self.unreachable = check(request.tracking_uri)

@@ -255,6 +255,7 @@ def test_a_token_is_written_nowhere(guarded: str, images: Path, out: Path, tmp_p
     with start(ROOT, *words, "--address", guarded, HOME=str(tmp_path), **kept(tmp_path, where)) as process:
         said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
+    assert "listens on all interfaces" in said
     written = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
     assert TOKEN.encode() not in b"".join([said.encode(), *written])
 

@@ -78,18 +78,33 @@ def test_a_point_that_mlflow_refuses_is_refused_and_nothing_of_its_batch_kept(st
     assert rows(store, run_id) == [[], []]
 
 
+def test_parameters_are_told_once_and_stay_as_they_are(store):
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    run_id = new_run(store)
+    first = [Param("decay", "0.9"), Param("seed", "1")]
+    store.log_batch(run_id, [], first, [])
+    store.log_batch(run_id, [], [*first, Param("epochs", "3")], [])
+    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
+        store.log_batch(run_id, [], [Param("new", "1"), Param("seed", "2")], [])
+    assert store.get_run(run_id).data.params == {"decay": "0.9", "seed": "1", "epochs": "3"}
+
+
 def test_a_deleted_run_takes_no_points(store):
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
 
     run_id = new_run(store)
     store.delete_run(run_id)
     with pytest.raises(MlflowException, match="must be in the 'active' state"):
         store.log_metric(run_id, Metric("mse", 1.0, 0, 0))
+    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+        store.log_batch(run_id, [], [Param("decay", "0.9")], [])
 
 
 def test_a_sweep_is_told_to_a_database_without_an_object_for_each_point(tmp_path):
-    from mlflow.store.tracking.dbmodels.models import SqlMetric
+    from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlParam
     from sqlalchemy import event
 
     folder, made = tmp_path / "beta_ablation" / "bulk", []
@@ -104,10 +119,12 @@ def test_a_sweep_is_told_to_a_database_without_an_object_for_each_point(tmp_path
     def listener(target, args, kwargs):
         made.append(kwargs)
 
-    event.listen(SqlMetric, "init", listener)
+    for table in (SqlMetric, SqlParam):
+        event.listen(table, "init", listener)
     try:
         assert sync(folder, uri) == 3
     finally:
-        event.remove(SqlMetric, "init", listener)
+        for table in (SqlMetric, SqlParam):
+            event.remove(table, "init", listener)
     assert made == []
     assert_mlflow_holds_the_journal(uri, folder)
