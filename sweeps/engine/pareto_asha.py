@@ -150,7 +150,7 @@ class Ladder:
 
     def recall(self, key: str | None) -> None:
         """Be as after a ``promotable()`` that gave ``key``, without ranking anybody."""
-        for rung in self._in_order():
+        for rung in self._in_order() if key else self._rungs.values():
             if key is not None and self._waiting[key] is rung:
                 return
             rung.found_nobody()
@@ -220,8 +220,8 @@ class _Rung:
     points: dict[str, Point] = field(default_factory=dict)
     promoted: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
-    _nobody: dict[Room, tuple[int, int, int]] = field(default_factory=dict)
-    """The room in which nobody was found, of how many, and by which forecast."""
+    _nobody: dict[Room, tuple[int, int]] = field(default_factory=dict)
+    """For the room in which nobody was found, among how many, and by which forecast."""
     _best: list[str] = field(default_factory=list)
     _best_of: tuple[int, int, int] = (0, 0, 0)
     """The places, the number of trials and the forecast that ``_best`` is of."""
@@ -231,34 +231,30 @@ class _Rung:
         return len(self.promoted) / len(self.points)
 
     def next(self, room: Room) -> str | None:
-        places, seen, fitted_to = self._state(room)
-        before_places, before_seen, before_fit = self._nobody.get(room, (0, 0, 0))
+        count, fitted_to = len(self.points), self.level.fitted_to
+        places, before, fitted_before = self._places(room, count), *self._nobody.get(room, (0, 0))
         # while more are to come, look again when there is more room and not at each arrival: ranking takes time
-        if (places, fitted_to) == (before_places, before_fit) and (room == "down" or seen == before_seen):
+        same = places == self._places(room, before) and fitted_to == fitted_before
+        if same and (room == "down" or count == before):
             return None
-        for key in self.best(places, seen):
+        for key in self.best(places, 0 if room == "down" and places >= MANY else count):
             if key not in self.promoted and key not in self.dropped and all(map(math.isfinite, self.points[key])):
                 return key
-        self._nobody[room] = (places, seen, fitted_to)
+        self.found_nobody(room)
         return None
 
-    def found_nobody(self) -> None:
-        """As ``next()`` that looked and gave None."""
-        places, seen, fitted_to = self._state("down")
-        if self._nobody.get("down", (0, 0, 0))[::2] != (places, fitted_to):  # else it did not look
-            self._nobody["down"] = places, seen, fitted_to
+    def found_nobody(self, room: Room = "down") -> None:
+        """Remember it, and look again when there is more room."""
+        self._nobody[room] = len(self.points), self.level.fitted_to
 
-    def _state(self, room: Room) -> tuple[int, int, int]:
-        """Places, trials that were seen, and the forecast, on which it depends who is found."""
-        places, seen = self.room(room), len(self.points)
+    def _places(self, room: Room, count: int) -> int:
+        """How many of ``count`` trials may go on."""
+        if room == "all":
+            return count
+        places = (math.floor if room == "down" else math.ceil)(count / self.reduction)
         if room == "down" and places >= MANY:  # ranking thousands at each arrival would be most of the work
             places -= places % (places // (MANY // 2))
-            seen = 0
-        return places, seen, self.level.fitted_to
-
-    def room(self, room: Room) -> int:
-        share = len(self.points) / self.reduction
-        return {"down": math.floor(share), "up": math.ceil(share), "all": len(self.points)}[room]
+        return places
 
     def best(self, places: int, seen: int) -> list[str]:
         of = (places, seen, self.level.fitted_to)

@@ -172,7 +172,8 @@ class Sampler:
         return tuple(point)
 
     def _note(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
-        point = self._point(config)
+        known = self._known.get(config)
+        point = tuple(self._table[known.row, 4:].tolist()) if known else self._point(config)
         assert point is not None
         state, losses, violations = self._judged(config, status, metrics)
         values = [float(metrics[o.column]) for o in self._objectives] if state == TrialState.COMPLETE else None
