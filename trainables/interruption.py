@@ -7,6 +7,7 @@ wants the machine: the trials finish the epoch that they are in, and the exit co
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -53,15 +54,21 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             self._before[number] = signal.getsignal(number)
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGTERM, self._terminate)
-        signal.signal(signal.SIGALRM, self._grace_is_over)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+        self.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = self._hook
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
+
+    def listen(self) -> None:
+        """Take the signals, anew where a library took them in between."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGALRM, self._grace_is_over)
 
     def finish(self) -> None:
         """What remains is short and must be whole: only a second Ctrl-C may still cut it off."""
@@ -80,6 +87,19 @@ class Interruption:
             raise Preempted
         self.asked = True
         signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+
+    def _lost(self, lost: "sys.UnraisableHookArgs") -> None:
+        """A signal met a ``__del__``, which lets no exception out: let it come again, a moment later."""
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            self._ctrl_c, number = False, signal.SIGINT
+        elif isinstance(lost.exc_value, Preempted):
+            number = signal.SIGTERM
+        else:
+            self._hook(lost)
+            return
+        main = threading.main_thread().ident
+        assert main is not None
+        threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
 
     def _grace_is_over(self, number: int, frame: FrameType | None) -> None:
         raise Preempted

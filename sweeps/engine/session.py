@@ -102,6 +102,7 @@ class _Session:
         try:
             if not self.request.address:
                 connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
+                self.signals.listen()  # Ray's C++ has put a handler before ours, which writes where the code stood
             room = partial(_room, available_now, self.request, booking) if self.request.address else None
             with watched(self._asked):
                 self.train_parts(

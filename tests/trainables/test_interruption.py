@@ -77,6 +77,34 @@ with Interruption() as signals:
     assert process.returncode == INTERRUPTED
 
 
+class _Struck:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.05)  # the signal is taken here
+
+
+def test_a_signal_that_meets_an_object_being_deleted_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    for number, raised in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)):
+        with Interruption():
+            if number == signal.SIGTERM:
+                os.kill(os.getpid(), number)  # the first only asks
+            _Struck(number)
+            with pytest.raises(raised):
+                time.sleep(10)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_a_library_took_is_taken_back() -> None:
+    with Interruption() as signals:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signals.listen()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.asked
+
+
 def test_sigterm_is_heard_and_all_is_as_before_in_the_end() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     with Interruption() as signals:
