@@ -15,6 +15,7 @@ import pytest
 from read_back import folder, metrics
 
 from sweeps.engine import inline
+from trainables.interruption import HaltError
 from trainables.journal import read
 from vqcore.config import TrialConfig
 
@@ -294,3 +295,17 @@ def test_checkpoints_can_lie_elsewhere(out: Path, tmp_path: Path, sweep: Sweep) 
     assert (folder(out, "elsewhere") / "figures" / "reconstructions.png").exists()
     linked, real = folder(out, "elsewhere") / "trials", tmp_path / "beta_ablation" / "elsewhere" / "trials"
     assert linked.samefile(real)
+
+
+def test_a_sweep_that_fails_before_a_trial_begins_is_not_called_done(
+    out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(*_: object) -> Iterator[dict[str, Any]]:
+        raise HaltError(5, "the storage is gone")
+
+    monkeypatch.setattr(inline, "run_trial", lost)
+    assert sweep("--name", "unbegun") == 1
+    assert "--resume" in capsys.readouterr().out
+    run = read(folder(out, "unbegun") / "journal.jsonl")
+    assert not run.trials
+    assert not run.done
