@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from inspect import unwrap
 from pathlib import Path
 from statistics import mean, quantiles
 from typing import Any, Literal
@@ -30,9 +29,9 @@ from rich.table import Table
 
 from sweeps.engine.provenance import provenance
 from trainables.journal import Journal
+from trainables.mlflow_client import quiet
 from trainables.recorder import Recorder
 from trainables.runs import JOURNAL
-from trainables.sender import quiet
 from trainables.tracking import Tracker, check, default_uri, sync
 from vqcore.config import ConfigError
 
@@ -109,10 +108,7 @@ def client_alone(uri: str, benchmark: TrackingBenchmark) -> float:
     """Seconds of the fewest calls, one after the other, that MLflow's client and its own store need for as much."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for name in ("_log_metrics_once", "_log_params"):
-        setattr(SqlAlchemyStore, name, unwrap(getattr(SqlAlchemyStore, name)))
     client, rng = MlflowClient(uri), random.Random(1)
     experiment = client.create_experiment(f"alone {time.time()}")
     started = time.perf_counter()

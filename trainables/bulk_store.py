@@ -1,126 +1,148 @@
-"""MLflow's store on a database, with a run's points and parameters written by a statement, not as an ORM object each.
+"""Whole runs written to MLflow's database, each table by one statement.
 
-Of a request of 700 points MLflow spends most on those objects. Here the same rows come to the same tables on SQLite and
-PostgreSQL; other databases are left to MLflow. The process that tells MLflow uses it where it writes to a database
-itself, and a server does that is started with ``mlflow server --app-name vqsweep``, or ``vqsweep-auth`` in the place of
-``basic-auth``.
+MLflow's store makes an object of each point, and takes a run in three requests; of 700 points those objects are most of
+the work. Here the same rows come to the same tables of any database that MLflow knows. Only for runs that are new:
+nothing is there that they could contradict.
 """
 
-from functools import wraps
-from inspect import unwrap
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Experiment
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-_POINT = ("key", "value", "timestamp", "step", "is_nan", "run_uuid")
+Point = tuple[int, int, dict[str, float]]
+"""Step, milliseconds since 1970, metrics."""
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+_LONG = 2**63
+_Row = dict[str, Any]
 
 
-def install() -> None:
-    """Let every database store of this process write in bulk."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Store
+@dataclass(frozen=True)
+class NewRun:
+    """A run as MLflow is to have it. Times are milliseconds since 1970."""
 
-    own_metrics, own_params = unwrap(Store._log_metrics_once), unwrap(Store._log_params)
-
-    @wraps(own_metrics)
-    def log_metrics(self: "SqlAlchemyStore", run_id: str, metrics: "Sequence[Metric]") -> None:
-        if self.db_type in ("sqlite", "postgresql"):
-            _write(self, run_id, metrics)
-        else:
-            own_metrics(self, run_id, metrics)
-
-    @wraps(own_params)
-    def log_params(self: "SqlAlchemyStore", run_id: str, params: "Sequence[Param]") -> None:
-        if not (params and _write_new(self, run_id, params)):
-            own_params(self, run_id, params)
-
-    Store._log_metrics_once = log_metrics  # type: ignore[method-assign]
-    Store._log_params = log_params  # type: ignore[method-assign]
+    name: str
+    status: Status
+    started: int
+    ended: int | None
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: list[Point]
+    """Of each step once."""
 
 
-def app() -> Any:
-    """What ``mlflow server --app-name vqsweep`` serves: MLflow's own application."""
-    install()
-    from mlflow.server.fastapi_app import app
-
-    return app
-
-
-def auth_app() -> Any:
-    """What ``mlflow server --app-name vqsweep-auth`` serves: MLflow's own, with ``basic-auth``."""
-    install()
-    from mlflow.server.auth import create_app
-
-    return create_app()
-
-
-def _write(store: Any, run_id: str, metrics: "Sequence[Metric]") -> None:
-    """The points of a run that are not there yet, and of each metric the latest, by step, time and value."""
-    from mlflow.store.tracking.dbmodels.models import SqlMetric
-    from mlflow.utils.validation import _validate_metric
-
-    if len(metrics) == 1:  # several have been checked, by ``log_batch``
-        one = metrics[0]
-        _validate_metric(one.key, one.value, one.timestamp, one.step)  # type: ignore[no-untyped-call]
-    rows = [_row(store, run_id, metric) for metric in metrics]
-    latest: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        known = latest.setdefault(row["key"], row)
-        if _age(row) > _age(known):
-            latest[row["key"]] = row
-    with store.ManagedSessionMaker(read_only=False) as session:
-        store._check_run_is_active(store._get_run(run_uuid=run_id, session=session))
-        if rows:
-            insert = _insert(store.db_type)
-            session.execute(insert(SqlMetric.__table__).on_conflict_do_nothing(), rows)
-            # in one order: who locks the same rows in another one waits for us, and we for them
-            session.execute(_latest(insert), [latest[key] for key in sorted(latest)])
-
-
-def _write_new(store: Any, run_id: str, params: "Sequence[Param]") -> bool:
-    """The parameters of a run that has none of them yet; whether that was so. ``log_batch`` has looked at the run."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.tracking.dbmodels.models import SqlParam
+def write(store: "SqlAlchemyStore", experiment_id: str, runs: Sequence[NewRun]) -> list[str]:
+    """Make runs in an experiment, all or none; their ids. ``MlflowException`` for what MLflow would refuse."""
+    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
     from sqlalchemy import insert
 
-    try:
-        with store.ManagedSessionMaker(read_only=False) as session:
-            rows = [{"run_uuid": run_id, "key": param.key, "value": param.value} for param in params]
-            session.execute(insert(SqlParam.__table__), rows)
-    except MlflowException:  # it has one: that may be none other, which MLflow judges
-        return False
-    return True
+    experiment = _active(store, experiment_id)
+    ids = [uuid4().hex for _ in runs]
+    rows: dict[Any, list[_Row]] = {table: [] for table in (SqlRun, SqlTag, SqlParam, SqlMetric, SqlLatestMetric)}
+    for run_id, run in zip(ids, runs, strict=True):
+        rows[SqlRun].append(_run(experiment, run_id, run))
+        rows[SqlTag] += _named(run_id, {**run.tags, "mlflow.runName": run.name}, _valid_tags)
+        rows[SqlParam] += _named(run_id, run.params, _valid_params)
+        points = _points(run_id, run)
+        rows[SqlMetric] += points
+        rows[SqlLatestMetric] += _latest(points)
+    with store.ManagedSessionMaker(read_only=False) as session:
+        for table, some in rows.items():
+            if some:
+                session.execute(insert(table.__table__), some)
+    return ids
 
 
-def _row(store: Any, run_id: str, metric: "Metric") -> dict[str, Any]:
-    """One point as MLflow stores it."""
-    is_nan, value = store.sanitize_metric_value(metric.value)
-    return dict(zip(_POINT, (metric.key, value, metric.timestamp, metric.step, is_nan, run_id), strict=True))
+def _active(store: "SqlAlchemyStore", experiment_id: str) -> "Experiment":
+    experiment = store.get_experiment(experiment_id)  # type: ignore[no-untyped-call]
+    if experiment.lifecycle_stage != "active":
+        raise refusal(f"The experiment {experiment_id} must be in the 'active' state")
+    return experiment  # type: ignore[no-any-return]
 
 
-def _age(row: dict[str, Any]) -> tuple[int, int, float]:
-    return row["step"], row["timestamp"], row["value"]
+def _run(experiment: "Experiment", run_id: str, run: NewRun) -> _Row:
+    """As ``SqlAlchemyStore.create_run`` makes it, and ``update_run_info`` ends it."""
+    from mlflow.utils.uri import append_to_uri_path
+
+    _check_long(run.started, run.ended or 0)
+    artifacts = append_to_uri_path(experiment.artifact_location, run_id, "artifacts")  # type: ignore[no-untyped-call]
+    return {
+        "run_uuid": run_id,
+        "name": run.name,
+        "source_type": "UNKNOWN",
+        "source_name": "",
+        "entry_point_name": "",
+        "user_id": run.tags.get("mlflow.user", "unknown"),
+        "status": run.status,
+        "start_time": run.started,
+        "end_time": run.ended,
+        "deleted_time": None,
+        "source_version": "",
+        "lifecycle_stage": "active",
+        "artifact_uri": artifacts,
+        "experiment_id": int(experiment.experiment_id),
+    }
 
 
-def _insert(db_type: str) -> Any:
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    return sqlite.insert if db_type == "sqlite" else postgresql.insert
+def _named(run_id: str, values: Mapping[str, str], valid: Any) -> list[_Row]:
+    return [{"key": one.key, "value": one.value, "run_uuid": run_id} for one in valid(values)]
 
 
-def _latest(insert: Any) -> Any:
-    """The statement that keeps the later one of the point that is there and the new one."""
-    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric
-    from sqlalchemy import tuple_
+def _valid_tags(values: Mapping[str, str]) -> list[Any]:
+    from mlflow.utils.validation import _validate_tag
 
-    table = SqlLatestMetric.__table__
-    statement = insert(table)
-    new, old = statement.excluded, table.c
-    return statement.on_conflict_do_update(
-        index_elements=[old.key, old.run_uuid],
-        set_={name: new[name] for name in ("value", "timestamp", "step", "is_nan")},
-        where=tuple_(new.step, new.timestamp, new.value) > tuple_(old.step, old.timestamp, old.value),
-    )
+    return [_validate_tag(name, value) for name, value in values.items()]  # type: ignore[no-untyped-call]
+
+
+def _valid_params(values: Mapping[str, str]) -> list[Any]:
+    from mlflow.utils.validation import _validate_param
+
+    return [_validate_param(name, value) for name, value in values.items()]  # type: ignore[no-untyped-call]
+
+
+def _points(run_id: str, run: NewRun) -> list[_Row]:
+    """Each metric of each step. MLflow has no NaN, and of the infinities the greatest numbers that there are."""
+    from mlflow.utils.validation import _validate_metric
+
+    for name in {name for _, _, metrics in run.points for name in metrics}:
+        _validate_metric(name, 0.0, 0, 0)  # type: ignore[no-untyped-call]
+    rows = []
+    for step, when, metrics in run.points:
+        _check_long(when, abs(step))
+        for name, value in metrics.items():
+            row = {"key": name, "value": value, "timestamp": when, "step": step, "is_nan": False, "run_uuid": run_id}
+            if not math.isfinite(value):
+                row["is_nan"] = math.isnan(value)
+                row["value"] = 0.0 if row["is_nan"] else math.copysign(1.7976931348623157e308, value)
+            rows.append(row)
+    return rows
+
+
+def _latest(points: Sequence[_Row]) -> list[_Row]:
+    """Of each metric the point that MLflow's table of runs shows."""
+    latest: dict[str, _Row] = {}
+    for row in points:
+        known = latest.setdefault(row["key"], row)
+        if row["step"] > known["step"]:
+            latest[row["key"]] = row
+    return list(latest.values())
+
+
+def _check_long(*values: int) -> None:
+    if not all(0 <= value < _LONG for value in values):
+        raise refusal(f"{values}: times are from 0 on, and all whole numbers of 64 bits")
+
+
+def refusal(why: str) -> Exception:
+    """What MLflow raises, and its server answers, for what it does not take."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    return MlflowException(why, INVALID_PARAMETER_VALUE)

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.bulk_store import Status
 from trainables.journal import Event, RunRecord, TrialRecord
 from trainables.runs import SHORT
 
 PARENT = ""
 """The key of the parent run among the keys of its trials."""
 
-RUNNING = "RUNNING"
-_STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
+RUNNING: Status = "RUNNING"
+_STATUS: dict[str, Status] = {"completed": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class View:
     """What MLflow should show of one run. Times are seconds since 1970."""
 
     name: str
-    status: str
+    status: Status
     started: float
     ended: float | None
     """None while it runs; never before ``started``, though a clock may have been set back."""
     params: Mapping[str, Any]
     tags: Mapping[str, Any]
-    epochs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    epochs: Mapping[int, dict[str, float]] = field(default_factory=dict)
     times: Mapping[int, float] = field(default_factory=dict)
 
 
@@ -38,7 +39,7 @@ class Mirror:
     def __init__(self) -> None:
         self.record = RunRecord()
         self.changed: set[str] = set()
-        self.state = RUNNING
+        self.state: Status = RUNNING
         """The parent's status."""
         self.mended: set[str] = set()
         """Trials with an epoch that came after their end, as a resume writes what the journal had lost."""
@@ -78,7 +79,7 @@ class Mirror:
         if self.record.sweep and self.state == RUNNING:
             self._close("KILLED", self._last)
 
-    def _close(self, state: str, when: float) -> None:
+    def _close(self, state: Status, when: float) -> None:
         """The sweep ended, and so did whatever still ran."""
         self._interrupt(when)
         self.state, self._ended[PARENT] = state, when

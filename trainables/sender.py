@@ -7,11 +7,8 @@ by their tags, and one that is there twice is deleted once; epochs are known by 
 always sent in one request: all or none.
 """
 
-import logging
-import os
-import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from trainables import bulk_store
+from trainables import bulk_server, mlflow_client
+from trainables.bulk_store import NewRun, Point
 from trainables.journal import JournalReader
-from trainables.mirror import PARENT, RUNNING, Mirror, View
+from trainables.mirror import PARENT, RUNNING, Mirror
+from trainables.mlflow_client import OutOfReachError, is_refusal
 from trainables.runs import JOURNAL
-from trainables.tracking_uri import is_database, is_server, one_line, sqlite_path, trouble
+from trainables.tracking_uri import is_server, one_line, sqlite_path
 from vqcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,10 +38,8 @@ AT_ONCE = 4
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
 _METRICS, _PAGE = 900, 200
 """Points a request, at most (MLflow takes 1,000 of points, parameters and tags); runs an answer."""
-
-
-class OutOfReachError(Exception):
-    """MLflow cannot be told anything now."""
+_BULK, _ROWS = 10_000, 50
+"""Rows a request of whole runs, at most: under half the megabyte that reverse proxies let pass. A run's own."""
 
 
 class GoneError(OutOfReachError):
@@ -68,6 +65,7 @@ class Sender:
         self._folder, self._uri = folder, uri
         self._reader, self._mirror = JournalReader(folder / JOURNAL), Mirror()
         self._client: MlflowClient | None = None
+        self._write: bulk_server.Writer | None = None
         self._experiment = ""
         self._told: dict[str, _Told] = {}
         self._attempts: dict[str, int] = {}
@@ -125,14 +123,14 @@ class Sender:
         """The parent exists before its children, and is over after them."""
         mirror = self._mirror
         if PARENT not in self._told:
-            self._create(PARENT, mirror.view(PARENT, None))
+            self._create(PARENT, self._run(PARENT))
         self._tell_trials()
         if PARENT not in mirror.changed:
             return
         if mirror.state != RUNNING:
             self._ask()
             if PARENT not in self._told:
-                self._create(PARENT, mirror.view(PARENT, None))
+                self._create(PARENT, self._run(PARENT))
             self._tell_trials()
         self._try_to_send(PARENT)
         if mirror.state != RUNNING:
@@ -155,73 +153,133 @@ class Sender:
             except Exception as error:
                 failed.append(error)
 
-        if is_server(self._uri) and len(keys) > 1:
+        def send_all(some: list[str]) -> None:
+            if ending.is_set() or len(failed) > 1:
+                return
+            try:
+                if self._make(some):
+                    self._mirror.changed.difference_update(some)
+                    return
+            except Exception as error:
+                failed.append(error)
+                return
+            for key in some:
+                send(key)
+
+        together = list(self._together(keys))
+        if is_server(self._uri) and len(together) > 1:
             with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mlflow") as pool:
                 try:
-                    list(pool.map(send, keys))
+                    list(pool.map(send_all, together))
                 finally:
                     ending.set()
         else:
-            for key in keys:
-                send(key)
+            for some in together:
+                send_all(some)
         if failed:
             raise failed[0]
+
+    def _together(self, keys: Iterable[str]) -> Iterator[list[str]]:
+        """Those that can be made at once, as many at a time as one request takes; each other one alone."""
+        some: list[str] = []
+        size = 0
+        for key in keys:
+            if not self._can_be_made(key):
+                yield [key]
+                continue
+            if some and size + self._size(key) > _BULK:
+                yield some
+                some, size = [], 0
+            some.append(key)
+            size += self._size(key)
+        if some:
+            yield some
+
+    def _can_be_made(self, key: str) -> bool:
+        """Whether MLflow does not know it yet, and takes it whole."""
+        return self._write is not None and key not in self._told and self._size(key) <= _BULK
+
+    def _size(self, key: str) -> int:
+        """Rows of a trial in MLflow's database, about."""
+        epochs = self._mirror.record.trials[key].epochs
+        return _ROWS + len(epochs) * len(next(iter(epochs.values()), ()))
+
+    def _make(self, keys: list[str]) -> bool:
+        """Make whole runs, if it can be done; what is refused together is to be sent one by one."""
+        if self._write is None or not self._can_be_made(keys[0]):
+            return False
+        runs = [self._run(key) for key in keys]
+        try:
+            ids = self._write(self._experiment, runs)
+        except Exception as error:
+            if is_refusal(error):
+                return False
+            raise
+        for key, run_id, run in zip(keys, ids, runs, strict=True):
+            epochs = {epoch for epoch, _, _ in run.points}
+            self._told[key] = _Told(run_id, run.status, set(run.params), run.tags, epochs, run.ended)
+            self._taken(key)
+        return True
 
     def _try_to_send(self, key: str) -> None:
         try:
             self._send(key)
-            self._attempts.pop(key, None)
-            self._refused.pop(key, None)
+            self._taken(key)
         except Exception as error:
             # Refused for what it says (also: its run was deleted, so look again once). Others must not wait for it.
             self._attempts[key] = self._attempts.get(key, 0) + 1
-            if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE" or self._attempts[key] == 1:
+            if not is_refusal(error) or self._attempts[key] == 1:
                 raise
             self._refused[key] = one_line(error, self._uri)
+
+    def _taken(self, key: str) -> None:
+        self._attempts.pop(key, None)
+        self._refused.pop(key, None)
 
     def _send(self, key: str) -> None:
         """What a run lacks: usually one request, and another one at its end, which is told last."""
         from mlflow.entities import Metric, Param, RunTag
 
         assert self._client is not None
-        parent = self._told[PARENT].run_id
-        view = self._mirror.view(key, parent)
-        told = self._told.get(key) or self._create(key, view)
-        params = [Param(name, _text(v)[:_LONGEST_PARAM]) for name, v in view.params.items() if name not in told.params]
-        tags = {name: value for name, value in _texts(view.tags).items() if told.tags.get(name) != value}
-        epochs = sorted(view.epochs.keys() - told.epochs)
-        for some in _parts(epochs, view.epochs) if epochs else [[]]:
-            metrics = [
-                Metric(name, value, round(view.times[epoch] * 1000), epoch)
-                for epoch in some
-                for name, value in view.epochs[epoch].items()
-            ]
+        run = self._run(key)
+        told = self._told.get(key) or self._create(key, run)
+        params = [Param(name, value) for name, value in run.params.items() if name not in told.params]
+        tags = {name: value for name, value in run.tags.items() if told.tags.get(name) != value}
+        for some in _parts([point for point in run.points if point[0] not in told.epochs]):
+            metrics = [Metric(name, value, when, step) for step, when, each in some for name, value in each.items()]
             if metrics:
                 self._client.log_batch(told.run_id, metrics, params[:90])
-                told.epochs.update(some)
+                told.epochs |= {step for step, _, _ in some}
                 told.params |= {param.key for param in params[:90]}
                 params = params[90:]
         if params or tags:
             self._client.log_batch(told.run_id, [], params, [RunTag(name, value) for name, value in tags.items()])
-        told.params |= set(view.params)
+        told.params |= set(run.params)
         told.tags |= tags
-        ended = None if view.ended is None else round(view.ended * 1000)
-        if (view.status, ended) == (told.status, told.ended):
+        if (run.status, run.ended) == (told.status, told.ended):
             return
-        if ended is not None:
-            self._client.set_terminated(told.run_id, view.status, ended)
-        elif view.status != told.status:
-            self._client.update_run(told.run_id, view.status)
-        told.status, told.ended = view.status, ended
+        if run.ended is not None:
+            self._client.set_terminated(told.run_id, run.status, run.ended)
+        elif run.status != told.status:
+            self._client.update_run(told.run_id, run.status)
+        told.status, told.ended = run.status, run.ended
 
-    def _create(self, key: str, view: View) -> _Told:
+    def _create(self, key: str, run: NewRun) -> _Told:
         assert self._client is not None
-        tags, started = _texts(view.tags), round(view.started * 1000)
-        run = self._client.create_run(self._experiment, started, tags, _text(view.name))
-        if not run.info.run_id or run.info.experiment_id != self._experiment:
+        made = self._client.create_run(self._experiment, run.started, run.tags, run.name)
+        if not made.info.run_id or made.info.experiment_id != self._experiment:
             raise OutOfReachError("what answers there is no MLflow server")
-        self._told[key] = _Told(run.info.run_id, tags=tags)
+        self._told[key] = _Told(made.info.run_id, tags=dict(run.tags))
         return self._told[key]
+
+    def _run(self, key: str) -> NewRun:
+        """As MLflow should have it now."""
+        view = self._mirror.view(key, None if key == PARENT else self._told[PARENT].run_id)
+        ended = None if view.ended is None else _milliseconds(view.ended)
+        points = [(epoch, _milliseconds(view.times[epoch]), view.epochs[epoch]) for epoch in sorted(view.epochs)]
+        params = {name: _text(value)[:_LONGEST_PARAM] for name, value in view.params.items()}
+        tags = {name: _text(value)[:_LONGEST_TAG] for name, value in view.tags.items()}
+        return NewRun(_text(view.name), view.status, _milliseconds(view.started), ended, tags, params, points)
 
     def _send_artifacts(self) -> None:
         assert self._client is not None
@@ -235,9 +293,10 @@ class Sender:
 
     def _connect(self) -> None:
         self._client = None
-        client = _client(self._uri)
-        self._experiment = _experiment(client, self._uri, self._mirror.record.sweep["sweep"])
+        client = mlflow_client.connect(self._uri)
+        self._experiment = mlflow_client.experiment(client, self._uri, self._mirror.record.sweep["sweep"])
         self._database = self._stamp()
+        self._write = mlflow_client.writer(client, self._uri)
         self._client = client
         try:
             self._ask()
@@ -285,7 +344,7 @@ class Sender:
         told = _Told(info.run_id, info.status, set(run.data.params), dict(run.data.tags), ended=info.end_time)
         if info.status == RUNNING:
             told.ended = None
-        ended = view.ended is not None and (told.status, told.ended) == (view.status, round(view.ended * 1000))
+        ended = view.ended is not None and (told.status, told.ended) == (view.status, _milliseconds(view.ended))
         if ended and key not in self._mirror.mended:
             told.epochs = set(view.epochs)  # a run's end is told last: all before it has arrived
         elif run.data.metrics:
@@ -306,66 +365,6 @@ def artifacts(folder: Path) -> list[Path]:
     return [file for file in found if file.is_file() and file.resolve() == folder.resolve() / file.relative_to(folder)]
 
 
-def quiet() -> None:
-    """How MLflow's client is to behave: it says nothing, and fails soon rather than waits. Before it is imported."""
-    for name, value in (
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),  # tried again it is here, after a look at what was carried out
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),
-    ):
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # its retries would write over the screen
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback for a database that is locked
-
-
-def _client(uri: str) -> "MlflowClient":
-    """The schema of a new SQLite file is made by one process."""
-    if "mlflow" not in sys.modules and (why := trouble(uri)):
-        raise OutOfReachError(why)  # before seconds of importing what could not say more
-    quiet()
-    from mlflow import MlflowClient
-
-    if not is_server(uri):
-        bulk_store.install()
-    if (path := sqlite_path(uri)) is None:
-        if is_database(uri):
-            _connect_once(uri)
-        return MlflowClient(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        return MlflowClient(uri)
-
-
-def _connect_once(uri: str) -> None:
-    """Raise what a database says that is dead or lets nobody in; MLflow's client would ask it for 100 seconds."""
-    from sqlalchemy import create_engine, pool
-
-    create_engine(uri, poolclass=pool.NullPool).connect().close()
-
-
-def _experiment(client: "MlflowClient", uri: str, sweep: str) -> str:
-    """The id of ``vqsweep/<sweep>``, made if need be. A server decides itself where artifacts go."""
-    from mlflow.exceptions import MlflowException
-
-    name, path = f"vqsweep/{sweep}", sqlite_path(uri)
-    artifacts = None if path is None else (path.parent / "mlartifacts" / sweep).as_uri()
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            client.create_experiment(name, artifacts)
-        except MlflowException as error:  # another sweep was first
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        found = client.get_experiment_by_name(name)
-    if found is None or found.name != name or not found.experiment_id:
-        raise OutOfReachError("what answers there is no MLflow server")
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
 def _search(client: "MlflowClient", experiment: str, sweep_id: str) -> Iterator["Run"]:
     """The runs of a sweep, the first made first."""
     query, token = f"tags.`vqsweep.sweep` = '{sweep_id}'", None
@@ -377,23 +376,23 @@ def _search(client: "MlflowClient", experiment: str, sweep_id: str) -> Iterator[
         token = runs.token or ""
 
 
-def _parts(epochs: Iterable[int], metrics: Mapping[int, Mapping[str, float]]) -> Iterator[list[int]]:
+def _parts(points: Sequence[Point]) -> Iterator[list[Point]]:
     """Epochs, as many at a time as one request takes; those of one epoch are never parted."""
-    part: list[int] = []
-    points = 0
-    for epoch in epochs:
-        if part and points + len(metrics[epoch]) > _METRICS:
+    part: list[Point] = []
+    size = 0
+    for point in points:
+        if part and size + len(point[2]) > _METRICS:
             yield part
-            part, points = [], 0
-        part.append(epoch)
-        points += len(metrics[epoch])
+            part, size = [], 0
+        part.append(point)
+        size += len(point[2])
     yield part
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _text(value: Any) -> str:
     """As databases take it: without NUL, and without halves of surrogate pairs."""
     return str(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _texts(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _text(value)[:_LONGEST_TAG] for name, value in tags.items()}

@@ -12,7 +12,7 @@ from benchmarks.chaos.processes import Started, send, until
 
 
 class Server:
-    """``mlflow server`` on loopback, one worker, on a SQLite file in ``folder``."""
+    """``mlflow server`` as docs/tracking.md starts it, on loopback and a SQLite file in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.database = folder, folder / "mlflow.db"
@@ -30,7 +30,14 @@ class Server:
     def start(self) -> None:
         """Start it; it answers some seconds later. Where it ends by itself, it is started again, as a service is."""
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self._port]
-        words += ["--workers", 1, "--backend-store-uri", f"sqlite:///{self.database.absolute()}"]
+        words += [
+            "--workers",
+            1,
+            "--app-name",
+            "vqsweep",
+            "--backend-store-uri",
+            f"sqlite:///{self.database.absolute()}",
+        ]
         words += ["--artifacts-destination", (self.folder / "artifacts").absolute()]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         words = ["/bin/sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *words]

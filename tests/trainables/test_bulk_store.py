@@ -1,130 +1,125 @@
-"""Points written in bulk: the same rows in the same tables as MLflow's own store writes, one object at a time."""
+"""Whole runs written by statements: the same rows in the same tables as MLflow's own client and store write."""
 
-import inspect
 from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tracked import assert_mlflow_holds_the_journal, finish, open_sweep, report, start
 
 from trainables import bulk_store
-from trainables.tracking import sync
+from trainables.bulk_store import NewRun
 
 pytestmark = pytest.mark.service
 NUMBER = count()
+NAMES = ("mse", "perplexity", "train/mse")
 
-points = st.tuples(
-    st.sampled_from(["mse", "perplexity", "train/mse"]),
-    st.one_of(st.sampled_from([0.0, -0.0, 1.5, float("nan"), float("inf"), float("-inf")]), st.floats()),
-    st.integers(0, 3),
-    st.integers(-2, 4),
+values = st.one_of(st.sampled_from([0.0, -0.0, 1.5, float("nan"), float("inf"), float("-inf")]), st.floats())
+metrics = st.dictionaries(st.sampled_from(NAMES), values)
+texts = st.dictionaries(st.sampled_from(["decay", "a b", "x/y", "mlflow.user"]), st.text("aé'\"%:\n", max_size=5))
+runs = st.builds(
+    NewRun,
+    name=st.text("run <1>'", min_size=1, max_size=5),
+    status=st.sampled_from(["RUNNING", "FINISHED", "FAILED", "KILLED"]),
+    started=st.integers(1, 9),  # 0 is now to MLflow's client
+    ended=st.integers(1, 2**63 - 1),
+    tags=texts,
+    params=texts,
+    points=st.dictionaries(st.integers(-2, 9), st.tuples(st.integers(0, 3), metrics), max_size=4).map(
+        lambda steps: [(step, when, some) for step, (when, some) in steps.items()]
+    ),
 )
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """MLflow's store on a new SQLite file, with points in bulk, and an experiment in it."""
-    bulk_store.install()
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+def client(tmp_path_factory):
+    """MLflow's client of a new SQLite file, with an experiment in it, which is number 1."""
+    from mlflow import MlflowClient
 
     folder = tmp_path_factory.mktemp("store")
-    store = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder))
-    store.create_experiment("points")
-    return store
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_experiment("runs", str(folder / "artifacts"))
+    return client
 
 
-def new_run(store):
-    return store.create_run("1", "user", 0, [], f"run {next(NUMBER)}").info.run_id
+@pytest.fixture(scope="module")
+def store(client):
+    return client._tracking_client.store
+
+
+def in_mlflows_way(client, run):
+    """The same by MLflow's own requests; the run's id."""
+    from mlflow.entities import Metric, Param
+
+    run_id = client.create_run("1", run.started, run.tags, run.name).info.run_id
+    points = [Metric(name, value, when, step) for step, when, some in run.points for name, value in some.items()]
+    client.log_batch(run_id, points, [Param(name, value) for name, value in run.params.items()])
+    if run.status != "RUNNING":
+        client.set_terminated(run_id, run.status, run.ended)
+    return run_id
 
 
 def rows(store, run_id):
-    """What the two tables hold of a run."""
-    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
+    """All that the database holds of a run, by table; its id in them left out."""
+    from mlflow.store.tracking.dbmodels.models import Base
+    from sqlalchemy import select
 
-    with store.ManagedSessionMaker() as session:
-        return [
-            sorted(
-                (row.key, row.step, row.timestamp, row.value, row.is_nan)
-                for row in session.query(table).filter(table.run_uuid == run_id)
-            )
-            for table in (SqlMetric, SqlLatestMetric)
-        ]
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=st.lists(st.lists(points, max_size=12), max_size=4))
-def test_the_same_rows_as_mlflows_own(store, batches):
-    from mlflow.entities import Metric
-
-    own = inspect.unwrap(type(store)._log_metrics_once)
-    ours, theirs = new_run(store), new_run(store)
-    for batch in batches:
-        metrics = [Metric(*point) for point in batch]
-        store.log_batch(ours, metrics, [], [])
-        own(store, theirs, metrics)
-    assert rows(store, ours) == rows(store, theirs)
+    found = {}
+    with store.engine.connect() as connection:
+        for name, table in Base.metadata.tables.items():
+            if "run_uuid" in table.columns:
+                told = connection.execute(select(table).where(table.c.run_uuid == run_id)).mappings()
+                found[name] = sorted(repr(dict(row)).replace(run_id, "ID") for row in told)
+    return found
 
 
-def test_a_point_that_mlflow_refuses_is_refused_and_nothing_of_its_batch_kept(store):
-    from mlflow.entities import Metric
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wanted=st.lists(runs, max_size=3))
+def test_the_same_rows_as_mlflows_own(client, store, wanted):
+    wanted = [NewRun(**{**vars(run), "ended": None if run.status == "RUNNING" else run.ended}) for run in wanted]
+    made = bulk_store.write(store, "1", wanted)
+    assert len(set(made)) == len(wanted)
+    for run_id, run in zip(made, wanted, strict=True):
+        ours = rows(store, run_id)
+        assert ours["runs"]
+        assert ours == rows(store, in_mlflows_way(client, run))
+
+
+def run(**changes):
+    fields = {"name": "a run", "status": "FINISHED", "started": 1, "ended": 2, "tags": {}, "params": {}, "points": []}
+    return NewRun(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"points": [(1, 1, {"no:\nname": 1.0})]},
+        {"points": [(1, 1, {"m" * 251: 1.0})]},
+        {"points": [(1, -1, {"mse": 1.0})]},
+        {"points": [(1, 2**63, {"mse": 1.0})]},
+        {"points": [(2**63, 1, {"mse": 1.0})]},
+        {"params": {"p" * 251: "1"}},
+        {"params": {"../p": "1"}},
+        {"tags": {"t" * 251: "1"}},
+        {"started": -1},
+        {"ended": 2**63},
+        {"status": "OVER"},
+    ],
+)
+def test_what_mlflow_would_refuse_is_refused_and_none_of_the_runs_made(client, store, changes):
     from mlflow.exceptions import MlflowException
 
-    run_id = new_run(store)
-    with pytest.raises(MlflowException, match="Names may only contain"):
-        store.log_metric(run_id, Metric("no:\nname", 1.0, 0, 0))
-    with pytest.raises(MlflowException, match="metrics"):
-        store.log_batch(run_id, [Metric("mse", 1.0, 0, 0), Metric("mse", 1.0, 0, "soon")], [], [])
-    assert rows(store, run_id) == [[], []]
+    before = len(client.search_runs(["1"], max_results=5000))
+    with pytest.raises(MlflowException):
+        bulk_store.write(store, "1", [run(), run(**changes)])
+    assert len(client.search_runs(["1"], max_results=5000)) == before
 
 
-def test_parameters_are_told_once_and_stay_as_they_are(store):
-    from mlflow.entities import Param
+def test_no_runs_in_an_experiment_that_is_gone(client, store):
     from mlflow.exceptions import MlflowException
 
-    run_id = new_run(store)
-    first = [Param("decay", "0.9"), Param("seed", "1")]
-    store.log_batch(run_id, [], first, [])
-    store.log_batch(run_id, [], [*first, Param("epochs", "3")], [])
-    with pytest.raises(MlflowException, match="Changing param values is not allowed"):
-        store.log_batch(run_id, [], [Param("new", "1"), Param("seed", "2")], [])
-    assert store.get_run(run_id).data.params == {"decay": "0.9", "seed": "1", "epochs": "3"}
-
-
-def test_a_deleted_run_takes_no_points(store):
-    from mlflow.entities import Metric, Param
-    from mlflow.exceptions import MlflowException
-
-    run_id = new_run(store)
-    store.delete_run(run_id)
+    gone = client.create_experiment(f"gone {next(NUMBER)}")
+    client.delete_experiment(gone)
     with pytest.raises(MlflowException, match="must be in the 'active' state"):
-        store.log_metric(run_id, Metric("mse", 1.0, 0, 0))
-    with pytest.raises(MlflowException, match="must be in the 'active' state"):
-        store.log_batch(run_id, [], [Param("decay", "0.9")], [])
-
-
-def test_a_sweep_is_told_to_a_database_without_an_object_for_each_point(tmp_path):
-    from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlParam
-    from sqlalchemy import event
-
-    folder, made = tmp_path / "beta_ablation" / "bulk", []
-    journal = open_sweep(folder)
-    start(journal, "aaa", "bbb")
-    report(journal, "aaa", 1, 2, 3)
-    report(journal, "bbb", 1)
-    finish(journal, "aaa", "bbb")
-    journal.write("done")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-    def listener(target, args, kwargs):
-        made.append(kwargs)
-
-    for table in (SqlMetric, SqlParam):
-        event.listen(table, "init", listener)
-    try:
-        assert sync(folder, uri) == 3
-    finally:
-        for table in (SqlMetric, SqlParam):
-            event.remove(table, "init", listener)
-    assert made == []
-    assert_mlflow_holds_the_journal(uri, folder)
+        bulk_store.write(store, gone, [run()])
+    with pytest.raises(MlflowException, match="No Experiment"):
+        bulk_store.write(store, "77", [run()])

@@ -20,14 +20,16 @@ from sweeps.sync import main as sync_command
 from trainables.journal import Journal, JournalReader
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker, check, default_uri, sync
+from vqcore.config import ConfigError
 
 pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    """As docs/tracking.md says to start it; one as it comes with MLflow is in test_tracking.py."""
     folder = tmp_path_factory.mktemp("server")
-    server = Server(folder, f"sqlite:///{folder}/server.db")
+    server = Server(folder, f"sqlite:///{folder}/server.db", "--app-name", "vqsweep")
     server.start()
     yield server
     server.kill()
@@ -93,6 +95,28 @@ def test_a_server_that_is_killed_and_comes_back(server, folder, follow):
     assert_mlflow_holds_the_journal(server.uri, folder)
 
 
+def test_a_server_that_comes_back_as_mlflows_own_is_told_in_its_way(tmp_path, folder, follow):
+    server = Server(tmp_path, f"sqlite:///{tmp_path}/server.db", "--app-name", "vqsweep")
+    server.start()
+    try:
+        journal = open_sweep(folder)
+        tracker = follow(server.uri)
+        start(journal, "aaa")
+        report(journal, "aaa", 1, 2)
+        eventually(arrived(server.uri, folder, "aaa", 2))
+        server.kill()
+        start(journal, "bbb", "ccc")
+        report(journal, "bbb", 1)
+        server.options = ()
+        server.start()
+        finish(journal, "aaa", "bbb", "ccc")
+        journal.write("done")
+        assert tracker.close(timeout=60)
+        assert_mlflow_holds_the_journal(server.uri, folder)
+    finally:
+        server.kill()
+
+
 def test_a_server_that_stands_still_does_late_what_it_was_asked_twice(server, folder, follow):
     """It accepts, never answers, and when it goes on it carries out what nobody waits for any more."""
     journal = open_sweep(folder)
@@ -113,6 +137,47 @@ def test_a_server_that_stands_still_does_late_what_it_was_asked_twice(server, fo
     journal.write("done")
     assert tracker.close(timeout=90)
     assert_mlflow_holds_the_journal(server.uri, folder)
+
+
+def test_what_a_server_missed_is_made_at_once_not_run_by_run(server, folder, monkeypatch):
+    from mlflow import MlflowClient
+
+    journal = open_sweep(folder)
+    keys = [f"trial{number:02}" for number in range(20)]
+    start(journal, *keys)
+    for key in keys:
+        report(journal, key, *range(1, 4))
+    journal.write("epoch", trial=keys[0], epoch=4, metrics={"mse": 1e300, "perplexity": -0.0})
+    finish(journal, *keys[1:])
+    finish(journal, keys[0], status="diverged", reason="loss is nan")
+    journal.write("done")
+    asked = []
+    for name in ("create_run", "log_batch", "set_terminated"):
+        own = getattr(MlflowClient, name)
+
+        def counted(*args, own=own, name=name):
+            asked.append(name)
+            return own(*args)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+    assert sync(folder, server.uri) == 21
+    assert sorted(asked) == ["create_run", "log_batch", "set_terminated"]  # of the parent
+    assert_mlflow_holds_the_journal(server.uri, folder)
+
+
+def test_one_trial_that_a_server_refuses_holds_up_no_other(server, folder):
+    journal = open_sweep(folder)
+    start(journal, "aaa", "bbb", "ccc")
+    journal.write("epoch", trial="bbb", epoch=1, metrics={"no such name!?": 1.0})
+    report(journal, "aaa", 1, 2, 3)
+    report(journal, "ccc", 1, 2)
+    finish(journal, "aaa", "bbb", "ccc")
+    journal.write("done")
+    with pytest.raises(ConfigError, match="no such name"):
+        sync(folder, server.uri)
+    parent, children, points = seen(server.uri, folder)
+    assert {parent.info.status, children["aaa"].info.status, children["ccc"].info.status} == {"FINISHED"}
+    assert [len(points[key]) for key in ("aaa", "bbb", "ccc")] == [3, 0, 2]
 
 
 def test_a_run_that_was_made_twice_is_shown_once(server, folder):

@@ -23,6 +23,8 @@ from tracked import (
 )
 
 from sweeps.sync import main as sync_command
+from trainables import bulk_server
+from trainables.bulk_store import NewRun
 from trainables.journal import read
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker, check, sync
@@ -218,3 +220,47 @@ def test_the_right_password_lets_in_and_is_kept_nowhere(guarded, tmp_path, where
     assert artifacts(uri, parent) == {"sweep.toml"}
     shown = str([run.to_dictionary() for run in find(uri, folder)[1]])
     assert PASSWORD not in shown + command.decode() + (folder / JOURNAL).read_text()
+
+
+def test_whole_runs_need_the_permission_to_make_runs(guarded, tmp_path):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.rest_utils import http_request_safe
+
+    ann = guarded.uri.replace("//", f"//ann:{PASSWORD}@")
+    folder = tmp_path / "beta_ablation" / "mine"
+    open_sweep(folder).close()
+    assert sync(folder, ann) == 1
+    experiment = MlflowClient(ann).get_experiment_by_name("vqsweep/beta_ablation").experiment_id
+    bob = {"username": "bob", "password": PASSWORD}
+    http_request_safe(bulk_server._credentials(ann), "/api/2.0/mlflow/users/create", "POST", json=bob)
+    run = NewRun("a run", "FINISHED", 1, 2, {}, {}, [])
+    write = bulk_server.writer(guarded.uri.replace("//", f"//bob:{PASSWORD}@"))
+    with pytest.raises(MlflowException, match="Permission denied"):  # he may read
+        write(experiment, [run])
+    with pytest.raises(MlflowException, match="not authenticated"):
+        bulk_server._post(guarded.uri, experiment, [run])
+    assert len(find(ann, folder)[1]) == 1
+    assert len(bulk_server.writer(ann)(experiment, [run])) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"experiment_id": "1"}',
+        b'{"experiment_id": "1", "runs": [{"name": "x"}]}',
+        b'{"experiment_id": "1", "runs": [{"name": "x", "status": "OVER", "started": 1, "ended": 2, "tags": {},'
+        b' "params": {}, "points": []}]}',
+        b'{"experiment_id": "1", "runs": [{"name": "x", "status": "KILLED", "started": 1, "ended": 2, "tags": {},'
+        b' "params": {}, "points": [[1, 1, {"mse": "<script>"}]]}]}',
+    ],
+)
+def test_a_request_for_runs_that_makes_no_sense_is_the_askers_fault(server, body):
+    import requests
+
+    url = server.uri + bulk_server.PATH
+    answer = requests.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=20)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert requests.post(url, data=body, headers={"Content-Type": "text/plain"}, timeout=20).status_code == 400

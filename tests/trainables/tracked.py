@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from trainables.journal import Journal, JournalReader
+from trainables.mlflow_client import quiet
 from trainables.runs import JOURNAL
-from trainables.sender import quiet
 from trainables.tracking import check
 
 quiet()
@@ -140,16 +140,17 @@ class Server:
         self.port, self.folder = free_port(), folder
         self.uri = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        self._command += ["--workers", "1", "--backend-store-uri", store, *options]
+        self._command += ["--workers", "1", "--backend-store-uri", store]
         self._command += ["--artifacts-destination", str(folder / "artifacts")]
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         self._environment = {**os.environ, **quiet, **environment}
+        self.options = options
         self._process = None
 
     def start(self):
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                [*self._command, *self.options], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
         def answers():
