@@ -1,5 +1,6 @@
 """A team's server: MLflow over PostgreSQL with its own artifact store, two sweeps at once, users and passwords."""
 
+import json
 import os
 import shutil
 import signal
@@ -235,7 +236,9 @@ def test_whole_runs_need_the_permission_to_make_runs(guarded, tmp_path):
     bob = {"username": "bob", "password": PASSWORD}
     http_request_safe(bulk_server._credentials(ann), "/api/2.0/mlflow/users/create", "POST", json=bob)
     run = NewRun("a run", "FINISHED", 1, 2, {}, {}, [])
-    write = bulk_server.writer(guarded.uri.replace("//", f"//bob:{PASSWORD}@"))
+    bobs = guarded.uri.replace("//", f"//bob:{PASSWORD}@")
+    write = bulk_server.writer(bobs)
+    assert len(write(MlflowClient(bobs).create_experiment("his own"), [run])) == 1
     with pytest.raises(MlflowException, match="Permission denied"):  # he may read
         write(experiment, [run])
     with pytest.raises(MlflowException, match="not authenticated"):
@@ -263,4 +266,15 @@ def test_a_request_for_runs_that_makes_no_sense_is_the_askers_fault(server, body
     url = server.uri + bulk_server.PATH
     answer = requests.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=20)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_runs_are_asked_for_in_json_which_a_page_elsewhere_cannot_send(server):
+    import requests
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(server.uri).create_experiment("asked by a page")
+    run = {"name": "x", "status": "KILLED", "started": 1, "ended": 2, "tags": {}, "params": {}, "points": []}
+    body, url = json.dumps({"experiment_id": experiment, "runs": [run]}), server.uri + bulk_server.PATH
     assert requests.post(url, data=body, headers={"Content-Type": "text/plain"}, timeout=20).status_code == 400
+    answer = requests.post(url, data=body, headers={"Content-Type": "application/json"}, timeout=20)
+    assert len(answer.json()["run_ids"]) == 1
