@@ -106,7 +106,7 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     _check_folder(folder, key, config.training.epochs)
     check_space(str(folder / "trials"), AT_MOST * checkpoint_bytes(config))
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
     cpus = flags.num_cpus or usable_cpus()
     return TrialJob(key, 0, config, data, str((folder / "trials" / key).absolute()), float(cpus), float(gpus)), folder

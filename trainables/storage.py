@@ -89,7 +89,7 @@ class Store(ABC):
 
 
 class Folder(Store):
-    """A folder, made when something is first written to it. Links in it are not followed."""
+    """A folder in one that there is, made when something is first written to it. Links in it are not followed."""
 
     def read(self, name: str) -> bytes:
         """As ``Store`` says."""
@@ -108,7 +108,7 @@ class Folder(Store):
         """As ``Store`` says. ``StorageFullError`` on a full disk, or when a quota is used up."""
         path, parts = self._path(name), list(content)
         with self._in_words(sum(map(len, parts))):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # not what is above: that may be a mount, gone, and its disk another one
             replace_file(path, parts, lasting)
 
     def names(self) -> list[str]:

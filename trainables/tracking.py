@@ -37,6 +37,8 @@ class Tracker:
         self._task = json.dumps({"folder": str(run_folder.absolute()), "uri": self._uri})
         self._said = Said()
         self._error: str | None = None
+        self._through = False
+        """Whether anything ever was."""
         self._process: subprocess.Popen[str] | None = None
         self._closing, self._stop, self._writing = threading.Event(), threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._keep, name="mlflow", daemon=True)
@@ -51,7 +53,7 @@ class Tracker:
         Where nothing got through before, once more is enough. After False the caller says: ``python -m sweeps.sync NAME
         --tracking-uri URI``.
         """
-        failing, late = self.problem is not None, time.monotonic() + timeout
+        failing, late = self.problem is not None or not self._through, time.monotonic() + timeout
         self._closing.set()
         with self._writing:
             self._write("close")
@@ -108,6 +110,7 @@ class Tracker:
             assert process.stdout is not None
             for line in process.stdout:
                 self._said, self._error = Said(**json.loads(line)), None
+                self._through = self._through or self._said.problem is None
         return process.returncode
 
     def _write(self, line: str) -> None:

@@ -61,7 +61,8 @@ class TrialJob:
     config: TrialConfig
     data: DataSet
     folder: str
-    """Where its checkpoints and reconstructions lie (``storage``); on a cluster, every node reaches it."""
+    """Where its checkpoints and reconstructions lie (``storage``), in a folder that there is; on a cluster, every node
+    reaches it."""
     cpus: float = 1.0
     gpus: float = 0.0
     """Share of a GPU, or number of GPUs; 0 trains on the CPU."""

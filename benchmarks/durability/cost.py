@@ -75,6 +75,7 @@ def _job(folder: Path, preset: str, epochs: int, seconds: float) -> TrialJob:
     count = max(config.training.batch_size, round(left / image))
     sized = Sized(data.source, data.hash, data.folder, data.image_size, count, data.test_images)
     key = config.key(data.hash)
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
     return TrialJob(key, 0, config, sized, str(folder / "trials" / key))
 
 

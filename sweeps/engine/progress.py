@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -45,9 +46,11 @@ class Planned(Protocol):
 class Screen:
     """A listener of the recorder; use it as a context manager around the run."""
 
-    def __init__(self, console: Console, run: RunRecord, course: Planned, swept: tuple[str, ...], slots: int):
+    def __init__(
+        self, console: Console, run: RunRecord, course: Planned, swept: tuple[str, ...], slots: Callable[[], int]
+    ):
         self._console, self._run, self._swept, self._slots = console, run, swept, slots
-        self._course = course
+        self._course, self._booked = course, slots()
         self._seconds: deque[float] = deque(maxlen=RECENT)
         """Of the latest epochs: after a resume on another machine, those before it say nothing."""
         self._last_line = time.monotonic()
@@ -89,6 +92,8 @@ class Screen:
             words.append(
                 f"lowest MSE {metrics['mse']:.4f} at perplexity {metrics['perplexity']:.0f} ({self._name(best.key)})"
             )
+        if self._slots() < self._booked:  # nodes left, or memory turned out to suffice for fewer
+            words.append(f"{self._slots()} at once")
         if (left := self._seconds_left()) is not None:
             words.append(f"{clock(left)} left")
         return "  ".join(words)
@@ -157,7 +162,7 @@ class Screen:
         # lists: the screen's own thread reads what the driver's goes on writing
         seconds = list(self._seconds)
         ended = sum(trial.status != "running" for trial in list(self._run.trials.values()))
-        at_once = max(1, min(self._slots, len(self._course.jobs) - ended))
+        at_once = max(1, min(self._slots(), len(self._course.jobs) - ended))
         return (planned - done) * sum(seconds) / len(seconds) / at_once if seconds else None
 
 

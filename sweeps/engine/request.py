@@ -102,6 +102,7 @@ def check_request(request: Request) -> Ready:
     problems.of(lambda: accept(request.tracking_uri))
     if request.storage is not None:
         problems.of(partial(check_storage, request.storage))
+        problems.of(lambda: _check_kept(request))
     if booking and configs is not None:
         problems.of(lambda: _check_room(request, spec, configs, booking.slots))
     problems.raise_any()
@@ -116,6 +117,18 @@ def _check_room(request: Request, spec: SweepSpec, configs: tuple[TrialConfig, .
         configs = (max(spec.corners(), key=checkpoint_bytes, default=spec.base),) * spec.drawn_trials
     early = spec.search is not None and spec.search.rule is not None
     check_disk(request.trials_folder, checkpoints_bytes(configs, slots, early))
+
+
+def _check_kept(request: Request) -> None:
+    """``ConfigError`` if a run's files are not where they were: their disk is not mounted, and another one would do."""
+    link = request.folder / "trials"
+    if request.resume and link.is_symlink() and not link.exists():
+        raise ConfigError(
+            [
+                f"--storage {request.storage}: holds no files of run {request.name} now; mount it as it was, or remove "
+                f"{link} if they are gone for good, and what they held is trained again"
+            ]
+        )
 
 
 def _same_space(request: Request, spec: SweepSpec) -> None:

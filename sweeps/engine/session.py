@@ -113,7 +113,7 @@ class _Session:
 
     def train_parts(self, run: Callable[[Slices, Recorder], None]) -> None:
         """``run`` one part of the course after the other, under one screen."""
-        screen = Screen(self.console, self.recorder.run, self.course, self.ready.spec.swept, self.ready.booking.slots)
+        screen = Screen(self.console, self.recorder.run, self.course, self.ready.spec.swept, self._slots)
         self.recorder.listeners.append(screen)
         with screen:
             while self.part is not None:
@@ -123,6 +123,10 @@ class _Session:
                 if not self.part.finished:
                     raise RuntimeError("the trials' processes ended before their work did")
                 self.next_part()
+
+    def _slots(self) -> int:
+        """Trials at once, as there is room and memory for them now."""
+        return self.part.slots if self.part is not None else self.ready.booking.slots
 
     def _asked(self) -> bool:
         return self.signals.asked
@@ -173,12 +177,12 @@ class _Session:
         write_toml(request.folder / "sweep.toml", tables, header=TOML_HEADER)
 
     def link_storage(self) -> None:
-        """With a folder as ``--storage``, let the run's ``trials`` lead there: whoever reads a run need not know."""
+        """Make the folder of the trials; the run's leads to one in ``--storage``: whoever reads it need not know."""
         link, target = self.request.folder / "trials", self.request.trials_folder
-        if self.request.storage is None or is_bucket(target):
+        if is_bucket(target):
             return
         Path(target).mkdir(parents=True, exist_ok=True)  # a node that does not see it lacks the shared folder
-        if not link.is_symlink():
+        if self.request.storage is not None and not link.is_symlink():
             link.symlink_to(target)
 
     def greet(self) -> None:

@@ -166,6 +166,34 @@ def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
     assert metrics(folder(out, "read_only")) == metrics(whole)
 
 
+def test_a_storage_that_is_unmounted_gets_nothing_on_the_disk_below(
+    tmp_path: Path,
+    out: Path,
+    sweep: Sweep,
+    whole: Path,
+    disturbed: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mounted, away = tmp_path / "mounted", tmp_path / "away"
+    mounted.mkdir()
+
+    def unmount() -> None:
+        mounted.rename(away)
+        mounted.mkdir()
+
+    disturbed(2, unmount)
+    assert sweep("--name", "unmounted", "--storage", str(mounted), *SMALL) == 1
+    assert "No such file or directory" in capsys.readouterr().out
+    disturbed(99, ctrl_c)
+    assert sweep("--resume", "unmounted") == 2
+    assert f"--storage {mounted}: holds no files of run unmounted now; mount it as it was" in capsys.readouterr().err
+    assert not list(mounted.iterdir())
+    mounted.rmdir()
+    away.rename(mounted)
+    assert sweep("--resume", "unmounted") == 0
+    assert metrics(folder(out, "unmounted")) == metrics(whole)
+
+
 @pytest.mark.parametrize(
     ("where", "rule"),
     [

@@ -12,7 +12,7 @@ from vqcore.config import TrialConfig
 
 
 def test_the_time_left_is_that_of_the_machine_it_runs_on_now(data_set: DataSet) -> None:
-    run, config = RunRecord(), TrialConfig().replace(epochs=10)
+    run, config, slots = RunRecord(), TrialConfig().replace(epochs=10), 2
     jobs = [TrialJob(f"t{seed}", seed, config.replace(seed=seed), data_set, "t") for seed in range(2)]
 
     def epoch(trial: str, number: int, seconds: float) -> dict[str, object]:
@@ -22,9 +22,11 @@ def test_the_time_left_is_that_of_the_machine_it_runs_on_now(data_set: DataSet) 
     for job in jobs:  # on a slow one, before the resume
         run.apply({"event": "start", "trial": job.key, "number": job.number, "config": config.flat(), "time": 0.0})
         run.apply(epoch(job.key, 1, 1000.0))
-    screen = Screen(Console(), run, SimpleNamespace(jobs=jobs, planned=2, expected=None), (), slots=2)
+    screen = Screen(Console(), run, SimpleNamespace(jobs=jobs, planned=2, expected=None), (), lambda: slots)
     assert "2/20 epochs" in screen.summary()
     assert "left" not in screen.summary()
     run.apply(told := epoch("t0", 2, 10.0))
     screen(told)
     assert screen.summary().endswith("lowest MSE 0.5000 at perplexity 5 (seed 0)  1:25 left")  # 17 epochs, two at once
+    slots = 1  # a node has left
+    assert screen.summary().endswith("1 at once  2:50 left")

@@ -67,7 +67,7 @@ def put(folder: Path, content: bytes, epoch: int = 1) -> None:
 
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
-    checkpoint = loaded(saved(tmp_path / "new" / "folder", 1, 2, 3))
+    checkpoint = loaded(saved(tmp_path / "new", 1, 2, 3))
     assert checkpoint.facts == {**facts(3), "epoch": 3}
     assert checkpoint.tensors.keys() == tensors(3).keys()
     for name, tensor in tensors(3).items():

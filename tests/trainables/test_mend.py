@@ -36,6 +36,7 @@ def run(tmp_path: Path) -> Path:
     journal.write("sweep", name="run", id="1")
     journal.write("epoch", trial=KEY, epoch=2, metrics={"mse": 0.5})
     journal.close()
+    (tmp_path / "trials").mkdir()
     return tmp_path
 
 

@@ -42,6 +42,7 @@ SMALL = TrialConfig().replace(
 @pytest.fixture(params=["folder", "bucket"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
+        (tmp_path / "a").mkdir()
         return str(tmp_path / "a" / "b")
     return join(request.getfixturevalue("bucket"), tmp_path.name)
 
@@ -169,6 +170,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 def test_on_a_disk_that_is_really_full(small_disk: Path, data_set: DataSet, tmp_path: Path) -> None:
     job = TrialJob(SMALL.key(data_set.hash), 0, SMALL, data_set, str(small_disk / "trials" / "t"))
+    (small_disk / "trials").mkdir()
     list(run_trial(job, until=2))
     held = set((small_disk / "trials" / "t").iterdir())
     ballast = fill(small_disk, leave=40_000)
@@ -190,6 +192,7 @@ def test_a_folder_that_is_gone_or_read_only_is_no_trial_s_fault(small_disk: Path
     """As a disk that is read-only after an error, or a network folder whose server is gone."""
     folder = small_disk / "trials" / "t"
     store = Folder(str(folder))
+    folder.parent.mkdir()
     store.write("one", [b"1"])
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for use in (lambda: store.write("two", [b"2"]), lambda: store.delete("one")):
@@ -203,12 +206,24 @@ def test_a_folder_that_is_gone_or_read_only_is_no_trial_s_fault(small_disk: Path
 
 def test_a_file_in_the_place_of_the_folder_is_no_trial_s_fault(tmp_path: Path) -> None:
     store = Folder(str(tmp_path / "trials" / "t"))
+    (tmp_path / "trials").mkdir()
     store.write("one", [b"1"])
     shutil.rmtree(tmp_path / "trials")
     (tmp_path / "trials").touch()
     for use in (store.names, lambda: store.read("one"), lambda: store.write("one", []), lambda: store.delete("one")):
         with pytest.raises(StorageError, match="Not a directory"):
             use()
+
+
+def test_a_folder_that_is_gone_is_not_made_again_on_the_disk_below(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    (mounted / "trials").mkdir(parents=True)
+    store = Folder(str(mounted / "trials" / "t"))
+    store.write("one", [b"1"])
+    shutil.rmtree(mounted / "trials")  # as ``umount`` leaves the folder that it was mounted on
+    with pytest.raises(StorageError, match="No such file or directory"):
+        store.write("two", [b"2"])
+    assert not list(mounted.iterdir())
 
 
 def test_what_a_process_lacks_is_not_the_storage_s_fault(tmp_path: Path) -> None:

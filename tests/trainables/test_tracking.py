@@ -273,6 +273,17 @@ def test_a_server_that_was_dead_all_along_is_tried_once_more_and_not_waited_for(
     assert time.perf_counter() - began < 20
 
 
+def test_a_database_that_a_sweep_of_seconds_never_reached_is_not_waited_for(tmp_path):
+    pytest.importorskip("psycopg", reason="psycopg is not installed (it comes with .[dev])")
+    start(open_sweep(tmp_path), "aaa")
+    tracker = Tracker(tmp_path, f"postgresql+psycopg://ann:secret@127.0.0.1:{free_port()}/mlflow")
+    tracker.start()
+    began = time.perf_counter()
+    assert tracker.close(timeout=100) is False
+    assert time.perf_counter() - began < 50
+    assert "refused" in tracker.problem
+
+
 def test_a_dead_server_costs_the_driver_nothing_and_close_keeps_its_time(tmp_path):
     journal = open_sweep(tmp_path)
     start(journal, "aaa")
