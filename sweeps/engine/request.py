@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Request:
         """The run's folder."""
         return self.out / self.sweep / self.name
 
-    @property
+    @cached_property
     def trials_folder(self) -> str:
         """The location (``trainables.storage``) of the trials' files."""
         if self.storage is None:

@@ -1,7 +1,9 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
+import gc
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,22 @@ def run_session(ready: Ready, console: Console) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
-            return _Session(ready, console, signals).run()
+            with _uncollected():
+                session = _Session(ready, console, signals)
+            return session.run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Of a long run millions of objects are made here that stay: to look for cycles in them is a third of the work."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _Session:
@@ -64,7 +79,8 @@ class _Session:
         failed = False
         try:
             self.record_sweep()
-            self.part = self.course.slices()
+            with _uncollected():
+                self.part = self.course.slices()
             if self.part.finished:
                 self.next_part()
             self.greet()

@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig, meaningless
@@ -126,7 +127,7 @@ def value_at(name: str, choice: Choice, share: float) -> Scalar:
 def share_of(name: str, choice: Choice, value: Scalar) -> float | None:
     """Where ``value_at`` gives ``value``; None if it is none of the field's values."""
     if isinstance(choice, tuple):
-        return (_ordered(choice).index(value) + 0.5) / len(choice) if value in choice else None
+        return _middles(name, choice).get(value)
     if isinstance(value, str | bool) or not choice.low <= value <= choice.high:
         return None
     (low, high), middle = _edges(name, choice), value + 0.5 * _whole(name)
@@ -144,6 +145,12 @@ def _edges(name: str, choice: Range) -> tuple[float, float]:
 
 def _ordered(choice: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     return choice if words(choice) else tuple(sorted(choice))
+
+
+@cache
+def _middles(name: str, choice: tuple[Scalar, ...]) -> dict[Scalar, float]:
+    """The share of each value. ``name`` tells (1, 0) from (True, False), which are equal."""
+    return {value: (place + 0.5) / len(choice) for place, value in enumerate(_ordered(choice))}
 
 
 def _whole(name: str) -> bool:
