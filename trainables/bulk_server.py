@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from trainables import bulk_store
-from trainables.bulk_store import NewRun
+from trainables.bulk_store import NewRun, NotMadeError
 
 if TYPE_CHECKING:
     from flask import Response
@@ -24,21 +24,28 @@ _KNOWN = {"vqsweep": 1}
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Body:
     experiment_id: str
     runs: list[NewRun]
 
 
-Writer = Callable[[str, Sequence[NewRun]], list[str]]
-"""Makes runs in an experiment, all or none, and returns their ids."""
+_ON_THE_WAY = (502, 503, 504)
+"""Statuses of who stands between, after which it may still be made."""
+
+Writer = Callable[[str, Sequence[NewRun]], None]
+"""Makes runs in an experiment, all or none. ``NotMadeError``: not these together; else they may be made yet."""
 
 
 def app() -> Any:
     """What ``mlflow server --app-name vqsweep`` serves."""
+    from mlflow.environment_variables import _MLFLOW_SGI_NAME
     from mlflow.server import app as flask_app
-    from mlflow.server.fastapi_app import app
 
     _route(flask_app)
+    if _MLFLOW_SGI_NAME.get() != "uvicorn":  # type: ignore[no-untyped-call]  # gunicorn, waitress
+        return flask_app
+    from mlflow.server.fastapi_app import app
+
     return app
 
 
@@ -56,23 +63,32 @@ def auth_app() -> Any:
 
 def writer(uri: str) -> Writer | None:
     """How to make whole runs on the server at ``uri``; None where it is one that does not know how."""
-    from mlflow.utils.rest_utils import http_request
-
-    response = http_request(_credentials(uri), PATH, "GET")  # type: ignore[no-untyped-call]
+    response = _asked(uri, "GET")
     try:
         return partial(_post, uri) if response.status_code == 200 and response.json() == _KNOWN else None
     except ValueError:  # what answers is no JSON
         return None
 
 
-def _post(uri: str, experiment_id: str, runs: Sequence[NewRun]) -> list[str]:
-    from mlflow.utils.rest_utils import http_request_safe
+def _post(uri: str, experiment_id: str, runs: Sequence[NewRun]) -> None:
+    from mlflow.utils.rest_utils import verify_rest_response
 
     body = json.dumps({"experiment_id": experiment_id, "runs": [vars(run) for run in runs]}, separators=(",", ":"))
-    headers = {"Content-Type": "application/json"}
-    answer = http_request_safe(_credentials(uri), PATH, "POST", data=body, extra_headers=headers)  # type: ignore[no-untyped-call]
-    ids: list[str] = answer.json()["run_ids"]
-    return ids
+    response = _asked(uri, "POST", data=body, extra_headers={"Content-Type": "application/json"})
+    try:
+        verify_rest_response(response, PATH)
+    except Exception as error:
+        there = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
+        if there or response.status_code in _ON_THE_WAY:
+            raise
+        raise NotMadeError(f"HTTP {response.status_code}") from error
+
+
+def _asked(uri: str, method: str, **words: Any) -> Any:
+    """What is answered, whatever it is; ``MlflowException`` if nothing is."""
+    from mlflow.utils.rest_utils import http_request
+
+    return http_request(_credentials(uri), PATH, method, raise_on_status=False, **words)  # type: ignore[no-untyped-call]
 
 
 def _credentials(uri: str) -> Any:
@@ -83,33 +99,37 @@ def _credentials(uri: str) -> Any:
 
 def _route(flask_app: Any) -> str:
     """Add our request; its path on this server."""
-    from mlflow.server.handlers import _add_static_prefix, catch_mlflow_exception
+    from mlflow.server.handlers import _add_static_prefix, _disable_if_artifacts_only, catch_mlflow_exception
 
     path = _add_static_prefix(PATH)
-    answer = catch_mlflow_exception(_answer)  # type: ignore[no-untyped-call]
+    answer = catch_mlflow_exception(_disable_if_artifacts_only(_answer))  # type: ignore[no-untyped-call]
     flask_app.add_url_rule(path, "vqsweep_runs", answer, methods=["GET", "POST"])
     return path
 
 
 def _answer() -> "Response":
-    from flask import jsonify, request
+    from flask import abort, jsonify, request
     from mlflow.server.handlers import _get_tracking_store
     from mlflow.server.validation import _validate_content_type
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from pydantic import ValidationError
 
-    if request.method == "GET":
+    store: Any = _get_tracking_store()
+    if not isinstance(store, SqlAlchemyStore):
+        abort(404)
+    if request.method != "POST":  # GET, and HEAD, which nobody guards
         return jsonify(_KNOWN)
     _validate_content_type(request, ["application/json"])  # another page's form cannot say so
     try:
-        asked = _asked().validate_json(request.get_data())
+        asked = _shape().validate_json(request.get_data())
     except ValidationError as error:
         raise bulk_store.refusal(str(error.errors(include_input=False)[0])) from None
-    store: Any = _get_tracking_store()
-    return jsonify(run_ids=bulk_store.write(store, asked.experiment_id, asked.runs))
+    bulk_store.write(store, asked.experiment_id, asked.runs)
+    return jsonify({})
 
 
 @cache
-def _asked() -> Any:
+def _shape() -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(_Asked)
+    return TypeAdapter(_Body)

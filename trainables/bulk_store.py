@@ -6,10 +6,10 @@ nothing is there that they could contradict.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -21,6 +21,7 @@ Point = tuple[int, int, dict[str, float]]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 _LONG = 2**63
+_ID = re.compile("[0-9a-f]{32}")
 _Row = dict[str, Any]
 
 
@@ -28,6 +29,8 @@ _Row = dict[str, Any]
 class NewRun:
     """A run as MLflow is to have it. Times are milliseconds since 1970."""
 
+    id: str
+    """32 hexadecimal digits, chosen by who makes it: whatever is asked for twice is made once."""
     name: str
     status: Status
     started: int
@@ -38,26 +41,58 @@ class NewRun:
     """Of each step once."""
 
 
-def write(store: "SqlAlchemyStore", experiment_id: str, runs: Sequence[NewRun]) -> list[str]:
-    """Make runs in an experiment, all or none; their ids. ``MlflowException`` for what MLflow would refuse."""
+class NotMadeError(Exception):
+    """Of these runs none was made, and together they would not be at another time either."""
+
+
+def write(store: "SqlAlchemyStore", experiment_id: str, runs: Sequence[NewRun]) -> None:
+    """Make runs in an experiment, all or none.
+
+    ``MlflowException``: RESOURCE_ALREADY_EXISTS if one of them is there, else as MLflow's own for what it would refuse.
+    """
+    from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
     from sqlalchemy import insert
 
     experiment = _active(store, experiment_id)
-    ids = [uuid4().hex for _ in runs]
     rows: dict[Any, list[_Row]] = {table: [] for table in (SqlRun, SqlTag, SqlParam, SqlMetric, SqlLatestMetric)}
-    for run_id, run in zip(ids, runs, strict=True):
-        rows[SqlRun].append(_run(experiment, run_id, run))
-        rows[SqlTag] += _named(run_id, {**run.tags, "mlflow.runName": run.name}, _valid_tags)
-        rows[SqlParam] += _named(run_id, run.params, _valid_params)
-        points = _points(run_id, run)
+    for run in runs:
+        rows[SqlRun].append(_run(experiment, run))
+        rows[SqlTag] += _named(run.id, {**run.tags, "mlflow.runName": run.name}, _valid_tags)
+        rows[SqlParam] += _named(run.id, run.params, _valid_params)
+        points = _points(run)
         rows[SqlMetric] += points
         rows[SqlLatestMetric] += _latest(points)
-    with store.ManagedSessionMaker(read_only=False) as session:
-        for table, some in rows.items():
-            if some:
-                session.execute(insert(table.__table__), some)
-    return ids
+    try:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            for table, some in rows.items():
+                if some:
+                    session.execute(insert(table.__table__), some)
+    except MlflowException:
+        _check_new(store, runs)
+        raise
+
+
+def make(store: "SqlAlchemyStore", experiment_id: str, runs: Sequence[NewRun]) -> None:
+    """As ``write``; ``NotMadeError`` for what the database does not take, however often it is asked."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(store, experiment_id, runs)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_ALREADY_EXISTS", "TEMPORARILY_UNAVAILABLE"):
+            raise
+        raise NotMadeError(str(error)) from error
+
+
+def _check_new(store: "SqlAlchemyStore", runs: Sequence[NewRun]) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    with store.ManagedSessionMaker() as session:
+        if session.query(SqlRun.run_uuid).filter(SqlRun.run_uuid.in_([run.id for run in runs])).first():
+            raise MlflowException("of these runs some are there", RESOURCE_ALREADY_EXISTS)
 
 
 def _active(store: "SqlAlchemyStore", experiment_id: str) -> "Experiment":
@@ -67,14 +102,16 @@ def _active(store: "SqlAlchemyStore", experiment_id: str) -> "Experiment":
     return experiment  # type: ignore[no-any-return]
 
 
-def _run(experiment: "Experiment", run_id: str, run: NewRun) -> _Row:
+def _run(experiment: "Experiment", run: NewRun) -> _Row:
     """As ``SqlAlchemyStore.create_run`` makes it, and ``update_run_info`` ends it."""
     from mlflow.utils.uri import append_to_uri_path
 
+    if not _ID.fullmatch(run.id):
+        raise refusal(f"{run.id!r}: an id has 32 hexadecimal digits")
     _check_long(run.started, run.ended or 0)
-    artifacts = append_to_uri_path(experiment.artifact_location, run_id, "artifacts")  # type: ignore[no-untyped-call]
+    artifacts = append_to_uri_path(experiment.artifact_location, run.id, "artifacts")  # type: ignore[no-untyped-call]
     return {
-        "run_uuid": run_id,
+        "run_uuid": run.id,
         "name": run.name,
         "source_type": "UNKNOWN",
         "source_name": "",
@@ -107,7 +144,7 @@ def _valid_params(values: Mapping[str, str]) -> list[Any]:
     return [_validate_param(name, value) for name, value in values.items()]  # type: ignore[no-untyped-call]
 
 
-def _points(run_id: str, run: NewRun) -> list[_Row]:
+def _points(run: NewRun) -> list[_Row]:
     """Each metric of each step. MLflow has no NaN, and of the infinities the greatest numbers that there are."""
     from mlflow.utils.validation import _validate_metric
 
@@ -117,7 +154,7 @@ def _points(run_id: str, run: NewRun) -> list[_Row]:
     for step, when, metrics in run.points:
         _check_long(when, abs(step))
         for name, value in metrics.items():
-            row = {"key": name, "value": value, "timestamp": when, "step": step, "is_nan": False, "run_uuid": run_id}
+            row = {"key": name, "value": value, "timestamp": when, "step": step, "is_nan": False, "run_uuid": run.id}
             if not math.isfinite(value):
                 row["is_nan"] = math.isnan(value)
                 row["value"] = 0.0 if row["is_nan"] else math.copysign(1.7976931348623157e308, value)

@@ -75,13 +75,13 @@ def writer(client: "MlflowClient", uri: str) -> bulk_server.Writer | None:
     if is_server(uri):
         return bulk_server.writer(uri)
     if sqlite_path(uri) is not None or is_database(uri):
-        return partial(bulk_store.write, client._tracking_client.store)
+        return partial(bulk_store.make, client._tracking_client.store)
     return None
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow does not take it, however often it is sent."""
-    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+    """Whether MLflow, or its database, does not take it, however often it is sent."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
 def _connect_once(uri: str) -> None:

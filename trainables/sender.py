@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from trainables import bulk_server, mlflow_client
-from trainables.bulk_store import NewRun, Point
+from trainables.bulk_store import NewRun, NotMadeError, Point
 from trainables.journal import JournalReader
 from trainables.mirror import PARENT, RUNNING, Mirror
 from trainables.mlflow_client import OutOfReachError, is_refusal
@@ -35,11 +36,11 @@ ARTIFACTS = ("sweep.toml", "results.parquet", "figures/*.png", "tables/*.md", "e
 AT_ONCE = 4
 """Requests under way to a server: while it works on one, the next is made. A database gets one at a time."""
 
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
+_LONGEST_NAME, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 8000
 _METRICS, _PAGE = 900, 200
 """Points a request, at most (MLflow takes 1,000 of points, parameters and tags); runs an answer."""
-_BULK, _ROWS = 10_000, 50
-"""Rows a request of whole runs, at most: under half the megabyte that reverse proxies let pass. A run's own."""
+_BULK, _ROWS, _ROW = 10_000, 50, 40
+"""Rows a request of whole runs, at most: half the megabyte that reverse proxies let pass. A run's own; bytes of one."""
 
 
 class GoneError(OutOfReachError):
@@ -68,6 +69,10 @@ class Sender:
         self._write: bulk_server.Writer | None = None
         self._experiment = ""
         self._told: dict[str, _Told] = {}
+        self._ids: dict[str, str] = {}
+        """Of runs that were asked for, and may be made yet."""
+        self._alone: set[str] = set()
+        """Runs that could not be made together with others."""
         self._attempts: dict[str, int] = {}
         self._refused: dict[str, str] = {}
         self._database: tuple[int, int] | None = None
@@ -142,6 +147,7 @@ class Sender:
         keys = sorted(self._mirror.changed & self._mirror.record.trials.keys())
         self._mirror.changed &= {PARENT, *keys}
         failed: list[Exception] = []
+        refused: list[Exception] = []
         ending = threading.Event()
 
         def send(key: str) -> None:
@@ -151,7 +157,7 @@ class Sender:
                 self._try_to_send(key)
                 self._mirror.changed.discard(key)
             except Exception as error:
-                failed.append(error)
+                (refused if is_refusal(error) else failed).append(error)
 
         def send_all(some: list[str]) -> None:
             if ending.is_set() or len(failed) > 1:
@@ -176,8 +182,8 @@ class Sender:
         else:
             for some in together:
                 send_all(some)
-        if failed:
-            raise failed[0]
+        if failed or refused:
+            raise (failed or refused)[0]
 
     def _together(self, keys: Iterable[str]) -> Iterator[list[str]]:
         """Those that can be made at once, as many at a time as one request takes; each other one alone."""
@@ -197,29 +203,38 @@ class Sender:
 
     def _can_be_made(self, key: str) -> bool:
         """Whether MLflow does not know it yet, and takes it whole."""
-        return self._write is not None and key not in self._told and self._size(key) <= _BULK
+        new = key not in self._told and key not in self._alone
+        return self._write is not None and new and self._size(key) <= _BULK
 
     def _size(self, key: str) -> int:
         """Rows of a trial in MLflow's database, about."""
-        epochs = self._mirror.record.trials[key].epochs
-        return _ROWS + len(epochs) * len(next(iter(epochs.values()), ()))
+        trial = self._mirror.record.trials[key]
+        return _ROWS + len(trial.reason) // _ROW + len(trial.epochs) * len(trial.epochs.get(trial.last_epoch, ()))
 
     def _make(self, keys: list[str]) -> bool:
-        """Make whole runs, if it can be done; what is refused together is to be sent one by one."""
+        """Make whole runs, if it can be done; those that cannot be made together are to be sent one by one."""
         if self._write is None or not self._can_be_made(keys[0]):
             return False
         runs = [self._run(key) for key in keys]
         try:
-            ids = self._write(self._experiment, runs)
+            self._write(self._experiment, runs)
+        except NotMadeError:
+            self._alone.update(keys)
+            return False
         except Exception as error:
-            if is_refusal(error):
-                return False
+            if getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS":  # made after all: who asks will find it
+                self._forget_ids(keys)
             raise
-        for key, run_id, run in zip(keys, ids, runs, strict=True):
+        for key, run in zip(keys, runs, strict=True):
             epochs = {epoch for epoch, _, _ in run.points}
-            self._told[key] = _Told(run_id, run.status, set(run.params), run.tags, epochs, run.ended)
+            self._told[key] = _Told(run.id, run.status, set(run.params), run.tags, epochs, run.ended)
             self._taken(key)
+        self._forget_ids(keys)
         return True
+
+    def _forget_ids(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._ids.pop(key, None)
 
     def _try_to_send(self, key: str) -> None:
         try:
@@ -279,7 +294,8 @@ class Sender:
         points = [(epoch, _milliseconds(view.times[epoch]), view.epochs[epoch]) for epoch in sorted(view.epochs)]
         params = {name: _text(value)[:_LONGEST_PARAM] for name, value in view.params.items()}
         tags = {name: _text(value)[:_LONGEST_TAG] for name, value in view.tags.items()}
-        return NewRun(_text(view.name), view.status, _milliseconds(view.started), ended, tags, params, points)
+        name, run_id = _text(view.name)[:_LONGEST_NAME], self._ids.setdefault(key, uuid4().hex)
+        return NewRun(run_id, name, view.status, _milliseconds(view.started), ended, tags, params, points)
 
     def _send_artifacts(self) -> None:
         assert self._client is not None

@@ -1,6 +1,7 @@
 """Whole runs written by statements: the same rows in the same tables as MLflow's own client and store write."""
 
 from itertools import count
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ metrics = st.dictionaries(st.sampled_from(NAMES), values)
 texts = st.dictionaries(st.sampled_from(["decay", "a b", "x/y", "mlflow.user"]), st.text("aé'\"%:\n", max_size=5))
 runs = st.builds(
     NewRun,
+    id=st.builds(lambda: uuid4().hex),
     name=st.text("run <1>'", min_size=1, max_size=5),
     status=st.sampled_from(["RUNNING", "FINISHED", "FAILED", "KILLED"]),
     started=st.integers(1, 9),  # 0 is now to MLflow's client
@@ -76,17 +78,16 @@ def rows(store, run_id):
 @given(wanted=st.lists(runs, max_size=3))
 def test_the_same_rows_as_mlflows_own(client, store, wanted):
     wanted = [NewRun(**{**vars(run), "ended": None if run.status == "RUNNING" else run.ended}) for run in wanted]
-    made = bulk_store.write(store, "1", wanted)
-    assert len(set(made)) == len(wanted)
-    for run_id, run in zip(made, wanted, strict=True):
-        ours = rows(store, run_id)
+    bulk_store.write(store, "1", wanted)
+    for run in wanted:
+        ours = rows(store, run.id)
         assert ours["runs"]
         assert ours == rows(store, in_mlflows_way(client, run))
 
 
 def run(**changes):
-    fields = {"name": "a run", "status": "FINISHED", "started": 1, "ended": 2, "tags": {}, "params": {}, "points": []}
-    return NewRun(**{**fields, **changes})
+    fields = {"id": uuid4().hex, "name": "a run", "status": "FINISHED", "started": 1, "ended": 2}
+    return NewRun(**{**fields, "tags": {}, "params": {}, "points": [], **changes})
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,8 @@ def run(**changes):
         {"started": -1},
         {"ended": 2**63},
         {"status": "OVER"},
+        {"id": "../../../../etc/a"},
+        {"id": "A" * 32},
     ],
 )
 def test_what_mlflow_would_refuse_is_refused_and_none_of_the_runs_made(client, store, changes):
@@ -123,3 +126,16 @@ def test_no_runs_in_an_experiment_that_is_gone(client, store):
         bulk_store.write(store, gone, [run()])
     with pytest.raises(MlflowException, match="No Experiment"):
         bulk_store.write(store, "77", [run()])
+
+
+def test_what_is_asked_for_twice_is_made_once(client, store):
+    from mlflow.exceptions import MlflowException
+
+    first, second = run(points=[(1, 1, {"mse": 1.0})]), run()
+    bulk_store.write(store, "1", [first])
+    before = rows(store, first.id)
+    with pytest.raises(MlflowException) as told:
+        bulk_store.write(store, "1", [second, first])
+    assert told.value.error_code == "RESOURCE_ALREADY_EXISTS"
+    assert rows(store, first.id) == before
+    assert not rows(store, second.id)["runs"]

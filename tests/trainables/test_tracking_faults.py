@@ -14,11 +14,15 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 from tracked import Server, assert_mlflow_holds_the_journal, eventually, find, finish, open_sweep, report, seen, start
 
 from sweeps.sync import main as sync_command
+from trainables import bulk_server
+from trainables.bulk_server import PATH
 from trainables.journal import Journal, JournalReader
 from trainables.runs import JOURNAL
+from trainables.sender import Sender
 from trainables.tracking import Tracker, check, default_uri, sync
 from vqcore.config import ConfigError
 
@@ -165,19 +169,86 @@ def test_what_a_server_missed_is_made_at_once_not_run_by_run(server, folder, mon
     assert_mlflow_holds_the_journal(server.uri, folder)
 
 
-def test_one_trial_that_a_server_refuses_holds_up_no_other(server, folder):
+def catching_up(folder, count, spoilt=()):
+    """The journal of a finished sweep of so many trials, some with a metric that MLflow refuses."""
     journal = open_sweep(folder)
-    start(journal, "aaa", "bbb", "ccc")
-    journal.write("epoch", trial="bbb", epoch=1, metrics={"no such name!?": 1.0})
-    report(journal, "aaa", 1, 2, 3)
-    report(journal, "ccc", 1, 2)
-    finish(journal, "aaa", "bbb", "ccc")
+    keys = [f"trial{number:02}" for number in range(count)]
+    start(journal, *keys)
+    for key in keys:
+        if key in spoilt:
+            journal.write("epoch", trial=key, epoch=1, metrics={"no such name!?": 1.0})
+        else:
+            report(journal, key, 1, 2)
+    finish(journal, *keys)
     journal.write("done")
+    return keys
+
+
+def test_trials_that_a_server_refuses_hold_up_no_other(server, folder):
+    spoilt = {f"trial{number:02}" for number in range(0, 12, 2)}
+    keys = catching_up(folder, 12, spoilt)
     with pytest.raises(ConfigError, match="no such name"):
         sync(folder, server.uri)
     parent, children, points = seen(server.uri, folder)
-    assert {parent.info.status, children["aaa"].info.status, children["ccc"].info.status} == {"FINISHED"}
-    assert [len(points[key]) for key in ("aaa", "bbb", "ccc")] == [3, 0, 2]
+    good = set(keys) - spoilt
+    assert {parent.info.status, *(children[key].info.status for key in good)} == {"FINISHED"}
+    assert {key: len(told) for key, told in points.items() if told} == dict.fromkeys(good, 2)
+
+
+def test_a_proxy_that_lets_no_large_request_pass_is_told_run_by_run(server, folder):
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.command == "POST" and self.path == PATH:
+                turned_away.append(len(body))
+                self.send_error(413)
+                return
+            kind = {"Content-Type": self.headers.get("Content-Type", "")}
+            answer = requests.request(self.command, server.uri + self.path, data=body, headers=kind, timeout=20)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_PATCH = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    turned_away = []
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    catching_up(folder, 5)
+    assert sync(folder, f"http://127.0.0.1:{proxy.server_port}") == 6
+    proxy.shutdown()
+    assert len(turned_away) == 1
+    assert_mlflow_holds_the_journal(server.uri, folder)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_runs_whose_making_was_not_confirmed_are_made_once(server, folder, monkeypatch, late):
+    """The server makes them, and its answer is lost; or makes them later, when they were asked for again."""
+    honest, asked = bulk_server._asked, []
+
+    def unconfirmed(*words, **more):
+        if words[1] != "POST" or asked:
+            return honest(*words, **more)
+        asked.append(lambda: honest(*words, **more))
+        if not late:
+            assert asked[0]().status_code == 200
+        raise OSError("no answer")
+
+    monkeypatch.setattr(bulk_server, "_asked", unconfirmed)
+    catching_up(folder, 5)
+    sender = Sender(folder, server.uri)
+    with pytest.raises(OSError, match="no answer"):
+        sender.update(nobody_writes=True)
+    sender.disconnect()
+    sender.update(nobody_writes=True)
+    sender.release()
+    if late:
+        assert asked[0]().json()["error_code"] == "RESOURCE_ALREADY_EXISTS"
+    assert_mlflow_holds_the_journal(server.uri, folder)
 
 
 def test_a_run_that_was_made_twice_is_shown_once(server, folder):
