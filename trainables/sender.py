@@ -91,6 +91,15 @@ class Sender:
 
     def update(self, nobody_writes: bool = False) -> None:
         """Read on, and send what is new. With ``nobody_writes``, what still runs was killed."""
+        try:
+            self._update(nobody_writes)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            self.disconnect()  # a run that was deleted takes nothing; what is refused again is left out
+            self._update(nobody_writes)
+
+    def _update(self, nobody_writes: bool) -> None:
         for event in self._reader.new():
             self._mirror.apply(event)
         mirror = self._mirror

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from trainables.follower import AGAIN, LONGEST_WAIT, POLL, Said
 from trainables.machine import command_line
-from trainables.mlflow_client import is_refusal
 from trainables.runs import JOURNAL
 from trainables.sender import Sender
 from trainables.tracking_uri import accept, check, default_uri, mask, one_line, without_password
@@ -138,7 +137,7 @@ def sync(run_folder: Path, uri: str) -> int:
     if unreachable := check(uri):
         raise ConfigError([unreachable])
     try:
-        _update(sender)
+        sender.update(nobody_writes=True)
     except ConfigError:
         raise
     except Exception as error:
@@ -150,17 +149,6 @@ def sync(run_folder: Path, uri: str) -> int:
     if not sender.runs:
         raise ConfigError([f"{run_folder}: its {JOURNAL} is missing or empty: there is nothing to send"])
     return sender.runs
-
-
-def _update(sender: Sender) -> None:
-    """What is refused may be told of a run that was deleted just now: once more, and it is left out."""
-    try:
-        sender.update(nobody_writes=True)
-    except Exception as error:
-        if not is_refusal(error):
-            raise
-        sender.disconnect()
-        sender.update(nobody_writes=True)
 
 
 def sync_command(run_folder: Path, uri: str) -> str:

@@ -11,6 +11,7 @@ from sweeps.engine.checks import Problems, check_name, checkpoints_bytes, raise_
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
+from sweeps.engine.uncollected import uncollected
 from trainables.checkpoint import check_space as check_disk
 from trainables.checkpoint import checkpoint_bytes
 from trainables.data import DataSet, prepare
@@ -84,6 +85,7 @@ class Ready:
         return TrialJob(key, number, config, self.data, folder, self.booking.cpus, self.booking.gpus, collapse)
 
 
+@uncollected()
 def check_request(request: Request) -> Ready:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
     problems = Problems()

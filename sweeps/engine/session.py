@@ -1,9 +1,7 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
-import gc
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from sweeps.engine.provenance import fingerprint, provenance
 from sweeps.engine.request import INLINE, Ready, Request
 from sweeps.engine.resources import Available, Booking, fitting
 from sweeps.engine.slices import Slices
+from sweeps.engine.uncollected import uncollected
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, said
 from trainables.machine import command_line
 from trainables.mend import mend
@@ -39,22 +38,11 @@ def run_session(ready: Ready, console: Console) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
-            with _uncollected():
+            with uncollected():
                 session = _Session(ready, console, signals)
             return session.run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Of a long run millions of objects are made here that stay: to look for cycles in them is a third of the work."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 class _Session:
@@ -79,7 +67,7 @@ class _Session:
         failed = False
         try:
             self.record_sweep()
-            with _uncollected():
+            with uncollected():
                 self.part = self.course.slices()
             if self.part.finished:
                 self.next_part()
