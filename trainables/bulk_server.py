@@ -71,6 +71,7 @@ def writer(uri: str) -> Writer | None:
 
 
 def _post(uri: str, experiment_id: str, runs: Sequence[NewRun]) -> None:
+    from mlflow.exceptions import MlflowException
     from mlflow.utils.rest_utils import verify_rest_response
 
     body = json.dumps({"experiment_id": experiment_id, "runs": [vars(run) for run in runs]}, separators=(",", ":"))
@@ -82,6 +83,12 @@ def _post(uri: str, experiment_id: str, runs: Sequence[NewRun]) -> None:
         if there or response.status_code in _ON_THE_WAY:
             raise
         raise NotMadeError(f"HTTP {response.status_code}") from error
+    if response.json() != _confirmation(runs):
+        raise MlflowException("what answers there is no MLflow server")
+
+
+def _confirmation(runs: Sequence[NewRun]) -> dict[str, list[str]]:
+    return {"made": [run.id for run in runs]}
 
 
 def _asked(uri: str, method: str, **words: Any) -> Any:
@@ -125,7 +132,7 @@ def _answer() -> "Response":
     except ValidationError as error:
         raise bulk_store.refusal(str(error.errors(include_input=False)[0])) from None
     bulk_store.write(store, asked.experiment_id, asked.runs)
-    return jsonify({})
+    return jsonify(_confirmation(asked.runs))
 
 
 @cache

@@ -18,7 +18,7 @@ import requests
 from tracked import Server, assert_mlflow_holds_the_journal, eventually, find, finish, open_sweep, report, seen, start
 
 from sweeps.sync import main as sync_command
-from trainables import bulk_server
+from trainables import bulk_server, bulk_store
 from trainables.bulk_server import PATH
 from trainables.journal import Journal, JournalReader
 from trainables.runs import JOURNAL
@@ -223,6 +223,16 @@ def test_a_proxy_that_lets_no_large_request_pass_is_told_run_by_run(server, fold
     proxy.shutdown()
     assert len(turned_away) == 1
     assert_mlflow_holds_the_journal(server.uri, folder)
+
+
+def test_runs_that_another_service_says_yes_to_are_not_made():
+    from mlflow.exceptions import MlflowException
+
+    service = wrong(0, *WRONG["an empty object"])
+    run = bulk_store.NewRun("0" * 32, "a run", "FINISHED", 1, 2, {}, {}, [])
+    with pytest.raises(MlflowException, match="no MLflow server"):
+        bulk_server._post(f"http://127.0.0.1:{service.server_port}", "1", [run])
+    service.shutdown()
 
 
 @pytest.mark.parametrize("late", [False, True])
