@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from trainables.tracking_uri import is_database, is_server, sqlite_path, trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_PAGE = 200
+"""Runs an answer."""
 
 
 class OutOfReachError(Exception):
@@ -68,6 +73,17 @@ def experiment(client: "MlflowClient", uri: str, sweep: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def search(client: "MlflowClient", experiment: str, sweep_id: str) -> Iterator["Run"]:
+    """The runs of a sweep, the first made first."""
+    query, token = f"tags.`vqsweep.sweep` = '{sweep_id}'", None
+    while token != "":
+        runs = client.search_runs(
+            [experiment], query, max_results=_PAGE, order_by=["attributes.start_time"], page_token=token
+        )
+        yield from runs
+        token = runs.token or ""
 
 
 def writer(client: "MlflowClient", uri: str) -> bulk_server.Writer | None:

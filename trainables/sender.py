@@ -18,6 +18,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from trainables import bulk_server, mlflow_client
+from trainables.artifacts import artifacts
 from trainables.bulk_store import NewRun, NotMadeError, Point
 from trainables.journal import JournalReader
 from trainables.mirror import PARENT, RUNNING, Mirror
@@ -30,15 +31,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-ARTIFACTS = ("sweep.toml", "results.parquet", "figures/*.png", "tables/*.md", "exports/*.toml")
-"""What of the run folder goes to the parent run. Checkpoints stay where they are."""
-
 AT_ONCE = 4
 """Requests under way to a server: while it works on one, the next is made. A database gets one at a time."""
 
 _LONGEST_NAME, _LONGEST_PARAM, _LONGEST_TAG = 250, 6000, 8000
-_METRICS, _PAGE = 900, 200
-"""Points a request, at most (MLflow takes 1,000 of points, parameters and tags); runs an answer."""
+_METRICS = 900
+"""Points a request, at most (MLflow takes 1,000 of points, parameters and tags)."""
 _BULK, _ROWS, _ROW = 10_000, 50, 40
 """Rows a request of whole runs, at most: half the megabyte that reverse proxies let pass. A run's own; bytes of one."""
 
@@ -348,7 +346,10 @@ class Sender:
         found: dict[str, Run] = {}
         keys = self._mirror.keys
         # all of them first, each once: a page is an offset, which moves as runs are deleted, or made by a slow server
-        runs = {run.info.run_id: run for run in _search(client, self._experiment, self._mirror.record.sweep["id"])}
+        runs = {
+            run.info.run_id: run
+            for run in mlflow_client.search(client, self._experiment, self._mirror.record.sweep["id"])
+        }
         for run in runs.values():
             key = run.data.tags.get("vqsweep.trial", PARENT)
             if key in found:  # asked for twice, since the first answer did not come in time
@@ -382,23 +383,6 @@ class Sender:
                 for point in client.get_metric_history(info.run_id, name)
             }
         return told
-
-
-def artifacts(folder: Path) -> list[Path]:
-    """The files of a run that are sent. What is a link, or behind one, is none of them: it may lead anywhere."""
-    found = [file for pattern in ARTIFACTS for file in sorted(folder.glob(pattern))]
-    return [file for file in found if file.is_file() and file.resolve() == folder.resolve() / file.relative_to(folder)]
-
-
-def _search(client: "MlflowClient", experiment: str, sweep_id: str) -> Iterator["Run"]:
-    """The runs of a sweep, the first made first."""
-    query, token = f"tags.`vqsweep.sweep` = '{sweep_id}'", None
-    while token != "":
-        runs = client.search_runs(
-            [experiment], query, max_results=_PAGE, order_by=["attributes.start_time"], page_token=token
-        )
-        yield from runs
-        token = runs.token or ""
 
 
 def _parts(points: Sequence[Point]) -> Iterator[list[Point]]:

@@ -200,32 +200,26 @@ def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
     undisturbed: Path,
     images: Path,
     tmp_path: Path,
+    disk_of: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
     sweep: Sweep,
     after_epoch: Callable[[int, Callable[[], None]], None],
 ) -> None:
     """Journal, checkpoints and MLflow's database lie on one small disk, which others fill."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", small], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        after_epoch(3, lambda: fill(small))
-        assert sweep("--name", "full", "--out", str(small), "--tracking-uri", f"sqlite:///{tmp_path}/m.db") == 1
-        said = capsys.readouterr().out
-        assert "The sweep cannot go on" in said
-        assert "full" in said or "No space left" in said, said
-        assert "--resume" in said
-        assert "Traceback" not in said
-        run = small / "beta_ablation" / "full"
-        assert "failed" not in {status for _, status, _ in states(run).values()}, "no trial is to blame"
-        (small / "filler").unlink()
-        assert sweep("--resume", "full", "--out", str(small)) == 0
-        assert metrics(run) == metrics(undisturbed)
-        assert states(run) == states(undisturbed)
-    finally:
-        subprocess.run(["umount", "--lazy", small], check=True)
+    small = disk_of("60m")
+    after_epoch(3, lambda: fill(small))
+    assert sweep("--name", "full", "--out", str(small), "--tracking-uri", f"sqlite:///{tmp_path}/m.db") == 1
+    said = capsys.readouterr().out
+    assert "The sweep cannot go on" in said
+    assert "full" in said or "No space left" in said, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    run = small / "beta_ablation" / "full"
+    assert "failed" not in {status for _, status, _ in states(run).values()}, "no trial is to blame"
+    (small / "filler").unlink()
+    assert sweep("--resume", "full", "--out", str(small)) == 0
+    assert metrics(run) == metrics(undisturbed)
+    assert states(run) == states(undisturbed)
 
 
 def fill(disk: Path) -> None:

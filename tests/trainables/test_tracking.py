@@ -22,7 +22,7 @@ from tracked import (
 )
 
 from sweeps.sync import main as sync_command
-from trainables import sender
+from trainables import mlflow_client
 from trainables.mirror import Mirror
 from trainables.runs import JOURNAL, find_run
 from trainables.sender import Sender
@@ -248,7 +248,7 @@ def test_histories_of_trials_that_ended_are_not_asked_for(out, folder, monkeypat
 
 
 def test_runs_made_twice_are_found_on_every_page_and_none_is_made_a_third_time(out, folder, monkeypatch):
-    monkeypatch.setattr(sender, "_PAGE", 2)
+    monkeypatch.setattr(mlflow_client, "_PAGE", 2)
     uri, journal, keys = default_uri(out), open_sweep(folder), [f"trial{number}" for number in range(7)]
     start(journal, *keys)
     for key in keys:
