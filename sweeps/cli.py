@@ -63,9 +63,9 @@ def _search(flags: Flags, spec: SweepSpec) -> Search | None:
         return None
     search = search_of(flags)
     if (
-        spec.equally and search.rule is not None and flags.compare_within == "auto"
+        spec.stratify_by and search.rule is not None and flags.compare_within == "auto"
     ):  # what is searched apart is not stopped by what the others do
-        return replace(search, rule=replace(search.rule, group_by=spec.equally))
+        return replace(search, rule=replace(search.rule, group_by=spec.stratify_by))
     return search
 
 

@@ -35,7 +35,7 @@ def spec(flags: Estimators) -> SweepSpec:
             "commitment_weight": Range(*flags.betas, log=True),
             "decay": Range(*flags.decays),
         },
-        equally="estimator",
+        stratify_by="estimator",
     )
 
 

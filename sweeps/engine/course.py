@@ -33,7 +33,7 @@ class Course:
         """Every trial so far; grows as more are drawn."""
         taken = {trial.number for trial in run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
-        self._samplers = {v: part.sampler() for v, part in ready.spec.parts.items()} if ready.spec.drawn else {}
+        self._samplers = {v: part.sampler() for v, part in ready.spec.strata.items()} if ready.spec.drawn else {}
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)
@@ -99,7 +99,7 @@ class Course:
             had.setdefault(self._alike(job.config), set()).add(job.config.training.seed)
         return [
             self._job(config.replace(seed=seed))
-            for part in self._spec.parts
+            for part in self._spec.strata
             for config, _ in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
             for seeds in [had[self._alike(config)]]
             for seed in [seed for seed in range(self._spec.seeds) if seed not in seeds][: len(seeds)]
@@ -185,7 +185,7 @@ class Course:
         return sampler.tell(self._config(trial.key, trial.config), status, metrics)
 
     def _part(self, config: Mapping[str, Scalar]) -> Scalar:
-        return config.get(self._spec.equally, "") if self._spec.equally else ""
+        return config.get(self._spec.stratify_by, "") if self._spec.stratify_by else ""
 
     def _screened(self) -> list[tuple[TrialConfig, BySeed]]:
         """Configurations with a full training, and their objectives by seed."""

@@ -96,7 +96,7 @@ def check_request(request: Request) -> Ready:
         problems.of(lambda: check_space(spec.space, spec.base))
         problems.of(lambda: _same_space(request, spec))
     if spec.drawn:
-        problems.of(lambda: [part.sampler() for part in spec.parts.values()])
+        problems.of(lambda: [part.sampler() for part in spec.strata.values()])
     data = problems.of(lambda: _data(request))
     booking = problems.of(lambda: _booking(request))
     if not request.resume:

@@ -30,7 +30,7 @@ class Search:
     sampler: Kind | None = None
     """Who draws configurations; None takes every point of the grid, in an order drawn by chance."""
     trials: int = 0
-    """Configurations that the sampler draws; for each value of ``SweepSpec.equally``."""
+    """Configurations that the sampler draws; for each value of ``SweepSpec.stratify_by``."""
     rule: Rule | None = None
     """Early stopping; none trains every trial to its budget."""
     budget: int | None = None
@@ -67,8 +67,8 @@ class SweepSpec:
     """Repetitions of a configuration; the same seeds, and so the same data order, for all. With a ``search`` one seed
     screens, and only what is near the front gets the others."""
     search: Search | None = None
-    equally: str = ""
-    """A field whose values are searched apart, each with as many trials: what a fair comparison of them needs."""
+    stratify_by: str = ""
+    """A field each value of which gets a sampler and ``Search.trials`` trials of its own, for a fair comparison."""
     base: TrialConfig = field(default_factory=TrialConfig)
     """What all trials share; its ``epochs`` is the budget of each."""
     sweep: str = "sweep"
@@ -86,18 +86,19 @@ class SweepSpec:
         return self.search is not None and self.search.sampler is not None
 
     @property
-    def parts(self) -> dict[Scalar, SweepSpec]:
-        """The searches of a search: by the values of ``equally``, or the whole under an empty name."""
-        if not self.equally:
+    def strata(self) -> dict[Scalar, SweepSpec]:
+        """One sweep for each value of ``stratify_by``, by that value; the whole under an empty name without it."""
+        if not self.stratify_by:
             return {"": self}
-        values = self.space[self.equally]
+        values = self.space[self.stratify_by]
         assert not isinstance(values, Range)
-        return {value: replace(self, space={**self.space, self.equally: (value,)}, equally="") for value in values}
+        one = replace(self, stratify_by="")
+        return {value: replace(one, space={**self.space, self.stratify_by: (value,)}) for value in values}
 
     @property
     def drawn_trials(self) -> int:
         """Configurations that samplers draw in all; 0 for a grid."""
-        return self.search.trials * len(self.parts) if self.search and self.drawn else 0
+        return self.search.trials * len(self.strata) if self.search and self.drawn else 0
 
     def tables(self) -> dict[str, Any]:
         """``space`` as TOML and MLflow hold it."""
