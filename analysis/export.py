@@ -9,12 +9,12 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from analysis.columns import named
-from analysis.command import command
 from analysis.files import replacing
 from analysis.groups import Group
 from analysis.objectives import Objective
 from analysis.results import Results, load
 from analysis.tradeoff import front_words
+from trainables.commands import run_command
 from trainables.runs import find_run
 from vqcore.config import ConfigError, TrialConfig, write_toml
 
@@ -89,4 +89,4 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

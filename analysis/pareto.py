@@ -5,14 +5,13 @@ python -m analysis.pareto RUN
 
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
-from analysis.command import command
 from analysis.figures import write_figures
 from analysis.findings import words
 from analysis.results import load
 from analysis.tables import groups_table
+from trainables.commands import Terminal, run_command
 from trainables.runs import find_run
 
 
@@ -24,13 +23,14 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
         out: The folder that holds the runs.
     """
     results = load(find_run(run, out))
-    console = Console(highlight=False, markup=False)
+    console = Terminal(markup=False)
+    figures = write_figures(results)
     if results.front:
         title = f"Front of the means, {results.objectives[0].best} first"
         console.print(groups_table(results, results.front, title).rich(), "")
-    for line in (*words(results), *map(str, write_figures(results))):
+    for line in (*words(results), *map(str, figures)):
         console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tyro.conf import Positional
 
-from analysis.command import command
 from analysis.estimator_tables import estimator_tables
 from analysis.files import replacing
 from analysis.groups import Group, described
@@ -18,6 +16,7 @@ from analysis.layout import Table
 from analysis.paper import NO_TOTAL, beta_table, caveat_table, size_table
 from analysis.results import Results, load
 from analysis.tradeoff import DOUBT, sure_words
+from trainables.commands import Terminal, run_command
 from trainables.runs import find_run
 from vqcore.metrics import psnr
 
@@ -139,7 +138,7 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
     """
     results = load(find_run(run, out))
     paths = write_tables(results)
-    console = Console()
+    console = Terminal()
     for tables in all_tables(results).values():
         for table in tables:
             console.print(table.rich(), "")
@@ -148,4 +147,4 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

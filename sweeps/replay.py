@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from analysis.command import command
 from analysis.fronts import Point, front, hypervolume
 from analysis.objectives import Objective, objectives
 from analysis.results import load
 from sweeps.engine.pareto_asha import Ladder, automatic
 from sweeps.engine.slices import Slice, Slices
+from trainables.commands import run_command
 from trainables.data import DataSet
 from trainables.journal import RunRecord
 from trainables.runs import find_run
@@ -237,4 +237,4 @@ def main(asked: OmitArgPrefixes[Replay]) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_the_engine_knows_no_sweep(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "analysis").rglob("*.py")), ids=name_of)
 def test_analysis_needs_no_torch_of_its_own(path: Path) -> None:
     assert "torch" not in {module.split(".")[0] for module in imported(path, top_level=True)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Top-level imports: what one module needs of another is there when it is imported, in whatever order."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    needs = {
+        name: {found if found in names else found.rpartition(".")[0] for found in imported(path, top_level=True)}
+        for name, path in names.items()
+    }
+    circles = []
+    try:
+        TopologicalSorter({name: (found & names.keys()) - {name} for name, found in needs.items()}).prepare()
+    except CycleError as error:
+        circles = error.args[1]
+    assert circles == []
 
 
 def modules(*folders: str) -> list[str]:
