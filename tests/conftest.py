@@ -15,11 +15,10 @@ _ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(_ROOT))  # so that bare pytest does not take tests/vqcore for vqcore
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
-# before anything imports vqcore; config and data answer a user's wrong types themselves, with a ConfigError
-_HOOKED = [
-    f"vqcore.{file.stem}" for file in (_ROOT / "vqcore").glob("[a-z]*.py") if file.stem not in ("config", "data")
-]
-install_import_hook(_HOOKED, "beartype.beartype")
+# before anything imports vqcore; config answers a user's wrong types itself, and registry names types without torch
+_UNHOOKED = {"vqcore.config", "vqcore.registry"}
+_HOOKED = {f"vqcore.{file.stem}" for file in (_ROOT / "vqcore").glob("[a-z]*.py")} - _UNHOOKED
+install_import_hook(sorted(_HOOKED), "beartype.beartype")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -80,12 +80,13 @@ def modules(*folders: str) -> list[str]:
 @pytest.mark.parametrize(
     ("start", "absent"),
     [
+        (["vqcore", "vqcore.config"], {"torch", "numpy"}),
         (modules("vqcore"), {"ray", "mlflow", "optuna", "matplotlib", "trainables", "analysis", "sweeps"}),
         (["trainables.trial"], {"ray", "mlflow", "optuna", "matplotlib", "analysis", "sweeps"}),
         (["sweeps.engine.runner"], {"mlflow", "optuna", "matplotlib", "analysis"}),
         (modules("analysis"), {"ray", "mlflow", "optuna", "sweeps"}),
     ],
-    ids=["vqcore", "a trial", "a trial's actor", "analysis"],
+    ids=["a configuration", "vqcore", "a trial", "a trial's actor", "analysis"],
 )
 def test_importing_brings_nothing_that_is_not_needed(start: list[str], absent: set[str]) -> None:
     """In a process of its own: what a trial actor loads, it loads hundreds of times."""

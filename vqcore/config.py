@@ -20,7 +20,7 @@ import tomli_w
 
 from vqcore.errors import ConfigError as ConfigError
 from vqcore.errors import problems_of as problems_of
-from vqcore.estimators import ESTIMATORS, GUMBEL, takes
+from vqcore.registry import GUMBEL, estimator_names, reads
 
 Precision = Literal["auto", "fp32", "bf16"]
 Layer = Literal["vq", "fsq"]
@@ -92,7 +92,7 @@ class QuantizerConfig(_Checked):
     dim: int = 64
     """Length D of a code. With ``fsq`` it follows from ``levels``."""
     estimator: str = "rotation"
-    """How the gradient crosses the quantizer: a name in ``vqcore.estimators.ESTIMATORS``, or ``gumbel``."""
+    """How the gradient crosses the quantizer: a name in ``vqcore.registry.estimator_names()``."""
     commitment_weight: float = 0.25
     """β of van den Oord et al. 2017, equation 3: the weight of ‖z − sg q‖²."""
     decay: float = 0.99
@@ -150,7 +150,7 @@ class QuantizerConfig(_Checked):
         yield from _one_of(self, "normalize", get_args(Normalize))
         yield from _one_of(self, "obtuse", get_args(Obtuse))
         yield from _is_bool(self, "symmetric")
-        yield from _one_of(self, "estimator", tuple(sorted((*ESTIMATORS, GUMBEL))))
+        yield from _one_of(self, "estimator", estimator_names())
         if not _number(self.commitment_weight, lambda v: v >= 0):
             beta = f"commitment_weight (beta) = {self.commitment_weight!r}"
             yield f"{beta}: must be a finite number, 0 or more; 0.25 is usual"
@@ -215,9 +215,9 @@ def _needs(flat: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
     return {
         "levels": ("layer = 'fsq'", False),
         "symmetric": ("layer = 'fsq'", False),
-        "max_rescale": ("estimator = 'rotation', which alone rescales", takes(estimator, "max_rescale")),
-        "obtuse": ("an estimator that rotates", takes(estimator, "obtuse")),
-        "temperature": (f"estimator = {GUMBEL!r}", takes(estimator, "temperature")),
+        "max_rescale": ("estimator = 'rotation', which alone rescales", reads(estimator, "max_rescale")),
+        "obtuse": ("an estimator that rotates", reads(estimator, "obtuse")),
+        "temperature": (f"estimator = {GUMBEL!r}", reads(estimator, "temperature")),
         "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", by_gradient),
         "codebook_weight": ("codebook = 'gradient': moving averages have no loss", by_gradient),
         "affine": ("codebook = 'gradient': moving averages undo the map", by_gradient),

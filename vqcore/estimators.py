@@ -13,8 +13,7 @@ A keyword parameter named as a field of ``QuantizerConfig`` receives that field.
 """
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,40 +21,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-VJP = Callable[..., Float[Tensor, "n d"]]
-
-ESTIMATORS: dict[str, VJP] = {}
-"""Every estimator that is a vector-Jacobian product, by its name."""
-
-GUMBEL = "gumbel"
-
-
-def estimator(name: str) -> Callable[[VJP], VJP]:
-    """Register a vector-Jacobian product under ``name``."""
-
-    def register(vjp: VJP) -> VJP:
-        ESTIMATORS[name] = vjp
-        return vjp
-
-    return register
-
-
-def takes(name: object, option: str) -> bool:
-    """Whether estimator ``name`` makes use of the configuration's field ``option``."""
-    if name == GUMBEL:
-        return option == "temperature"
-    return isinstance(name, str) and name in ESTIMATORS and option in _parameters(ESTIMATORS[name])
-
-
-@functools.cache
-def _parameters(vjp: VJP) -> tuple[str, ...]:
-    return tuple(inspect.signature(vjp).parameters)
+from vqcore.registry import ESTIMATORS as ESTIMATORS
+from vqcore.registry import GUMBEL as GUMBEL
+from vqcore.registry import VJP, estimator, parameters
 
 
 def bound(config: Any) -> VJP:
     """``config.estimator`` as a function of (g, z, q), its options taken from the other fields of ``config``."""
     vjp = ESTIMATORS[config.estimator]
-    options = [name for name in _parameters(vjp) if hasattr(config, name)]
+    options = [name for name in parameters(vjp) if hasattr(config, name)]
     return functools.partial(vjp, **{name: getattr(config, name) for name in options}) if options else vjp
 
 

@@ -1,5 +1,7 @@
 """Gradients across the quantizer, against explicit matrices in float64, and where the formulas have no answer."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -148,6 +150,17 @@ def test_an_estimator_of_ones_own_is_one_decorator(half: str) -> None:
     assert z.grad is not None
     assert torch.equal(z.grad, torch.full((7, 3), 0.5))
     assert torch.equal(out.quantized, layer.codebook[out.indices])
+
+
+def test_the_names_known_without_torch_are_those_of_the_estimators() -> None:
+    program = (
+        "from vqcore.config import DEFAULTS;"
+        "from vqcore.registry import ESTIMATORS, estimator_names, parameters, reads;"
+        "names = estimator_names(); assert not ESTIMATORS; import vqcore.estimators;"
+        "assert set(ESTIMATORS) == {*names} - {'gumbel'}, ESTIMATORS;"
+        "assert all(reads(n, f) == (f in parameters(ESTIMATORS[n])) for n in ESTIMATORS for f in DEFAULTS)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_an_estimator_that_does_not_exist_lists_those_that_do() -> None:
