@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from trainables.images import decoded, natural_size
-from trainables.interruption import HaltError
+from trainables.errors import FatalRunError
 from trainables.sources import Images, Split, find
 from vqcore.config import ConfigError
 
@@ -28,7 +28,7 @@ _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
 
 
-class DamagedDataError(HaltError):
+class DamagedDataError(FatalRunError):
     """The prepared data set is not what it was: no trial can train on it."""
 
 

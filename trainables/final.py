@@ -22,7 +22,8 @@ from rich.text import Text
 
 from trainables.checkpoint import AT_MOST, check_space, checkpoint_bytes, load_checkpoint
 from trainables.data import DataSet, prepare
-from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave, said
+from trainables.errors import one_line
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave
 from trainables.journal import Event, read
 from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
@@ -166,7 +167,7 @@ def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> 
     except Preempted:
         code = PREEMPTED
     except OSError as error:  # storage, which may be there again at the next start
-        code, trouble = 1, said(error)
+        code, trouble = 1, one_line(error)
     except Exception as error:
         recorder.failed(job, " ".join(f"{type(error).__name__}: {error}".split()))
     signals.finish()
@@ -201,7 +202,7 @@ def _run(job: TrialJob, recorder: Recorder, console: Console, signals: Interrupt
         progress.update(bar, completed=recorder.run.last_epoch(job.key))
         for event in run_trial(job, known=recorder.run.known(job.key)):
             recorder.told(job, event)
-            if signals.asked and recorder.run.trials[job.key].status == "running":
+            if signals.terminating and recorder.run.trials[job.key].status == "running":
                 raise Preempted
 
 

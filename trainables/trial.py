@@ -174,14 +174,14 @@ class _Trial:
             metrics["seconds"] = round(time.perf_counter() - started, 3)
             event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
             self.history.append(event)
-            self.keep(test, lasting=trainer.epoch == until)
+            self.keep(test, durable=trainer.epoch == until)
             yield event
 
-    def keep(self, test: Images, lasting: bool) -> None:
+    def keep(self, test: Images, durable: bool) -> None:
         """Write what there is after an epoch; the pictures first, for they must never be the older of the two."""
         buffer = io.BytesIO()
         np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
-        self.store.write(PICTURES, [buffer.getvalue()], lasting)  # the next epoch's would replace them anyway
+        self.store.write(PICTURES, [buffer.getvalue()], durable)  # the next epoch's would replace them anyway
         facts = {
             "trial": self.job.key,
             "number": self.job.number,

@@ -50,7 +50,7 @@ class Nowhere(Store):
     def read(self, name: str) -> bytes:
         raise FileNotFoundError(name)
 
-    def write(self, name: str, content: Iterable[bytes | memoryview], lasting: bool = True) -> None:
+    def write(self, name: str, content: Iterable[bytes | memoryview], durable: bool = True) -> None:
         """Nothing."""
 
     def names(self) -> list[str]:
@@ -186,7 +186,7 @@ def _parts(folder: Path, job: TrialJob) -> dict[str, Row]:
         "pictures": lambda: trainer.reconstruct(test, RECONSTRUCTIONS),
         "state": trainer.state,
         "serialise and hash": lambda: save_checkpoint(Nowhere(""), 1, state, facts),
-        "write": lambda: store.write("written", [content], lasting=False),
+        "write": lambda: store.write("written", [content], durable=False),
         "write and fsync": lambda: store.write("forced", [content]),
         "journal": lambda: recorder.told(job, {**event, "epoch": next(numbers)}),
     }

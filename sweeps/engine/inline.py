@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable
 
 from sweeps.engine.slices import Slice, Slices
-from trainables.interruption import HaltError
+from trainables.errors import FatalRunError
 from trainables.recorder import Recorder
 from trainables.trial import run_trial
 
@@ -22,7 +22,7 @@ def run_inline(slices: Slices, recorder: Recorder, asked: Callable[[], bool] = l
             try:
                 events = events or run_trial(job, piece.until, recorder.run.known(job.key))
                 event = next(events, None)
-            except HaltError:
+            except FatalRunError:
                 raise
             except Exception as problem:
                 error, event = describe(problem), None

@@ -29,7 +29,7 @@ from sweeps.engine.inline import describe, slice_over
 from sweeps.engine.resources import Booking
 from sweeps.engine.slices import Slice, Slices
 from trainables.data import ensure_local
-from trainables.interruption import HaltError, said
+from trainables.errors import FatalRunError, one_line
 from trainables.recorder import Recorder
 from trainables.storage import check_seen
 from trainables.trial import TrialJob, run_trial
@@ -103,8 +103,8 @@ def run_slice(trial: TrialFunction, config: dict[str, Any]) -> None:
             job = replace(job, data=ensure_local(job.data, lambda: ray.get(config["arrays"])))
         for event in trial(job, config["until"], config["known"]):
             tune.report({"told": [event]})  # in a list: Tune flattens dictionaries
-    except HaltError as error:
-        tune.report({"told": [{"event": HALT, "reason": said(error)}]})
+    except FatalRunError as error:
+        tune.report({"told": [{"event": HALT, "reason": one_line(error)}]})
     except OSError as error:  # what another process, or another node, may have
         tune.report({"told": [{"event": AGAIN, "reason": describe(error)}]})
     except RuntimeError as error:
@@ -193,7 +193,7 @@ class _Bookkeeper:
         if event["event"] == OUT_OF_MEMORY:
             self._hungry.add(trial_id)
         elif event["event"] == HALT:
-            self.halt(HaltError(event["reason"]))
+            self.halt(FatalRunError(event["reason"]))
         elif event["event"] == AGAIN:
             self._broken[trial_id] = event["reason"]
         else:

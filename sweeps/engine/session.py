@@ -19,7 +19,8 @@ from sweeps.engine.request import INLINE, Ready, Request
 from sweeps.engine.resources import Available, Booking, fitting
 from sweeps.engine.slices import Slices
 from sweeps.engine.uncollected import uncollected
-from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, said
+from trainables.errors import one_line
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 from trainables.machine import command_line
 from trainables.mend import mend
 from trainables.recorder import Recorder
@@ -83,7 +84,7 @@ class _Session:
             self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
             return self.finish(PREEMPTED)
         except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
-            if self.signals.asked:  # whoever ends all processes of a job at once has ended Ray's too
+            if self.signals.terminating:  # whoever ends all processes of a job at once has ended Ray's too
                 self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
                 return self.finish(PREEMPTED)
             failed = True
@@ -133,7 +134,7 @@ class _Session:
         return self.part.slots if self.part is not None else self.ready.booking.slots
 
     def _asked(self) -> bool:
-        return self.signals.asked
+        return self.signals.terminating
 
     def next_part(self) -> None:
         """Record who goes no further now that a part is over; find what comes next."""
@@ -286,7 +287,7 @@ def _room(available_now: Callable[[str], Available], request: Request, booking: 
 
 
 def _words(error: Exception) -> str:
-    return said(error) if isinstance(error, OSError) else describe(error)
+    return one_line(error) if isinstance(error, OSError) else describe(error)
 
 
 def _id_in(sweep_toml: Path) -> str | None:

@@ -17,7 +17,7 @@ from read_back import folder, metrics
 from analysis.report import analyse
 from sweeps.engine import inline
 from trainables import storage
-from trainables.bucket import _filesystem
+from trainables.storage import _filesystem
 from trainables.journal import read
 from trainables.storage import join, open_store
 

@@ -22,7 +22,7 @@ from sweeps.engine.cluster import connect, disconnect
 from sweeps.engine.resources import Available, book
 from sweeps.engine.slices import Slices
 from trainables.data import prepare
-from trainables.interruption import HaltError
+from trainables.errors import FatalRunError
 from trainables.journal import read
 from trainables.recorder import Recorder
 from trainables.trial import TrialJob
@@ -198,7 +198,7 @@ def test_a_storage_that_cannot_be_used_ends_the_run_and_no_trial(one_gpu: None, 
     (tmp_path / "trials").touch()
     recorder, slices = Recorder(tmp_path), Slices(1)
     slices.add((job, 0) for job in made_jobs(2, tmp_path / "trials"))
-    with pytest.raises(HaltError, match="trials/trial0: Not a directory"):
+    with pytest.raises(FatalRunError, match="trials/trial0: Not a directory"):
         runner.run_on_ray(slices, recorder, book(Available(1, 0), 0, 1, None))
     assert [trial.status for trial in recorder.run.trials.values() if trial.status != "running"] == []
 

@@ -15,7 +15,7 @@ import pytest
 from read_back import folder, metrics
 
 from sweeps.engine import inline
-from trainables.interruption import HaltError
+from trainables.errors import FatalRunError
 from trainables.journal import read
 from vqcore.config import TrialConfig
 
@@ -301,7 +301,7 @@ def test_a_sweep_that_fails_before_a_trial_begins_is_not_called_done(
     out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lost(*_: object) -> Iterator[dict[str, Any]]:
-        raise HaltError(5, "the storage is gone")
+        raise FatalRunError(5, "the storage is gone")
 
     monkeypatch.setattr(inline, "run_trial", lost)
     assert sweep("--name", "unbegun") == 1

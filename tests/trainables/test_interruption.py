@@ -1,11 +1,13 @@
 """What a run does when it is asked to end: by Ctrl-C, twice, and by SIGTERM."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +23,9 @@ def signals() -> Iterator[Interruption]:
 
 
 def test_sigterm_asks_and_lets_the_epoch_go_on(signals: Interruption) -> None:
-    assert not signals.asked
+    assert not signals.terminating
     os.kill(os.getpid(), signal.SIGTERM)
-    assert signals.asked
+    assert signals.terminating
 
 
 def test_sigterm_waits_no_longer_than_its_grace(signals: Interruption, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,13 +104,36 @@ def test_what_a_library_took_is_taken_back() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signals.listen()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.asked
+        assert signals.terminating
 
 
 def test_sigterm_is_heard_and_all_is_as_before_in_the_end() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     with Interruption() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.asked
+        assert signals.terminating
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_an_import_keeps_the_signals_of_the_process(tmp_path: Path) -> None:
+    """Also of a user's package that is run with ``python -m``: its ``finally`` is its own."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import sweeps, trainables, trainables.journal\n")
+    (tmp_path / "mine" / "tool.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nfinally:\n    print('cleaned up')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(interruption.__file__).parents[1]}"}
+    run = subprocess.run(
+        [sys.executable, "-m", "mine.tool"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "cleaned up\n"
+    assert "KeyboardInterrupt" in run.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_command_whose_output_is_closed_exits_with_its_own_code(closed: str) -> None:
+    program = "print('done'); from trainables.interruption import leave; leave(0)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {closed}"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
