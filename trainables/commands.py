@@ -10,7 +10,8 @@ from typing import NoReturn
 import tyro
 from rich.console import Console
 
-from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, said
+from trainables.errors import one_line
+from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted
 from vqcore.errors import ConfigError
 
 USAGE_ERROR = 2
@@ -54,7 +55,7 @@ def exit_status(interrupted: str = "Interrupted.", preempted: str = "Ended by SI
     except BrokenPipeError:
         _discard_output()
     except OSError as error:
-        print(said(error), file=sys.stderr)
+        print(one_line(error), file=sys.stderr)
         status.code = USAGE_ERROR
     except KeyboardInterrupt:
         print(interrupted)

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.images import decoded, natural_size
 from trainables.errors import FatalRunError
+from trainables.images import decoded, natural_size
 from trainables.sources import Images, Split, find
 from vqcore.config import ConfigError
 

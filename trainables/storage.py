@@ -1,9 +1,9 @@
 """Where a trial keeps its files: a folder, or a prefix of an S3 bucket, behind four methods.
 
 A location is text, so that it travels to the trials' processes: an absolute path, or ``s3://bucket/prefix``, where
-``endpoint_override``, ``scheme`` and ``region`` may follow a ``?``. It holds no credentials: those of a bucket are found
-as every AWS tool finds them, in the environment, in ``~/.aws`` or from the machine. Names in a location are plain
-names, so that none read from a file leads out of it.
+``endpoint_override``, ``scheme`` and ``region`` may follow a ``?``. It holds no credentials: those of a bucket are
+found as every AWS tool finds them, in the environment, in ``~/.aws`` or from the machine. Names in a location are
+plain names, so that none read from a file leads out of it.
 """
 
 import errno

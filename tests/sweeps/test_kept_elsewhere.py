@@ -17,9 +17,8 @@ from read_back import folder, metrics
 from analysis.report import analyse
 from sweeps.engine import inline
 from trainables import storage
-from trainables.storage import _filesystem
 from trainables.journal import read
-from trainables.storage import join, open_store
+from trainables.storage import _filesystem, join, open_store
 
 Sweep = Callable[..., int]
 Run = Callable[..., Iterator[dict[str, Any]]]
