@@ -142,6 +142,11 @@ class QuantizerConfig(_Checked):
         """``levels`` as numbers."""
         return tuple(int(part) for part in self.levels.split(",")) if self.levels else ()
 
+    @property
+    def loss_weight(self) -> float:
+        """Weight of the quantization error in the layer's loss: β, and the codebook's where a gradient trains it."""
+        return self.commitment_weight + (self.codebook_weight if self.codebook == "gradient" else 0.0)
+
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 2, "codebook_size")
         yield from _at_least(self, 1, "dim", "affine_groups")

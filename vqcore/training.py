@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.optim import Adam
 
-from vqcore.adam import Adam
 from vqcore.config import Precision, TrialConfig
 from vqcore.metrics import CodeHistogram, MeanSquaredError
 from vqcore.quantized import Quantized
@@ -39,10 +39,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    instructions = torch.cpu.get_capabilities()
+    return "bf16" if instructions.get("avx512_bf16") or instructions.get("amx_bf16") else "fp32"
 
 
 class Images:
@@ -73,7 +72,7 @@ class _Tally:
         self._histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
         self._mse = MeanSquaredError(device)
         self._quantization = MeanSquaredError(device)
-        self._weight = model.config.quantizer.commitment_weight
+        self._weight = model.config.quantizer.loss_weight
         self._codes_per_image = 0
 
     def update(self, images: Tensor, reconstruction: Tensor, indices: Tensor, codebook_loss: Tensor) -> None:
@@ -112,10 +111,11 @@ class Trainer:
         if self.precision == "bf16":
             model = model.to(memory_format=torch.channels_last)
         self.model: VQVAE = model
-        codes = list(self.model.quantizer.parameters()) if config.training.alternate else []
-        rest = [p for p in self.model.parameters() if all(p is not own for own in codes)]
-        self.optimizer = Adam(rest, config.training.learning_rate)
-        self.codebook_optimizer = Adam(codes, config.training.learning_rate)
+        networks = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
+        codes, rate = list(self.model.quantizer.parameters()), config.training.learning_rate
+        together = networks if config.training.alternate else list(self.model.parameters())
+        self.optimizer = Adam(together, rate, fused=True)
+        self.codebook_optimizer = Adam(codes, rate, fused=True) if config.training.alternate else None
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
@@ -160,7 +160,7 @@ class Trainer:
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in self._optimizers():
-            state |= {f"{name}.{key}": tensor for key, tensor in optimizer.state().items()}
+            state |= {f"{name}.{key}": tensor for key, tensor in _adam_state(optimizer).items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -173,7 +173,7 @@ class Trainer:
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
         for name, optimizer in self._optimizers():
             own = f"{name}."
-            optimizer.load_state({n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
+            _load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
@@ -196,7 +196,7 @@ class Trainer:
         """First the codes approach the latents, which stand still; then these are quantized (Huh et al. 2023)."""
         layer = self.model.quantizer
         moves = not layer.frozen
-        if moves:
+        if moves and self.codebook_optimizer is not None:
             self._minimise(layer(latents.detach()).loss, self.codebook_optimizer)
         layer.frozen = True  # its statistics have seen this batch
         quantized: Quantized = layer(latents)
@@ -207,12 +207,14 @@ class Trainer:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         codes = getattr(self.model.quantizer, "codes", None)
-        if codes is not None and codes.config.revive_below and codes.config.codebook == "gradient":
-            optimizer.forget(codes.weight, codes.revived)
+        if codes is not None and codes.config.revive_below and codes.weight in optimizer.state:
+            for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left
+                optimizer.state[codes.weight][name].masked_fill_(codes.revived.unsqueeze(1), 0)
         optimizer.step()
 
     def _optimizers(self) -> list[tuple[str, Adam]]:
-        return [("optimizer", self.optimizer), ("codebook_optimizer", self.codebook_optimizer)]
+        both = [("optimizer", self.optimizer), ("codebook_optimizer", self.codebook_optimizer)]
+        return [(name, optimizer) for name, optimizer in both if optimizer is not None]
 
     def _training_batches(self, images: Images) -> Iterator[Tensor]:
         # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
@@ -229,3 +231,27 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+def _adam_state(optimizer: Adam) -> dict[str, Tensor]:
+    """Step counts and moments as ``<parameter's number>.<name>``; zero before the first step."""
+    state: dict[str, Tensor] = {}
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        zeros = (torch.zeros(()), torch.zeros_like(parameter), torch.zeros_like(parameter))
+        own = optimizer.state.get(parameter) or dict(zip(_ADAM, zeros, strict=True))
+        state |= {f"{number}.{name}": own[name] for name in _ADAM}
+    return state
+
+
+def _load_adam_state(optimizer: Adam, state: dict[str, Tensor]) -> None:
+    """The inverse. Raises ``KeyError`` or ``RuntimeError`` if ``state`` is of other parameters."""
+    loaded = {}
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        step, *moments = (state[f"{number}.{name}"] for name in _ADAM)
+        # in the parameter's own memory layout: vectorised arithmetic may round differently in another
+        moments = [torch.zeros_like(parameter).copy_(moment) for moment in moments]
+        loaded[number] = dict(zip(_ADAM, (step.clone(), *moments), strict=True))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": loaded})

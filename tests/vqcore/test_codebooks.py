@@ -414,21 +414,15 @@ def test_the_optimiser_forgets_what_it_knew_of_a_revived_code(
     one, images = trainer(pictures, revive_below=0.5, revive_share=0.25, alternate=alternate, decay=0.5)
     one.train_epoch(images)
     codes = one.model.quantizer.codes
-    (optimizer, number), *_ = (
-        (optimizer, number)
-        for optimizer in (one.optimizer, one.codebook_optimizer)
-        for number, parameter in enumerate(optimizer.parameters)
-        if parameter is codes.weight
-    )
-    moments = optimizer.exp_avgs[number]
-    moments.fill_(1000.0)
-    optimizer.exp_avg_sqs[number].fill_(1e6)
+    moments = (one.codebook_optimizer or one.optimizer).state[codes.weight]
+    moments["exp_avg"].fill_(1000.0)
+    moments["exp_avg_sq"].fill_(1e6)
     codes.ema_counts.copy_(torch.tensor([10.0] * 28 + [0.0] * 4))
     index = torch.arange(8)
     one._step(images.batch(index), _Tally(one.model, one.device))
     assert codes.revived.tolist() == [False] * 28 + [True] * 4
-    assert (moments[28:].abs() < 1).all()
-    assert (moments[:28].abs() > 800).all()
+    assert (moments["exp_avg"][28:].abs() < 1).all()
+    assert (moments["exp_avg"][:28].abs() > 800).all()
 
 
 def test_training_with_revival_uses_more_codes(pictures: Callable[[int, int], np.ndarray]) -> None:

@@ -188,6 +188,16 @@ def test_evaluation_is_over_the_whole_set_and_changes_nothing(pictures: Pictures
     assert metrics["bits"] == pytest.approx(16 * entropy / math.log(2))
 
 
+@pytest.mark.parametrize("changes", [{}, {"codebook_weight": 0.7, "nu": 0.1}, {"alternate": True}])
+def test_the_loss_of_a_gradient_codebook_is_the_objective(pictures: Pictures, changes: dict[str, float]) -> None:
+    """The codebook's own loss is a part of it, with its weight."""
+    images, trainer = Images(pictures(40, 1), CPU), Trainer(CONFIG.replace(codebook="gradient", **changes))
+    metrics, whole = trainer.evaluate(images), images.batch(slice(0, 40))
+    out = trainer.model(whole)
+    objective = (out.reconstruction - whole).square().mean() + out.quantized.loss
+    assert metrics["loss"] == pytest.approx(objective.item(), rel=1e-6)
+
+
 def test_reconstructions_are_bytes_beside_their_originals(pictures: Pictures) -> None:
     array = pictures(20, 1)
     trainer = Trainer(CONFIG)
@@ -230,6 +240,23 @@ def test_a_trainer_from_a_state_goes_on_to_the_last_bit(
     assert_equal(state_of(resumed), state_of(straight))
 
 
+def test_the_tensors_of_a_state_keep_their_names_and_a_fresh_one_is_complete(train: Images) -> None:
+    """Checkpoints of earlier versions hold Adam's moments under these names; zero before the first step."""
+    fresh = Trainer(CONFIG)
+    state = state_of(fresh)
+    names = {f"optimizer.{n}.{part}" for n in range(len(list(fresh.model.parameters())))
+             for part in ("step", "exp_avg", "exp_avg_sq")}  # fmt: skip
+    assert {name for name in state if name.startswith("optimizer.")} == names
+    assert not any(state[name].any() for name in names)
+    fresh.train_epoch(train)
+    assert_equal({name: t.to(state[name].dtype) for name, t in fresh.state().items()}, state_of(fresh))
+    assert state_of(fresh).keys() == state.keys()
+    again = Trainer(CONFIG)
+    again.load_state(state)
+    again.train_epoch(train)
+    assert_equal(state_of(again), state_of(fresh))
+
+
 def test_a_state_is_a_copy_that_training_does_not_change(train: Images) -> None:
     trainer = Trainer(CONFIG)
     trainer.train_epoch(train)
@@ -249,11 +276,13 @@ def test_the_state_of_another_model_is_refused(train: Images) -> None:
             Trainer(other).load_state(trainer.state())
 
 
-def test_what_auto_means() -> None:
+def test_auto_is_bf16_where_the_hardware_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_precision("fp32", CPU) == "fp32"
     assert resolve_precision("bf16", CPU) == "bf16"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    assert resolve_precision("auto", CPU) == ("bf16" if native else "fp32")
+    for instructions, meaning in (({}, "fp32"), ({"avx2": True, "avx512_bf16": False}, "fp32"),
+                                  ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")):  # fmt: skip
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda instructions=instructions: instructions)
+        assert resolve_precision("auto", CPU) == meaning
 
 
 @pytest.mark.gpu
