@@ -12,7 +12,7 @@ from analysis.columns import REPORTED
 from analysis.objectives import Objective, objectives
 from sweeps.engine.checks import Problems, raise_any
 from sweeps.engine.pareto_asha import Rule, automatic
-from sweeps.engine.space import Range, Space
+from sweeps.engine.space import SIZE, Constraint, Range, Space
 from sweeps.engine.spec import MOST_TRIALS, Search
 from trainables.runs import find_run
 from trainables.sources import KNOWN
@@ -151,8 +151,6 @@ def base_config(flags: Flags, space: Space) -> TrialConfig:
 
 def search_of(flags: SearchFlags) -> Search:
     """The flags of a search. ``ConfigError`` with every problem."""
-    from sweeps.engine.constraints import SIZE, Constraint
-
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives))
     rule = problems.of(lambda: _rule(flags, aims)) if aims and flags.early_stopping == "auto" else None

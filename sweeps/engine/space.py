@@ -1,16 +1,13 @@
-"""What a sweep varies: values or ranges of flat configuration fields, and the configurations they make.
-
-Every field of a space can also be named by a share, a number in [0, 1): so that those who draw need not know whether it
-is a word, a whole number or a rate. Numbers keep their order in it, and a logarithmic range is even in its logarithm.
-"""
+"""What a sweep varies and what it wants: values or ranges of flat configuration fields, and bounds on the results."""
 
 import itertools
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig, meaningless
 
@@ -32,6 +29,9 @@ Choice = tuple[Scalar, ...] | Range
 Space = Mapping[str, Choice]
 """By flat field name (``vqcore.config.FIELDS``)."""
 
+SIZE = "parameters"
+"""The column that is known before a training."""
+
 MOST_CORNERS = 512
 """Combinations that are checked before a sweep; of more, as many are drawn, and every value among them."""
 
@@ -40,6 +40,32 @@ _NOT_SWEPT = {
     "seed": "repeats configurations and is not one of their fields; --seeds says how often",
     "epochs": "is the budget of all trials alike; --epochs sets it",
 }
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a metric, or on ``parameters``, the size of the model."""
+
+    column: str
+    relation: Literal["<=", ">="]
+    bound: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Constraint":
+        """``"perplexity >= 200"`` as a constraint. Raises ``ConfigError``."""
+        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*(\S+)\s*", text)
+        with suppress(ValueError):
+            if match and math.isfinite(bound := float(match[3])):
+                return cls(match[1], "<=" if match[2] == "<=" else ">=", bound)
+        raise ConfigError([f"constraint {text!r}: must be a column, <= or >=, and a number, such as perplexity >= 200"])
+
+    def violation(self, value: float) -> float:
+        """By how much ``value`` misses the bound, as a share of it; 0 or less where it is met."""
+        missed = value - self.bound if self.relation == "<=" else self.bound - value
+        return missed / (abs(self.bound) or 1.0)  # Optuna adds those of several constraints, whatever their units
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.relation} {self.bound:g}"
 
 
 def resolve(base: TrialConfig, changes: Mapping[str, Scalar]) -> TrialConfig:
@@ -92,7 +118,7 @@ def corners(space: Space) -> Iterator[dict[str, Scalar]]:
 
 def is_finite(space: Space) -> bool:
     """Whether the configurations can be listed: no field has a range of real numbers."""
-    return all(isinstance(choice, tuple) or _whole(name) for name, choice in space.items())
+    return all(isinstance(choice, tuple) or is_whole(name) for name, choice in space.items())
 
 
 def every(space: Space, base: TrialConfig) -> Iterator[TrialConfig]:
@@ -109,52 +135,25 @@ def every(space: Space, base: TrialConfig) -> Iterator[TrialConfig]:
             yield config
 
 
-def words(choice: Choice) -> int:
-    """How many words a field chooses from: values without an order. 0 if it chooses numbers."""
-    return len(choice) if isinstance(choice, tuple) and not all(map(_is_number, choice)) else 0
-
-
-def value_at(name: str, choice: Choice, share: float) -> Scalar:
-    """The value at ``share`` in [0, 1) of a field."""
+def contains(choice: Choice, value: Scalar) -> bool:
+    """Whether ``value`` is one of a field's choices."""
     if isinstance(choice, tuple):
-        return _ordered(choice)[min(int(share * len(choice)), len(choice) - 1)]
-    whole, (low, high) = _whole(name), _edges(name, choice)
-    value = low * (high / low) ** share if choice.log else low + share * (high - low)
-    value = min(max(math.floor(value) if whole else value, choice.low), choice.high)
-    return int(value) if whole else float(value)
+        return value in choice
+    return _is_number(value) and choice.low <= float(value) <= choice.high
 
 
-def share_of(name: str, choice: Choice, value: Scalar) -> float | None:
-    """Where ``value_at`` gives ``value``; None if it is none of the field's values."""
-    if isinstance(choice, tuple):
-        return _middles(name, choice).get(value)
-    if isinstance(value, str | bool) or not choice.low <= value <= choice.high:
-        return None
-    (low, high), middle = _edges(name, choice), value + 0.5 * _whole(name)
-    return math.log(middle / low) / math.log(high / low) if choice.log else (middle - low) / (high - low)
+def is_ordered(choice: Choice) -> bool:
+    """Whether a field chooses among numbers, and not among words."""
+    return isinstance(choice, Range) or all(map(_is_number, choice))
+
+
+def is_whole(name: str) -> bool:
+    """Whether a field counts."""
+    return _KINDS[name] is int
 
 
 def _ends(space: Space) -> list[tuple[Scalar, ...]]:
     return [(choice.low, choice.high) if isinstance(choice, Range) else choice for choice in space.values()]
-
-
-def _edges(name: str, choice: Range) -> tuple[float, float]:
-    """A whole number n is the numbers from n to n + 1, so that the last one has its share too."""
-    return float(choice.low), float(choice.high) + _whole(name)
-
-
-def _ordered(choice: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    return choice if words(choice) else tuple(sorted(choice))
-
-
-@cache
-def _middles(name: str, choice: tuple[Scalar, ...]) -> dict[Scalar, float]:
-    """The share of each value. ``name`` tells (1, 0) from (True, False), which are equal."""
-    return {value: (place + 0.5) / len(choice) for place, value in enumerate(_ordered(choice))}
-
-
-def _whole(name: str) -> bool:
-    return _KINDS[name] is int
 
 
 def _is_number(value: object) -> bool:
@@ -180,7 +179,7 @@ def _range_problems(name: str, choice: Range) -> Iterator[str]:
         yield f"{name}: a range is of numbers; name the values of {name} one by one"
     elif not all(_is_number(end) and math.isfinite(end) for end in ends):
         yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be finite numbers"
-    elif _whole(name) and not all(isinstance(end, int) for end in ends):
+    elif is_whole(name) and not all(isinstance(end, int) for end in ends):
         yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be whole numbers"
     elif choice.low >= choice.high:
         yield f"{name} from {choice.low!r} to {choice.high!r}: the second end must be above the first"
