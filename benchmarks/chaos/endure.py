@@ -1,149 +1,103 @@
-"""A sweep from its start to its end, through all faults, resumed as often as its driver ends too early."""
+"""A run from its start to its end: through all faults, resumed as often as its driver ends too early."""
 
+import random
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
-from benchmarks.chaos.processes import until
-from benchmarks.chaos.scene import Scene
-from benchmarks.chaos.schedule import Planned
+from benchmarks.chaos.faults import KILLED, Planned, Scene
+from benchmarks.chaos.outcome import Outcome, incomplete, outcome
+from benchmarks.chaos.processes import Command, until
 
-POLL = 0.05
-HANG = 300.0
-"""Seconds without a new epoch after which a driver hangs. Recovery from any fault here takes a fraction of it."""
-GONE = 90.0
-"""Seconds that processes may outlive a driver. Workers die within three; two agents of Ray's look for their raylet once
-a minute."""
+HANGS = 300.0
+"""Seconds without a new epoch after which a driver counts as hanging; recovery takes a fraction of it."""
+LEFT_BEHIND = 90.0
+"""Seconds that processes may outlive a driver: two agents of Ray's look for their raylet once a minute."""
 
 
-@dataclass
-class Struck:
-    """A fault that struck."""
-
-    name: str
-    what: str
-    epochs: int
-    """Recorded before it."""
-    second: float
-    """Of the sweep's wall time."""
-    life: int
-    recovered: float | None = None
-    """Seconds until an epoch was recorded after it, or the sweep was complete."""
-
-
-@dataclass
-class Endured:
-    """What became of the sweep."""
-
-    struck: list[Struck] = field(default_factory=list)
-    codes: list[int | None] = field(default_factory=list)
-    """Exit codes of the drivers, in order."""
-    wall: float = 0.0
-    """Seconds from the first start to the last end."""
-    trained: int = 0
-    """Epochs trained, each as often as it was."""
-    twice: int = 0
-    """Of these, trained again."""
-    synced: bool = False
-    """Whether MLflow had to be told by ``sweeps.sync`` in the end."""
-    wrong: list[str] = field(default_factory=list)
-    """What must not have happened, besides differences in the outcome."""
-
-
-Say = Callable[[str], None]
-
-
-def endure(scene: Scene, planned: list[Planned], say: Say) -> Endured:
-    """Run the sweep under the faults until it is complete. What it left is then in its folder and in MLflow."""
-    found, waiting = Endured(), deque(planned)
-    began = time.monotonic()
-    with ExitStack() as closing:
-        closing.callback(scene.close)
-        closing.enter_context(scene.watch)
-        scene.begin(scene.command.start(scene.place))
-        while True:
-            _live(scene, found, waiting, began, say)
-            scene.ended()
-            code = scene.driver.code
-            found.codes.append(code)
-            say(f"{_at(began)} life {scene.life.number} ended with {code}, {scene.epochs} epochs")
-            if complete(scene) and not waiting:
+def endure(scene: Scene, planned: Sequence[Planned], say: Callable[[str], None]) -> None:
+    """Run until all is done and every fault has struck, or can strike no more."""
+    waiting, began = deque(planned), time.monotonic()
+    while len(scene.drivers) < 2 * len(planned) + 3:
+        scene.begin()
+        _drive(scene, waiting, began, say)
+        _judge(scene)
+        say(f"{time.monotonic() - began:7.1f} s driver ended with {scene.driver.code}, {scene.epochs()} epochs")
+        if scene.driver.code == 0 and scene.record().done:
+            waiting = deque(one for one in waiting if not one.fault.at_work)
+            if not waiting:
                 break
-            if len(scene.lives) > 2 * len(planned) + 3:
-                scene.wrong.append("the sweep does not come to its end, however often it is resumed")
-                break
-            if complete(scene):
-                _give_up_on_late(waiting, found, scene)
-            time.sleep(scene.chance.uniform(0, 1))
-            scene.begin(scene.command.resume(scene.place))
-        found.wall = round(time.monotonic() - began, 1)
-        _recovered(found, began)
-        scene.tick(everything=True)
-        _sync(scene, found)
-        if not until(lambda: not scene.left_behind(), GONE):
-            scene.wrong += [f"left behind: {process.pid} {process.words[:80]}" for process in scene.left_behind()]
-    found.trained, found.twice, found.wrong = scene.watch.trained, scene.watch.twice, scene.wrong
-    return found
+        time.sleep(scene.chance.uniform(0, 1))
+    else:
+        scene.wrong.append("the run does not come to its end, however often it is resumed")
+    scene.tick(everything=True)
+    until(lambda: not any(driver.members() for driver in scene.drivers), LEFT_BEHIND)
+    scene.wrong += [f"left behind: {words[:80]}" for driver in scene.drivers for words in driver.members().values()]
 
 
-def complete(scene: Scene) -> bool:
-    """Whether the driver said that the work is done, and no trial has to be tried again."""
-    run = scene.look()
-    failed = [trial for trial in run.trials.values() if trial.status in ("failed", "running")]
-    return scene.driver.code == 0 and run.done and not failed
+def strike_at_first(scene: Scene, seed: int, say: Callable[[str], None]) -> None:
+    """Kill the first command within second ``seed`` of its life, and give the next one."""
+    moment = seed % 10 + random.Random(f"first/{seed}").random()
+    scene.begin()
+    scene.driver.wait(moment)
+    scene.driver.signal(signal.SIGKILL)
+    scene.codes = {KILLED}
+    _judge(scene)
+    did = "resumed" if scene.run.started else "started again"
+    scene.strikes = [{"name": "killed in the first seconds", "did": did, "second": round(moment, 2)}]
+    scene.begin()
+    scene.driver.wait(2 * HANGS)
+    _judge(scene)
+    say(f"seed {seed}: killed after {moment:.2f} s, {did}")
 
 
-def _live(scene: Scene, found: Endured, waiting: deque[Planned], began: float, say: Say) -> None:
+def finished(scene: Scene, tracking_uri: str) -> Outcome:
+    """The outcome; what MLflow lacks is first sent by ``sweeps.sync``, which the driver must then have named."""
+    result = outcome(scene.run.folder, tracking_uri)
+    if missing := incomplete(result):
+        if "sweeps.sync" not in scene.driver.output:
+            scene.wrong.append(f"MLflow lacks something and the driver does not say so: {missing[:3]}")
+        sync = Command(scene.run.sync(), scene.log / "sync.log")
+        if sync.wait(HANGS) != 0:
+            scene.wrong.append(f"sweeps.sync: {sync.output[-300:]}")
+        sync.end()
+        result = outcome(scene.run.folder, tracking_uri)
+        scene.strikes.append({"name": "MLflow was behind", "did": "told by sweeps.sync"})
+    scene.wrong += [f"MLflow: {line}" for line in incomplete(result)[:10]]
+    return result
+
+
+def _drive(scene: Scene, waiting: deque[Planned], began: float, say: Callable[[str], None]) -> None:
     """One driver, until it ends."""
-    epochs, since, may_strike = scene.epochs, time.monotonic(), time.monotonic()
-    while scene.driver.alive:
+    epochs, since, free = -1, time.monotonic(), time.monotonic()
+    while scene.driver.code is None:
         scene.tick()
         now = time.monotonic()
-        if (recorded := scene.epochs) != epochs:
+        if (recorded := scene.epochs()) != epochs:
             epochs, since = recorded, now
-            _recovered(found, began)
-        if waiting and epochs >= waiting[0].epochs and now - may_strike >= waiting[0].delay:
-            what = waiting[0].fault.strike(scene)
-            if what is not None:
-                name = waiting.popleft().fault.name
-                found.struck.append(Struck(name, what, epochs, round(now - began, 1), scene.life.number))
-                may_strike = since = time.monotonic()
-                say(f"{_at(began)} {len(found.struck)}. {name}: {what}")
-        if now - since > HANG:
-            scene.wrong.append(f"life {scene.life.number}: nothing new for {HANG:g} s; killed")
-            scene.life.codes.add(-signal.SIGKILL)
+        if waiting and epochs >= waiting[0].epochs and now - free >= waiting[0].delay:
+            fault, did = waiting[0].fault, waiting[0].fault.strike(scene)
+            if did is not None:
+                waiting.popleft()
+                free = since = time.monotonic()
+                strike = {"name": fault.name, "did": did, "epochs": epochs, "second": round(now - began, 1)}
+                scene.strikes.append({**strike, "driver": len(scene.drivers) - 1})
+                say(f"{now - began:7.1f} s {len(scene.strikes)}. {fault.name}: {did}")
+        if now - since > HANGS:
+            scene.wrong.append(f"driver {len(scene.drivers) - 1}: nothing new for {HANGS:g} s; killed")
+            scene.codes.add(KILLED)
             scene.driver.signal(signal.SIGKILL)
-        time.sleep(POLL)
+        time.sleep(0.1)
 
 
-def _recovered(found: Endured, began: float) -> None:
-    for struck in found.struck:
-        if struck.recovered is None:
-            struck.recovered = round(time.monotonic() - began - struck.second, 1)
-
-
-def _give_up_on_late(waiting: deque[Planned], found: Endured, scene: Scene) -> None:
-    """The sweep is complete: a fault that needs one at work, and met none in two lives, will not strike any more."""
-    late = waiting[0]
-    waiting.rotate(-1)
-    scene.idle[late.fault.name] = scene.idle.get(late.fault.name, 0) + 1
-    if scene.idle[late.fault.name] > 1:
-        waiting.remove(late)
-
-
-def _sync(scene: Scene, found: Endured) -> None:
-    """MLflow was slow or down when the sweep ended: send what is missing, as it then says."""
-    if "MLflow is behind" not in scene.driver.said():
-        return
-    found.synced = until(scene.server.answers, 60)
-    process = scene.started(scene.command.sync(scene.place), "sync")
-    if process.wait(120) != 0:
-        scene.wrong.append(f"sweeps.sync: {process.said()[-300:]}")
-        process.end()
-
-
-def _at(began: float) -> str:
-    return f"{time.monotonic() - began:7.1f} s"
+def _judge(scene: Scene) -> None:
+    """Whether the driver ended as the faults that struck it allow, and in words."""
+    code, output, number = scene.driver.wait(30), scene.driver.output, len(scene.drivers) - 1
+    last = " / ".join(output.strip().splitlines()[-4:])[-400:]
+    if code not in scene.codes:
+        scene.wrong.append(f"driver {number}: exit code {code}, not {sorted(scene.codes)}: {last}")
+    if "Traceback (most recent call last)" in output:
+        scene.wrong.append(f"driver {number}: a traceback on the screen: {last}")
+    if code == 1 and scene.run.sweep != "final" and "--resume" not in output:
+        scene.wrong.append(f"driver {number}: names no --resume: {last}")
