@@ -18,8 +18,7 @@ from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
 from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, leave
 from trainables.journal import latest_sweep
-from trainables.machine import command_line
-from trainables.runs import JOURNAL, find_run
+from trainables.runs import JOURNAL, command_line, find_run
 from trainables.tracking import default_uri, without_password
 from vqcore.config import ConfigError, read_toml
 

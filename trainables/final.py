@@ -25,9 +25,8 @@ from trainables.data import DataSet, prepare
 from trainables.errors import one_line
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave
 from trainables.journal import Event, read
-from trainables.machine import usable_cpus
 from trainables.recorder import Recorder
-from trainables.runs import JOURNAL, LOCK, NAME
+from trainables.runs import JOURNAL, LOCK, NAME, usable_cpus
 from trainables.storage import open_store
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command
 from trainables.trial import TrialJob, run_trial

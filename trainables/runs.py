@@ -1,7 +1,10 @@
-"""Where a run is: the folder under ``--out`` that a name on a command line means."""
+"""Where runs are, and how a command that goes on with one is written on this machine."""
 
 import os
 import re
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from vqcore.errors import ConfigError
@@ -10,13 +13,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a run may be called."""
 
 SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learning_rate": "lr"}
-"""Fields as people say them."""
+"""Fields as people call them."""
 
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""
 
 LOCK = ".lock"
-"""Held by the driver at work on a run; the system releases it when the driver dies, however that is."""
+"""Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
 
 TOML_HEADER = "This run, as it was last started."
 """Of its ``sweep.toml``."""
@@ -27,7 +30,8 @@ def find_run(name: str, out: Path) -> Path:
 
     Raises ``ConfigError`` when there is none (it lists the latest names), or when several sweeps have one of that name.
     """
-    runs = _runs(out)
+    journals = sorted(out.glob(f"*/*/{JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
+    runs = [journal.parent for journal in journals]
     sweeps = [run for run in runs if run.parent.name != "final"]
     if name == "latest" and sweeps:
         return sweeps[0]
@@ -44,7 +48,21 @@ def find_run(name: str, out: Path) -> Path:
     raise ConfigError([f"{name!r}: no such run in {out}; {there_is}"])
 
 
-def _runs(out: Path) -> list[Path]:
-    """Every run folder, the one written to last first."""
-    journals = sorted(out.glob(f"*/*/{JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
-    return [journal.parent for journal in journals]
+def usable_cpus() -> int:
+    """CPUs that this process may use: fewer than there are inside a cpuset or a batch job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def command_line(module: str, *arguments: object) -> str:
+    """``python -m module arguments``, quoted for this shell in this folder; ``module`` may be a script.
+
+    ``python`` is written out as a path where the interpreter of that name is another one: a venv need not be active.
+    """
+    here, found = Path(sys.executable), shutil.which("python")
+    python = "python"
+    if not found or Path(found).parent != here.parent:
+        python = shlex.quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
+    by_module = "" if module.endswith(".py") else "-m "
+    return f"{python} {by_module}{shlex.join([module, *map(str, arguments)])}"

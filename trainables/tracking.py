@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 
 from trainables.follower import AGAIN, LONGEST_WAIT, POLL, Said
-from trainables.machine import command_line
-from trainables.runs import JOURNAL
+from trainables.runs import JOURNAL, command_line
 from trainables.sender import Sender
 from trainables.tracking_uri import accept, check, default_uri, mask, one_line, without_password
 from vqcore.errors import ConfigError

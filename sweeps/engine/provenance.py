@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from trainables.machine import usable_cpus
+from trainables.runs import usable_cpus
 from trainables.tracking_uri import without_password
 
 PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")

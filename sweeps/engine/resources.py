@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from trainables.machine import usable_cpus
+from trainables.runs import usable_cpus
 from vqcore.config import ConfigError
 
 RAY_UNIT = 10_000

@@ -21,10 +21,9 @@ from sweeps.engine.slices import Slices
 from sweeps.engine.uncollected import uncollected
 from trainables.errors import one_line
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
-from trainables.machine import command_line
 from trainables.mend import mend
 from trainables.recorder import Recorder
-from trainables.runs import JOURNAL, LOCK, TOML_HEADER
+from trainables.runs import JOURNAL, LOCK, TOML_HEADER, command_line
 from trainables.storage import is_bucket, join
 from trainables.tracking import Tracker, check, default_uri, sync_command
 from vqcore.config import ConfigError, read_toml, write_toml
