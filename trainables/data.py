@@ -7,25 +7,38 @@ forced to the disk, and then renamed.
 
 import errno
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainables.errors import FatalRunError
-from trainables.images import decoded, natural_size
-from trainables.sources import Images, Split, find
-from vqcore.config import ConfigError
+from trainables.sources import Images, Item, Split, find
+from trainables.storage import replace_file, size, sync_folder
+from vqcore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
+
+_BLOCK = 64
+"""Images that a thread decodes at a time."""
+_ENOUGH = 5
+"""Problems after which decoding stops: a set of mixed sizes is refused at once, not after its last image."""
 
 
 class DamagedDataError(FatalRunError):
@@ -46,6 +59,8 @@ class DataSet:
     """Side of the square images, in pixels."""
     train_images: int
     test_images: int
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was left out of the source, a line each, for the screen."""
 
     def check(self) -> None:
         """``DamagedDataError`` unless the files are there, as long as they were made."""
@@ -98,7 +113,7 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     with _lock(own):
         if not _complete(own, data.hash):
             splits = dict(zip(("train", "test"), fetch(), strict=True))
-            _need_room(own, sum(images.nbytes for images in splits.values()))
+            _check_free(own, sum(images.nbytes for images in splits.values()))
             blocks = {name: (images.shape, [images]) for name, images in splits.items()}
             _build(own, blocks, [], expected=data.hash)
     return replace(data, folder=str(own))
@@ -115,18 +130,27 @@ def _prepare(source: str, splits: tuple[Split, Split], image_size: int | None) -
     if meta is None:
         with _lock(folder):
             meta = _intact(folder) or _decode_into(folder, splits, image_size)
-    return DataSet(source, meta["hash"], str(folder), meta["image_size"], meta["train_images"], meta["test_images"])
+    sizes = {name: meta[name] for name in ("image_size", "train_images", "test_images")}
+    return DataSet(source, meta["hash"], str(folder), **sizes, notes=_notes(splits))
+
+
+def _notes(splits: Iterable[Split]) -> tuple[str, ...]:
+    left_out = [name.encode(errors="replace").decode() for split in splits for name in split.left_out]
+    some = ", ".join([*left_out[:3], *(["..."] if len(left_out) > 3 else [])])
+    return (f"{len(left_out)} left out of the data set: {some}",) if left_out else ()
 
 
 def _cache() -> Path:
-    own = os.environ.get("VQSWEEP_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "vqsweep"
+    try:
+        if own := os.environ.get("VQSWEEP_CACHE"):
+            return Path(own).expanduser().absolute()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "vqsweep"
+    except RuntimeError as error:  # HOME unset, and no entry for this user in the system's list
+        raise ConfigError(["this user has no home folder for the cache; set VQSWEEP_CACHE to a folder"]) from error
 
 
 def _key(splits: Iterable[Split], image_size: int | None) -> str:
-    """Names what ``_decode_into`` would make: content and order of the files, not their names or place."""
+    """The name of a cache entry, from content and order of the source files, not from their names or place."""
     parts: list[object] = [_FORMAT, image_size]
     for split in splits:
         parts += [type(split).__name__, split.name]
@@ -140,7 +164,7 @@ def _key(splits: Iterable[Split], image_size: int | None) -> str:
 
 
 def _complete(folder: Path, expected: str | None = None) -> dict[str, Any] | None:
-    """What ``meta.json`` says, if the files are as long as it says; a damaged folder counts as none."""
+    """The content of ``meta.json``, if the files have the sizes in it; None for a damaged folder."""
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         whole = all((folder / name).stat().st_size == size for name, size in meta["bytes"].items())
@@ -150,7 +174,7 @@ def _complete(folder: Path, expected: str | None = None) -> dict[str, Any] | Non
 
 
 def _intact(folder: Path) -> dict[str, Any] | None:
-    """What ``meta.json`` says, if every byte is as it was written. Reads all: once a run, before its first trial."""
+    """The content of ``meta.json``, if every byte is as written. Reads all: once a run, before its first trial."""
     meta = _complete(folder)
     if meta is None or meta.get("sum") != _sum(meta):
         return None
@@ -161,7 +185,7 @@ def _intact(folder: Path) -> dict[str, Any] | None:
 
 
 def _sum(meta: Mapping[str, Any]) -> int:
-    """The CRC-32 of what ``meta.json`` says."""
+    """The CRC-32 of the content of ``meta.json``."""
     return zlib.crc32(json.dumps({**meta, "sum": None}, sort_keys=True).encode())
 
 
@@ -208,27 +232,23 @@ def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) 
     rows = {split: split.rows() for split in splits}
     if empty := [split for split, count in rows.items() if not count]:
         raise ConfigError([f"data folder {split.folder}: {split.name} has no images (zero rows)" for split in empty])
-    size = image_size or natural_size(splits)
-    _need_room(folder, sum(rows.values()) * size * size * 3)
+    side = image_size or _natural_size(splits)
+    _check_free(folder, sum(rows.values()) * side * side * 3)
     problems: list[str] = []
     blocks = {
-        split.name: ((count, size, size, 3), decoded(split, size, image_size is not None, problems))
+        split.name: ((count, side, side, 3), _decoded(split, side, image_size is not None, problems))
         for split, count in rows.items()
     }
     return _build(folder, blocks, problems)
 
 
-def _need_room(folder: Path, needed: int) -> None:
+def _check_free(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
-        lacks = f"needs {_megabytes(needed)}, {_megabytes(free)} are free, {_megabytes(needed - free)} are missing"
+        lacks = f"needs {size(needed)}, {size(free)} are free, {size(needed - free)} are missing"
         raise ConfigError(
             [f"cache {folder.parent}: the data set {lacks}; make room or set VQSWEEP_CACHE to a larger disk"]
         )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 _Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
@@ -253,10 +273,10 @@ def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | N
             if problems:
                 raise ConfigError(problems)
             meta["sum"] = _sum(meta)
-            _write_meta(building / "meta.json", meta)
+            replace_file(building / "meta.json", [json.dumps(meta).encode()])
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
             building.rename(folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
         return meta
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -264,7 +284,7 @@ def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | N
 
 def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], digest: Any) -> int:
     """Stream ``blocks`` into an ``.npy``; returns its bytes."""
-    # Written, not mapped: a full disk is then an error that can be told, not a bus error.
+    # written, not mapped: a full disk is then an error with words, not a bus error
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     digest.update(repr(shape).encode())
     with path.open("wb") as file:
@@ -278,16 +298,98 @@ def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], d
         return file.tell()
 
 
-def _write_meta(path: Path, meta: dict[str, Any]) -> None:
-    with path.open("w") as file:
-        json.dump(meta, file)
-        file.flush()
-        os.fsync(file.fileno())
+def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iterator[Images]:
+    """Blocks of RGB pixels (rows, ``side``, ``side``, 3), in order, decoded by threads a few blocks ahead.
+
+    Grey becomes three equal channels, 16 bits are scaled to 8, what is transparent shows white, EXIF orientation is
+    applied. With ``resize`` the whole image is resized to the square (bicubic, antialiased; nothing is cropped).
+    What is wrong is added to ``problems``, a line an image; after a handful of problems no more is decoded.
+    """
+    items, ahead = split.items(), deque[Future[tuple[Images, list[str]]]]()
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        while len(problems) <= _ENOUGH:
+            if block := list(islice(items, _BLOCK)):
+                ahead.append(pool.submit(_decode, block, side, resize))
+            if len(ahead) > 2 * workers or (ahead and not block):
+                images, wrong = ahead.popleft().result()
+                problems += wrong
+                yield images
+            elif not block:
+                return
+    problems[_ENOUGH:] = ["... and more images"]
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _natural_size(splits: Iterable[Split]) -> int:
+    """Side of the first image that decodes (the others are reported when their turn comes).
+
+    Raises ``ConfigError`` if it is not square, or its side not divisible by 4.
+    """
+    for item in (item for split in splits for item in split.items()):
+        try:
+            width, height = _rgb(item).size
+        except ConfigError:
+            continue
+        near = max(4, round(min(width, height) / 4) * 4)
+        if width != height:
+            rule = f"images must be square; --image-size {near} resizes all to {near} x {near}, cropping none"
+        elif width % 4:
+            rule = f"sides must be divisible by 4, as the encoder halves them twice; --image-size {near} resizes"
+        else:
+            return width
+        raise ConfigError([f"{item[0]}: is {width} x {height}; {rule}"])
+    return 4  # none decodes, so none will be stored
+
+
+def _decode(items: Sequence[Item], side: int, resize: bool) -> tuple[Images, list[str]]:
+    images = np.zeros((len(items), side, side, 3), np.uint8)
+    problems: list[str] = []
+    for row, item in enumerate(items):
+        try:
+            image = _rgb(item)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if resize:
+            image = image.resize((side, side))  # bicubic, antialiased; a copy where the size is right
+        if image.size == (side, side):
+            images[row] = np.asarray(image)
+        else:
+            sizes = f"is {image.width} x {image.height} among images of {side} x {side}"
+            problems.append(f"{item[0]}: {sizes}; all must have one size: --image-size {side} resizes")
+    return images, problems
+
+
+def _rgb(item: Item) -> "Image.Image":
+    """One image in mode RGB and its own size. Raises ``ConfigError`` that names it."""
+    from PIL import Image, ImageOps
+
+    where, encoded = item
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if isinstance(encoded, np.ndarray):
+            return Image.fromarray(encoded)
+        content = encoded.read_bytes() if isinstance(encoded, Path) else encoded or b""
+        image: Image.Image = Image.open(io.BytesIO(content))
+        if "exif" in image.info:
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+    except Exception as error:  # Pillow raises nearly every kind there is
+        reason = "no bytes" if encoded is None else str(error) or type(error).__name__
+        reason = re.sub(r" <_io.*?>", "", reason)
+        raise ConfigError([f"{where}: does not decode ({reason}); repair or remove this image"]) from error
+
+
+def _to_rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion cuts off at 255
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its values exceed 16 bits")
+        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

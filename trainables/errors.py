@@ -34,6 +34,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 500 else f"{text[:497]}..."
 
 
+def check_text(name: str, value: str) -> None:
+    """``ConfigError`` unless the path ``value`` can be written as UTF-8, as journal, MLflow and Parquet write it."""
+    try:
+        str(Path(value).absolute()).encode()
+    except UnicodeEncodeError as error:
+        rule = "its name, or that of a folder above it, is no UTF-8; rename it, or reach it through a link"
+        raise ConfigError([f"{name} = {value!r}: {rule}"]) from error
+
+
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """A full disk must not print tracebacks between the lines of the screen."""

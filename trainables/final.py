@@ -155,6 +155,8 @@ def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> 
     _record(recorder, job, folder)
     if warning := check(uri):
         console.print(Text(f"MLflow: {warning}. The training goes on.", style="yellow"))
+    for note in job.data.notes:
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     tracker.start()
     console.print(f"{folder}: {job.config.training.epochs} epochs on {job.data.source}")
     code, trouble = 0, ""

@@ -1,19 +1,21 @@
 """Where images come from: a layout on disk, read as two splits of undecoded images in an order that never changes."""
 
 import itertools
+import os
 import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vqcore.config import ConfigError
+from trainables.errors import check_text
+from vqcore.errors import ConfigError
 
 Images = npt.NDArray[np.uint8]
 """(rows, height, width, 3)."""
@@ -27,21 +29,26 @@ KNOWN = ("cifar10-mini", "cifar10")
 
 _NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+"""Of files that are taken unseen; what a file of another name is, its first bytes say."""
 _LAYOUTS = (
-    "train*.parquet and test*.parquet (here, in data/ or in one subfolder), the official cifar-10-batches-py, "
-    "or folders train/ and test/ of images"
+    "train*.parquet and test*.parquet or train/*.parquet and test/*.parquet (here, in data/ or in one subfolder), "
+    "the official cifar-10-batches-py, or folders train/ and test/ of images"
 )
+_FEW = 10
+"""Files that may be left out of a folder of images. More than that, and more than a tenth, are an error."""
 
 
 @dataclass(frozen=True)
 class Split(ABC):
-    """Half of a data set: its files, in the order in which they are read. Nothing is opened before it is asked for."""
+    """Half of a data set: its files, in the order in which they are read. Nothing is opened before it is needed."""
 
     name: str
     """``train`` or ``test``."""
     folder: Path
     """What the files are named relative to."""
     files: tuple[Path, ...]
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    """Files beside them that no split takes."""
 
     @abstractmethod
     def rows(self) -> int:
@@ -107,14 +114,15 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
     ``cifar10`` is downloaded into ``downloads`` unless it is there. A folder that has a known name is ``./NAME``.
     Raises ``ConfigError`` if there is no such data set, or only half of it.
     """
+    check_text("data", source)
     if source == "cifar10":
         return _layout(_download(downloads))
     try:
         folder = EMBEDDED / source if source in KNOWN else Path(source).expanduser()
         is_file = folder.is_file()
-    except (OSError, RuntimeError) as error:  # a name longer than any file's, a home that nobody has
-        words = getattr(error, "strerror", None) or error
-        raise ConfigError([f"data = {source[:200]!r}: is no folder ({words}); name one that is there"]) from error
+    except (OSError, RuntimeError) as error:  # a name longer than any file's, a user without a home folder
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"data = {source[:200]!r}: is no folder ({reason}); name one that is there"]) from error
     if is_file:
         raise ConfigError([f"data = {source!r}: is a file; name the folder that holds the data set"])
     if not folder.is_dir():
@@ -125,78 +133,130 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
     try:
         return _layout(folder)
     except OSError as error:
-        raise ConfigError([f"data = {source!r}: cannot be read ({error.strerror}); check its permissions"]) from error
+        where = error.filename or source
+        raise ConfigError([f"data = {source!r}: {where} cannot be read ({error.strerror}); check it"]) from error
 
 
 def _layout(folder: Path) -> tuple[Split, Split]:
     if not any(folder.iterdir()):
         raise ConfigError([f"data folder {folder}: is empty; it must hold {_LAYOUTS}"])
-    for kind, look in ((BatchSplit, _batches), (ParquetSplit, _parquets), (FolderSplit, _image_files)):
-        base, files = look(folder)
-        if files["train"] and files["test"]:
-            return kind("train", base, files["train"]), kind("test", base, files["test"])
-        if files["train"] or files["test"]:
-            have, lack = ("train", "test") if files["train"] else ("test", "train")
-            names = " or ".join(_NAMES[lack])
+    for look in (_batches, _parquets, _image_folders):
+        splits = {split.name: split for split in look(folder) if split.files}
+        if len(splits) == 2:
+            return splits["train"], splits["test"]
+        if splits:
+            (have,) = splits
+            lack = "test" if have == "train" else "train"
+            base, names = splits[have].folder, " or ".join(_NAMES[lack])
             raise ConfigError(
                 [f"data folder {base}: has {have} but no {lack} images; add the other half, named {names}"]
             )
     raise ConfigError([f"data folder {folder}: nothing in it is known; it must hold {_LAYOUTS}"])
 
 
-_Files = dict[str, tuple[Path, ...]]
-_NOTHING: _Files = {"train": (), "test": ()}
-
-
-def _batches(folder: Path) -> tuple[Path, _Files]:
+def _batches(folder: Path) -> list[Split]:
     names = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
     every = [*names["train"], *names["test"]]
     for base in (folder, folder / "cifar-10-batches-py"):
         missing = [name for name in every if not (base / name).is_file()]
         if not missing:
-            return base, {split: tuple(base / name for name in names[split]) for split in names}
+            return [BatchSplit(split, base, tuple(base / name for name in names[split])) for split in names]
         if len(missing) < len(every):
             raise ConfigError(
                 [f"data folder {base}: lacks {', '.join(missing)}; unpack all of cifar-10-batches-py again"]
             )
-    return folder, _NOTHING
+    return []
 
 
-def _parquets(folder: Path) -> tuple[Path, _Files]:
+def _parquets(folder: Path) -> list[Split]:
     for bases in ([folder], [folder / "data"], sorted(path for path in folder.iterdir() if path.is_dir())):
-        found = [(base, files) for base in bases if any((files := _shards(base)).values())]
+        found = [splits for splits in map(_shards, bases) if any(split.files for split in splits)]
         if len(found) > 1:
-            names = ", ".join(base.name for base, _ in found)
+            names = ", ".join(splits[0].folder.name for splits in found)
             raise ConfigError([f"data folder {folder}: holds several data sets ({names}); name one of these folders"])
         if found:
             return found[0]
-    return folder, _NOTHING
+    return []
 
 
-def _shards(base: Path) -> _Files:
+def _shards(base: Path) -> list[Split]:
     """Parquet files by split; ``ConfigError`` if a file of ``train-00000-of-00005.parquet`` and so on is missing."""
-    files: _Files = {}
+    files: dict[str, tuple[Path, ...]] = {}
     for split, names in _NAMES.items():
-        choices = (tuple(sorted(base.glob(f"{name}*.parquet"))) for name in names)
-        files[split] = next((found for found in choices if found), ())
+        patterns = (f"{name}{rest}" for name in names for rest in ("*.parquet", "/*.parquet"))
+        files[split] = next((found for pattern in patterns if (found := tuple(sorted(base.glob(pattern))))), ())
         totals = [int(match[1]) for file in files[split] if (match := re.search(r"-of-(\d+)", file.name))]
         if totals and len(totals) < max(totals):
             problem = f"has {len(totals)} of the {max(totals)} {split} files; copy or download the others too"
             raise ConfigError([f"data folder {base}: {problem}"])
-    return files
+    taken = {path for found in files.values() for path in found}
+    others = sorted({*base.glob("*.parquet"), *base.glob("*/*.parquet")} - taken) if taken else []
+    left_out = tuple(f"{path.relative_to(base)} (of neither split)" for path in others)
+    return [ParquetSplit(split, base, files[split], left_out if split == "train" else ()) for split in _NAMES]
 
 
-def _image_files(folder: Path) -> tuple[Path, _Files]:
-    return folder, {
-        split: next((found for name in names if (found := _images_under(folder / name))), ())
-        for split, names in _NAMES.items()
-    }
+def _image_folders(folder: Path) -> list[Split]:
+    splits: list[Split] = []
+    for split, names in _NAMES.items():
+        there = [name for name in names if (folder / name).is_dir()]
+        images, left_out = _images_under(folder / there[0]) if there else ((), ())
+        unused = tuple(f"{name}/ (beside {there[0]}/)" for name in there[1:])
+        splits.append(FolderSplit(split, folder, images, left_out + unused))
+    return splits
 
 
-def _images_under(folder: Path) -> tuple[Path, ...]:
-    # What begins with a dot is a file manager's (._photo.jpg), not an image.
-    paths = ((path.relative_to(folder).parts, path) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-    return tuple(path for parts, path in sorted(paths) if path.is_file() and not any(p.startswith(".") for p in parts))
+def _images_under(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The images below a folder, ordered by path, and what else is there. Links are followed, to each folder once.
+
+    Raises ``ConfigError`` for a link that leads nowhere, and where so much is left out that nobody can want it;
+    ``OSError`` where something cannot be read.
+    """
+    images, left_out, seen, dangling = [], [], set(), []
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            left_out.append(f"{Path(place).relative_to(folder.parent)}/ (a second way to the same folder)")
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place, name) for name in names):
+            if path.is_symlink() and not path.exists():
+                dangling.append(f"{path}: is a link that leads nowhere; mend or remove it")
+            elif path.name.startswith("."):  # a file manager's (._photo.jpg), not an image
+                continue
+            elif _is_image(path):
+                images.append(path)
+            else:
+                left_out.append(f"{path.relative_to(folder.parent)} (no image)")
+    if dangling:
+        raise ConfigError([*dangling[:_FEW], *(["... and more links"] if len(dangling) > _FEW else [])])
+    left_out.sort()
+    if len(left_out) > _FEW and len(left_out) > len(images) / _FEW:
+        some = f"{len(left_out)} of {len(left_out) + len(images)} files are no images ({', '.join(left_out[:3])}, ...)"
+        raise ConfigError([f"data folder {folder}: {some}; move what is none elsewhere, or name another folder"])
+    return tuple(sorted(images, key=lambda path: path.relative_to(folder).parts)), tuple(left_out)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether Pillow opens a file, whatever its name."""
+    from PIL import Image
+
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with Image.open(path):
+            return True
+    except Image.DecompressionBombError:
+        return True  # what is wrong with it is said when it is decoded
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def _download(folder: Path) -> Path:
@@ -236,11 +296,11 @@ def _image_column(file: Path, parquet: Any) -> str:
     import pyarrow as pa
 
     columns = {}
-    for field in parquet.schema_arrow:
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            columns[field.name] = f"{field.name}.bytes"
-        elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
-            columns[field.name] = field.name
+    for column in parquet.schema_arrow:
+        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+            columns[column.name] = f"{column.name}.bytes"
+        elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            columns[column.name] = column.name
     for name in ("img", "image", *(columns if len(columns) == 1 else ())):
         if name in columns:
             return columns[name]
@@ -250,7 +310,7 @@ def _image_column(file: Path, parquet: Any) -> str:
 
 @contextmanager
 def _readable(file: Path, kind: str) -> Iterator[None]:
-    """Whatever goes wrong inside is told as: ``file`` is not a readable ``kind``."""
+    """Raise whatever goes wrong inside as ``ConfigError``: ``file`` is not a readable ``kind``."""
     try:
         yield
     except ConfigError:

@@ -15,7 +15,7 @@ from trainables.tracking_uri import without_password
 
 PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
 
-TRAINS = ("vqcore/*.py", "trainables/trial.py", "trainables/data.py", "trainables/images.py", "trainables/sources.py")
+TRAINS = ("vqcore/*.py", "trainables/trial.py", "trainables/data.py", "trainables/sources.py")
 """The files that a trial's numbers come from."""
 
 

@@ -144,11 +144,56 @@ def test_test_images_come_before_validation_images(tmp_path: Path) -> None:
     assert prepare(folder).test_images == 3
 
 
-def test_file_managers_droppings_are_not_images(tmp_path: Path) -> None:
-    folder = image_folder(tmp_path / "set", pixels(2), pixels(2))
-    (tmp_path / "set/train/class0/._000.png").write_bytes(b"finder")
-    (tmp_path / "set/train/notes.txt").write_text("not an image")
-    assert prepare(folder).train_images == 2
+def test_what_pillow_opens_is_taken_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """Whatever the files are called: a suffix says nothing, and droppings of a file manager are no images."""
+    train = tmp_path / "set" / "train" / "class0"
+    image_folder(tmp_path / "set", pixels(1), pixels(1))
+    for name, kind in {"a.jfif": "JPEG", "b.gif": "GIF", "c": "PNG", "d.data": "WEBP", "e.JPEG": "JPEG"}.items():
+        (train / name).write_bytes(encoded(pixels(1)[0], kind))
+    assert prepare(str(tmp_path / "set")).notes == ()
+    (train / "._000.png").write_bytes(b"finder")
+    (train / "notes.txt").write_text("not an image")
+    os.mkfifo(train / "pipe.png")
+    (tmp_path / "set" / "val").mkdir()
+    data = prepare(str(tmp_path / "set"))
+    assert data.train_images == 6
+    assert data.notes == (
+        "3 left out of the data set: train/class0/notes.txt (no image), train/class0/pipe.png (no image), "
+        "val/ (beside test/)",
+    )
+
+
+def test_a_folder_that_is_largely_no_images_is_refused(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "set", pixels(40), pixels(1))
+    for row in range(20):
+        (tmp_path / f"set/train/class0/{row}.xml").touch()
+    assert "20 of 60 files are no images (train/class0/0.xml (no image)" in problem(folder)
+
+
+def test_links_are_followed_to_each_folder_once(tmp_path: Path) -> None:
+    train, elsewhere = tmp_path / "set" / "train", tmp_path / "elsewhere"
+    image_folder(tmp_path / "set", pixels(2), pixels(1))
+    image_folder(elsewhere, pixels(3), pixels(3))
+    (train / "class2").symlink_to(elsewhere / "train" / "class0")
+    (train / "class3").symlink_to(elsewhere / "test")
+    (train / "class0" / "again.png").symlink_to(elsewhere / "train" / "class1" / "001.png")
+    (train / "class0" / "up").symlink_to(train)
+    data = prepare(str(tmp_path / "set"))
+    assert data.train_images == 2 + 2 + 3 + 1
+    assert data.notes == ("1 left out of the data set: train/class0/up/ (a second way to the same folder)",)
+    (train / "class4").symlink_to(tmp_path / "unmounted")
+    assert "train/class4: is a link that leads nowhere; mend or remove it" in problem(tmp_path / "set")
+
+
+@pytest.mark.parametrize("base", ["", "default", "data"])
+def test_a_folder_a_split_as_the_hub_exports_it(tmp_path: Path, base: str) -> None:
+    for split in ("train", "test"):
+        for shard in range(2):
+            parquet(tmp_path / base / split / f"{shard:04}.parquet", [encoded(i) for i in pixels(3)])
+    data = prepare(str(tmp_path))
+    assert (data.train_images, data.test_images, data.notes) == (6, 6, ())
+    parquet(tmp_path / base / "unsupervised" / "0000.parquet", [])
+    assert prepare(str(tmp_path)).notes == ("1 left out of the data set: unsupervised/0000.parquet (of neither split)",)
 
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -378,6 +423,24 @@ def test_a_missing_folder_or_an_unknown_name(name: str) -> None:
 def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "set.parquet").write_bytes(b"")
     assert "is a file; name the folder" in problem(tmp_path / "set.parquet")
+
+
+def test_a_name_that_no_text_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/set-\xe4"))
+    image_folder(folder, pixels(6), pixels(3))
+    assert "is no UTF-8; rename it" in problem(folder)
+    monkeypatch.chdir(folder)
+    assert "is no UTF-8; rename it" in problem(".")
+    (tmp_path / "link").symlink_to(folder)
+    assert prepare(str(tmp_path / "link")).train_images == 6
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under any number."""
+    for name in ("VQSWEEP_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert problem("cifar10-mini") == "this user has no home folder for the cache; set VQSWEEP_CACHE to a folder"
 
 
 def test_an_empty_folder_and_one_of_other_things(tmp_path: Path) -> None:
