@@ -1,4 +1,4 @@
-"""Estimators compared fairly: each at its best after the same search, on seeds that had no say in the choice.
+"""Estimators compared fairly: each at its best after the same search, on seeds that had no part in the choice.
 
 One decay may suit one estimator and not another, so each tunes what it has to (Godbole et al. 2023, "Deep Learning
 Tuning Playbook": scientific and nuisance hyperparameters). Of many tried, the best by one seed is in part the luckiest:
@@ -6,19 +6,15 @@ the seed that chose is left out of the test.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
-from analysis.columns import least
-from analysis.comparisons import Comparison, paired, together
-from analysis.estimates import Estimate
-from analysis.groups import Group, described, seed_of
+from analysis.layout import Row, Table
 from analysis.objectives import Objective
-from analysis.results import Results
-from analysis.tuning import TuningCurve, tuning_curve
+from analysis.results import Group, Results, described, seed_of
+from analysis.stats import Estimate, PairedTest, TuningCurve, corrected, paired_test, tuning_curve
 from trainables.journal import TrialRecord
 
 LEAST = 3
@@ -28,8 +24,8 @@ _ALIKE = 1.1
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """One estimator, and what was tried and spent to tune it."""
+class TunedEstimator:
+    """One estimator with the trials and epochs that tuned it."""
 
     name: str
     tried: tuple[TrialRecord, ...]
@@ -39,7 +35,7 @@ class Tuned:
     seed: int
     """The screening seed."""
     all_epochs: int
-    """Epochs that all its trials were trained, those of further seeds included."""
+    """Epochs of all its trials, those of further seeds included."""
 
     @property
     def epochs(self) -> int:
@@ -47,7 +43,7 @@ class Tuned:
         return sum(trial.last_epoch for trial in self.tried)
 
     def count(self, *statuses: str) -> int:
-        """How many of the tried ended so."""
+        """The number of tried trials that ended with one of the statuses."""
         return sum(trial.status in statuses for trial in self.tried)
 
     def best(self, objective: Objective) -> Group:
@@ -59,11 +55,11 @@ class Tuned:
         by_seed = self.best(objective).by_seed(objective.column)
         return {seed: value for seed, value in by_seed.items() if seed != self.seed}
 
-    def told(self, objective: Objective) -> Estimate:
-        """What its best reaches: over the seeds that did not choose it, or with the one that did if there are none."""
+    def estimate(self, objective: Objective) -> Estimate:
+        """Its best over the seeds that did not choose it, or with the one that did if there are none."""
         values = list(self.fresh(objective).values())
         screened = self.best(objective).by_seed(objective.column)[self.seed]
-        return Estimate.of(values or [screened], least(objective.column))
+        return Estimate.of(values or [screened], objective.metric.least)
 
     def curve(self, objective: Objective) -> TuningCurve:
         """The best after n trials. A trial that was stopped or failed was tried, and is as bad as can be."""
@@ -74,114 +70,193 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Duel:
+class EstimatorPair:
     """Two estimators, each at its best by ``objective``."""
 
     objective: Objective
-    one: Tuned
-    other: Tuned
-    comparison: Comparison
+    one: TunedEstimator
+    other: TunedEstimator
+    test: PairedTest
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """One minus the other, and how much that is in standard deviations."""
-        pair, difference = f"{self.one.name} minus {self.other.name}", self.comparison.difference
+        pair, difference = f"{self.one.name} minus {self.other.name}", self.test.difference
         if difference is None or difference.n < 2:
             return f"{pair} (too few seeds)"
-        size = "" if self.comparison.effect is None else f"{self.comparison.effect:.1f} standard deviations, "
+        size = "" if self.test.effect is None else f"{self.test.effect:.1f} standard deviations, "
         return f"{pair} {difference.show(difference.mean)} ({size}n = {difference.n})"
+
+    @property
+    def row(self) -> Row:
+        """The pair as a row of the table of tests."""
+        difference, interval, effect = self.test.difference, self.test.interval, self.test.effect
+        tested = not math.isnan(self.test.adjusted)
+        verdict = ("yes" if self.test.significant else "no") if tested else "too few seeds"
+        return (
+            self.objective.name,
+            f"{self.one.name} minus {self.other.name}",
+            str(difference.n if difference else 0),
+            difference.show(difference.mean) if difference else "–",
+            "[{}, {}]".format(*map(difference.show, interval)) if difference and interval else "–",
+            "–" if effect is None else f"{effect:.1f}",
+            f"{self.test.adjusted:.2g}" if tested else "–",
+            verdict,
+        )
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The estimators of a run that were tuned."""
+class EstimatorComparison:
+    """The tuned estimators of a run."""
 
     results: Results
-    tuned: tuple[Tuned, ...]
+    tuned: tuple[TunedEstimator, ...]
 
     @cached_property
-    def duels(self) -> list[Duel]:
+    def pairs(self) -> list[EstimatorPair]:
         """Each pair by each objective, the better mean first; all of them corrected together."""
-        pairs = [(objective, *pair) for objective in self.results.objectives for pair in self._pairs(objective)]
-        compared = together([paired(one.fresh(objective), other.fresh(objective)) for objective, one, other in pairs])
-        return [Duel(*pair, comparison) for pair, comparison in zip(pairs, compared, strict=True)]
+        pairs = [(by, *pair) for by in self.results.objectives for pair in combinations(self.ranked(by), 2)]
+        tests = corrected([paired_test(one.fresh(by), other.fresh(by)) for by, one, other in pairs])
+        return [EstimatorPair(*pair, test) for pair, test in zip(pairs, tests, strict=True)]
 
-    def ranked(self, objective: Objective) -> list[Tuned]:
+    def ranked(self, objective: Objective) -> list[TunedEstimator]:
         """The estimators, the best first."""
-        return sorted(self.tuned, key=lambda one: objective.signed(one.told(objective).mean))
-
-    def _pairs(self, objective: Objective) -> Iterator[tuple[Tuned, Tuned]]:
-        return combinations(self.ranked(objective), 2)
+        return sorted(self.tuned, key=lambda one: objective.signed(one.estimate(objective).mean))
 
     @property
     def seed(self) -> int:
-        """The seed that chose."""
+        """The screening seed, which chose each estimator's best."""
         return self.tuned[0].seed
 
     @property
-    def searched(self) -> str:
-        """The fields that were tuned, in words."""
-        return ", ".join(name for name in self.results.swept if name != "estimator") or "nothing"
+    def sampler_note(self) -> str:
+        """A caveat to the tuning curve where a sampler chose each trial by those before it; else nothing."""
+        sampler = str(self.results.metadata("sampler") or "grid")
+        if sampler in ("grid", "random", "qmc"):
+            return ""
+        return f"The sampler ({sampler}) learned from earlier trials: this is of its trials in random order."
+
+    @property
+    def budget(self) -> str:
+        """The trials and epochs of each estimator, and whether they are alike."""
+        given = "; ".join(f"{one.name} {len(one.tried)} trials, {one.epochs:,} epochs" for one in self.tuned)
+        counts = {"trials": [len(one.tried) for one in self.tuned], "epochs": [one.epochs for one in self.tuned]}
+        uneven = [kind for kind, spent in counts.items() if max(spent) > _ALIKE * min(spent)]
+        if not uneven:
+            return f"Budget to tune each: {given}."
+        differ = f"These differ by more than 10 % in {' and '.join(uneven)}: the comparison is not fair"
+        return f"Budget to tune each: {given}. {differ}."
 
 
-def contest(results: Results) -> Contest | None:
-    """The estimators that were tuned; none unless two have at least ``LEAST`` trials and one of them completed."""
+def estimator_comparison(results: Results) -> EstimatorComparison | None:
+    """The tuned estimators; none unless two have at least ``LEAST`` trials and one of those completed."""
     if "estimator" not in results.swept or not results.groups:
         return None
     seed = min(seed_of(trial) for trial in results.trials)
-    everyone = list(dict.fromkeys(_estimator(trial.config) for trial in results.trials))
-    tuned = [_tuned(results, name, seed) for name in everyone]
+    names = dict.fromkeys(str(trial.config.get("estimator", "")) for trial in results.trials)
+    tuned = [_tuned(results, name, seed) for name in names]
     able = tuple(one for one in tuned if len(one.tried) >= LEAST and one.groups)
-    return Contest(results, able) if len(able) > 1 else None
+    return EstimatorComparison(results, able) if len(able) > 1 else None
 
 
-def _tuned(results: Results, name: str, seed: int) -> Tuned:
-    trials = [trial for trial in results.trials if _estimator(trial.config) == name]
+def _tuned(results: Results, name: str, seed: int) -> TunedEstimator:
+    trials = [trial for trial in results.trials if str(trial.config.get("estimator", "")) == name]
     tried = tuple(trial for trial in trials if seed_of(trial) == seed and trial.status != "running")
-    groups = tuple(group for group in results.groups if _estimator(group.config) == name and seed in group.seeds)
-    return Tuned(name, tried, groups, seed, sum(trial.last_epoch for trial in trials))
+    groups = tuple(group for group in results.groups if group.estimator == name and seed in group.seeds)
+    return TunedEstimator(name, tried, groups, seed, sum(trial.last_epoch for trial in trials))
 
 
-def _estimator(config: dict[str, Any]) -> str:
-    return str(config.get("estimator", ""))
-
-
-def estimator_words(results: Results) -> list[str]:
-    """How the estimators compare, each at its best, and what each was given; nothing if none was tuned."""
-    made = contest(results)
-    if made is None:
+def estimator_sentences(results: Results) -> list[str]:
+    """How the estimators compare, each at its best, and the budget of each; nothing if none was tuned."""
+    comparison = estimator_comparison(results)
+    if comparison is None:
         return []
-    return [*(_ranking(made, objective) for objective in results.objectives), budget_words(made.tuned)]
+    return [*(_ranking(comparison, objective) for objective in results.objectives), comparison.budget]
 
 
-def _ranking(made: Contest, objective: Objective) -> str:
-    first, *_ = order = made.ranked(objective)
-    named = "; ".join(f"{one.name} {one.told(objective).text}" for one in order)
-    said = f"Estimators by {objective.name}, each at its best by seed {made.seed}: {named}."
-    duels = [duel for duel in made.duels if duel.objective == objective and duel.one is first]
-    if all(math.isnan(duel.comparison.p) for duel in duels):
-        return f"{said} Fewer than two further seeds: an order, not a claim."
-    apart, alike = ([duel for duel in duels if duel.comparison.told_apart is so] for so in (True, False))
-    parts = [f" {what}: {'; '.join(d.words for d in some)}." for what, some in _verdicts(apart, alike) if some]
-    return f"{said}{''.join(parts)}"
+def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
+    first, *_ = order = comparison.ranked(objective)
+    named = "; ".join(f"{one.name} {one.estimate(objective).text}" for one in order)
+    ranking = f"Estimators by {objective.name}, each at its best by seed {comparison.seed}: {named}."
+    pairs = [pair for pair in comparison.pairs if pair.objective == objective and pair.one is first]
+    if all(math.isnan(pair.test.p) for pair in pairs):
+        return f"{ranking} Fewer than two further seeds: an order, not a claim."
+    apart, alike = ([pair for pair in pairs if pair.test.significant is so] for so in (True, False))
+    how = " (paired t tests over the other seeds, Holm's correction)"
+    if apart:
+        ranking += f" Told apart{how}: {_texts(apart)}."
+    if alike:
+        ranking += f" Not told apart{'' if apart else how}: {_texts(alike)}."
+    return ranking
 
 
-def _verdicts(apart: list[Duel], alike: list[Duel]) -> list[tuple[str, list[Duel]]]:
-    how = "paired t tests over the other seeds, Holm's correction"
-    return [(f"Told apart ({how})", apart), ("Not told apart" + ("" if apart else f" ({how})"), alike)]
+def _texts(pairs: Sequence[EstimatorPair]) -> str:
+    return "; ".join(pair.text for pair in pairs)
 
 
-def budget_words(tuned: Sequence[Tuned]) -> str:
-    """What each estimator was given, and whether that was the same."""
-    given = "; ".join(f"{one.name} {len(one.tried)} trials, {one.epochs:,} epochs" for one in tuned)
-    counts = {"trials": [len(one.tried) for one in tuned], "epochs": [one.epochs for one in tuned]}
-    uneven = [what for what, spent in counts.items() if max(spent) > _ALIKE * min(spent)]
-    if not uneven:
-        return f"Budget to tune each: {given}."
-    differ = f"These differ by more than 10 % in {' and '.join(uneven)}: the comparison is not fair"
-    return f"Budget to tune each: {given}. {differ}."
+def estimator_tables(results: Results) -> list[Table]:
+    """Each estimator's best, the tests, the budgets and the tuning curves; none unless two were tuned."""
+    made = estimator_comparison(results)
+    return [_best_table(made), _test_table(made), _budget_table(made), _curve_table(made)] if made else []
 
 
-def configuration(group: Group, results: Results) -> str:
-    """A group's label without its estimator."""
-    return described(group.config, [name for name in results.swept if name != "estimator"]) or group.label
+def _best_table(made: EstimatorComparison) -> Table:
+    results, rows = made.results, list[Row]()
+    searched = [name for name in results.swept if name != "estimator"]
+    for objective in results.objectives:
+        for one in made.ranked(objective):
+            group, estimate = one.best(objective), one.estimate(objective)
+            screened, fresh = group.by_seed(objective.column)[made.seed], len(one.fresh(objective))
+            label = described(group.config, searched) or group.label
+            numbers = (estimate.text, estimate.interval_text) if fresh else ("–", "–")
+            rows.append((objective.name, one.name, label, estimate.show(screened), str(fresh), *numbers))
+    columns = ("by", "estimator", "its best", f"seed {made.seed}", "n", "other seeds", "95 % interval")
+    notes = (
+        f"its best: of what it completed, the best with seed {made.seed}, which is left out of n and of the tests: of "
+        "many tried, the best by one seed is in part the luckiest",
+        f"tuned for each estimator: {', '.join(searched) or 'nothing'}; {results.data}, after epoch {results.epoch}",
+    )
+    return Table("Each estimator at its best", columns, tuple(rows), notes, left=3)
+
+
+def _test_table(made: EstimatorComparison) -> Table:
+    columns = ("by", "pair", "n", "difference", "interval", "effect", "p", "told apart")
+    notes = (
+        "paired over the n seeds that both have besides the one that chose; p: paired t tests, Holm's correction for "
+        "all rows; intervals: all rows' together hold with 95 % (Bonferroni; Holm's test tells a little more apart)",
+        "effect: the mean difference by its standard deviation over seeds (Hedges' correction), from 3 seeds on",
+    )
+    return Table("Told apart?", columns, tuple(pair.row for pair in made.pairs), notes, left=2)
+
+
+def _budget_table(made: EstimatorComparison) -> Table:
+    rows = []
+    for one in made.tuned:
+        completed, stopped = one.count("completed"), one.count("stopped")
+        counts = (len(one.tried), completed, stopped, len(one.tried) - completed - stopped)
+        rows.append((one.name, *map(str, counts), f"{one.epochs:,}", f"{one.all_epochs:,}"))
+    columns = ("estimator", "tried", "completed", "stopped early", "failed", "epochs to tune", "epochs in all")
+    notes = (made.budget, f"tried and epochs to tune: of seed {made.seed}; in all: with further seeds")
+    return Table("What each was given", columns, tuple(rows), notes)
+
+
+def _curve_table(made: EstimatorComparison) -> Table:
+    rows: list[Row] = []
+    for objective in made.results.objectives:
+        for one in made.tuned:
+            curve, trials = one.curve(objective), len(one.tried)
+            for n in [*(2**k for k in range(trials.bit_length()) if 2**k < trials), trials]:
+                expected, median, low, high = (
+                    f"{line[n - 1]:.4g}" if math.isfinite(line[n - 1]) else "–"
+                    for line in (curve.expected, curve.median, curve.low, curve.high)
+                )
+                interval = "–" if low == high == "–" else f"[{low}, {high}]"
+                rows.append((objective.name, one.name, str(n), expected, median, interval))
+    notes = (
+        "the best of n of the trials that each estimator tried, drawn at random; a trial stopped early or failed was "
+        "tried: it counts in the mean as the worst that completed, in median and interval as worse than all",
+        "interval: of the median (Lourie et al. 2024), exact; a dash where so many trials say nothing of it",
+        *filter(None, [made.sampler_note]),
+    )
+    columns = ("best of", "estimator", "trials", "expected", "median", "95 % interval")
+    return Table("What tuning is worth", columns, tuple(rows), notes, left=2)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from analysis.columns import named
-from analysis.files import replacing
-from analysis.groups import Group
-from analysis.objectives import Objective
-from analysis.results import Results, load
-from analysis.tradeoff import front_words
+from analysis.findings import front_sentence
+from analysis.layout import write_file
+from analysis.objectives import Objective, metric_of
+from analysis.results import Group, Results, load
 from trainables.commands import run_command
 from trainables.runs import find_run
-from vqcore.config import ConfigError, TrialConfig, write_toml
+from vqcore.config import ConfigError, TrialConfig, toml_text
 
 _KNEE = (
     "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
@@ -35,44 +33,39 @@ def write_exports(results: Results) -> list[Path]:
         raise ConfigError(
             [f"{results.name}: no trial has completed, so there is nothing to export; let the sweep finish first"]
         )
-    chosen = {f"best_{aim.column}": (results.best(aim), _mean(aim)) for aim in results.objectives}
+    chosen = {f"best_{one.column}": (results.best(one), _best_mean(one)) for one in results.objectives}
     chosen["knee"] = (knee, _KNEE + results.objectives[0].best)
     paths = []
     for name, (group, rule) in chosen.items():
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
-        path = results.folder / "exports" / f"{name}.toml"
-        with replacing(path) as half:
-            write_toml(half, {**config.toml(), "data": _data(results)}, _evidence(results, group, rule))
-        paths.append(path)
+        text = toml_text({**config.toml(), "data": _data(results)}, _evidence(results, group, rule))
+        paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths
 
 
-def _mean(aim: Objective) -> str:
-    way, name = aim.best.split(" ", 1)
-    return f"{way} mean {name}"
+def _best_mean(objective: Objective) -> str:
+    return f"{'lowest' if objective.direction == 'min' else 'highest'} mean {objective.name}"
 
 
 def _data(results: Results) -> dict[str, str | int]:
-    told = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
-    return {name: value for name, key in told.items() if (value := results.told(key)) is not None}
+    keys = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
+    return {name: value for name, key in keys.items() if (value := results.metadata(key)) is not None}
 
 
 def _evidence(results: Results, group: Group, rule: str) -> str:
-    commit = results.told("commit") or "not recorded"
+    commit = results.metadata("commit") or "not recorded"
     lines = [
         f"{group.label}: {rule}, of {len(results.groups)} configurations",
         f"sweep {results.name}, commit {commit}, exported {datetime.now(UTC):%Y-%m-%d}",
         f"seeds {', '.join(map(str, group.seeds))}; after epoch {group.epoch}; whole test set of {results.data}",
     ]
-    columns = dict.fromkeys(("mse", "perplexity", *results.columns))
-    for metric in columns:
-        unit = "MSE on [-1, 1]" if metric == "mse" else named(metric)
-        if estimate := group.estimate(metric):
-            known = (
-                f"95 % interval {estimate.interval_text}" if estimate.n > 1 else "one seed, so no interval and no claim"
-            )
-            lines.append(f"{unit}: {estimate.text}, {known}, n = {estimate.n}")
-    lines.append(front_words(results))
+    for column in dict.fromkeys(("mse", "perplexity", *results.columns)):
+        name = "MSE on [-1, 1]" if column == "mse" else metric_of(column).name
+        if estimate := group.estimate(column):
+            interval = f"95 % interval {estimate.interval_text}"
+            certainty = interval if estimate.n > 1 else "one seed, so no interval and no claim"
+            lines.append(f"{name}: {estimate.text}, {certainty}, n = {estimate.n}")
+    lines.append(front_sentence(results))
     # TOML allows no control characters in comments, and a name could hold some.
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 

@@ -1,25 +1,28 @@
-"""What was found, in words: no claim from one seed, and none where the seeds' spread could make the difference."""
+"""Findings as sentences: no claim from one seed, and none where the seeds' spread could make the difference."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.text import Text
 
-from analysis.comparisons import told_apart_from
-from analysis.estimators import estimator_words
-from analysis.groups import Group, described
+from analysis import fronts
+from analysis.estimators import estimator_sentences
+from analysis.fronts import DOUBT, Point
 from analysis.layout import Table, shown
-from analysis.objectives import Objective
-from analysis.results import Results
-from analysis.tradeoff import front_words, names, rate_words, sure_words
+from analysis.objectives import DEFAULT, Objective
+from analysis.results import RATES, Group, Results, described
+from analysis.stats import significant_differences
 from vqcore.metrics import psnr
 
-_LISTED = 5
-"""So many trials that failed are named; the files name all."""
+_FAILURES = 5
+"""Failed trials that are named on the screen; the files name all."""
+_NAMED = 4
+_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Findings:
     """The last page of a sweep."""
 
     lines: tuple[str, ...]
-    """What was found, a sentence or two a line; plain text."""
+    """One or two sentences a line; plain text."""
     folder: Path
     """The run's."""
     paths: tuple[Path, ...]
@@ -45,15 +48,14 @@ class Findings:
         return Stack(*parts)
 
 
-def words(results: Results) -> tuple[str, ...]:
-    """What the run shows, as far as it went."""
+def sentences(results: Results) -> tuple[str, ...]:
+    """The state of the run, its best configurations, its front, its estimators, and what is not compared."""
     lines = [_state(results)]
     if results.groups:
         lines += [_best(results, objective) for objective in results.objectives]
-        told = (front_words(results), sure_words(results), rate_words(results))
-        lines += [line for line in told if line]
-        lines += estimator_words(results)
-    lines += [f"Not compared: {why}" for why in _left_out(results)]
+        lines += filter(None, (front_sentence(results), certainty_sentence(results), rate_sentence(results)))
+        lines += estimator_sentences(results)
+    lines += [f"Not compared: {reason}" for reason in _left_out(results)]
     kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
     if len(kinds) > 1:
         named = "; ".join(sorted(f"{precision} on {device}" for device, precision in kinds))
@@ -66,8 +68,8 @@ def _state(results: Results) -> str:
     planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
     state = f"{completed} of {planned} trials completed"
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
-    if _spent(results):
-        state += f"; the budget of {results.told('budget')} epochs is spent"
+    if _budget_spent(results):
+        state += f"; the budget of {results.metadata('budget')} epochs is spent"
     elif sum(trial.status != "running" for trial in results.trials) < planned:
         state += "; the run is not finished"
     if not results.groups:
@@ -75,25 +77,25 @@ def _state(results: Results) -> str:
     return f"{state}. Compared after epoch {results.epoch} on {results.data}, {results.seeds} a configuration."
 
 
-def _spent(results: Results) -> bool:
-    budget = str(results.told("budget"))
+def _budget_spent(results: Results) -> bool:
+    budget = str(results.metadata("budget"))
     return budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget)
 
 
 def _best(results: Results, objective: Objective) -> str:
     winner = results.best(objective)
     several = [group for group in results.groups if len(group.seeds) > 1]
-    said = f"{objective.best[0].upper()}{objective.best[1:]}: {_said(winner, objective)}."
+    sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(winner, objective)}."
     if winner in several:
-        return said + _lead(results.groups, several, winner, objective)
-    said += " One seed: an order, not a claim."
+        return sentence + _lead(results.groups, several, winner, objective)
+    sentence += " One seed: an order, not a claim."
     if not several:
-        return said
+        return sentence
     repeated = replace(results, groups=tuple(several)).best(objective)
-    return f"{said} Of those with more seeds: {_said(repeated, objective)}."
+    return f"{sentence} Of those with more seeds: {_with_value(repeated, objective)}."
 
 
-def _said(group: Group, objective: Objective) -> str:
+def _with_value(group: Group, objective: Objective) -> str:
     estimate = group.estimate(objective.column)
     assert estimate is not None  # a compared trial has reported both objectives
     decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""
@@ -109,35 +111,99 @@ def _lead(groups: Sequence[Group], several: Sequence[Group], winner: Group, obje
     untested = f" {single} with one seed were not tested." if single else ""
     if len(several) == 1:
         return " No other configuration has a second seed, so its lead is no claim."
-    alike = _not_told_apart(several, winner, objective.column)
+    place = several.index(winner)
+    differ = significant_differences(place, [group.by_seed(objective.column) for group in several])
+    alike = [group for i, group in enumerate(several) if i != place and not differ[i]]
     if alike:
-        return f" Within the seeds' spread, so not told apart from: {names(alike)}.{untested}"
+        return f" Within the seeds' spread, so not told apart from: {_names(alike)}.{untested}"
     others = "each of the others with several seeds" if single else "each other one"
     return f" Its lead over {others} is more than the seeds' spread (paired t tests, Holm's correction).{untested}"
 
 
-def _not_told_apart(groups: Sequence[Group], winner: Group, metric: str) -> list[Group]:
-    # corrected for all pairs: the winner was chosen among them by the same numbers
-    place = groups.index(winner)
-    apart = told_apart_from(place, [group.by_seed(metric) for group in groups])
-    return [group for other, group in enumerate(groups) if other != place and not apart[other]]
-
-
 def _left_out(results: Results) -> list[str]:
-    named = [
-        f"{described(trial.config, [*results.swept, 'seed']) or trial.key}, {why}"
-        for trial, why in results.left_out
+    failed = [
+        f"{described(trial.config, [*results.swept, 'seed']) or trial.key}, {reason}"
+        for trial, reason in results.left_out
         if trial.status not in ("running", "stopped")
     ]
-    told = named[:_LISTED]
-    if len(named) > _LISTED:
-        told.append(f"{len(named) - _LISTED} more that did not complete, each with its reason in tables/results.md")
+    lines = failed[:_FAILURES]
+    if len(failed) > _FAILURES:
+        lines.append(f"{len(failed) - _FAILURES} more that did not complete, each with its reason in tables/results.md")
     # the rank, or how little was used, is each trial's own; what stopped it is not
     stopped = sorted((t for t, _ in results.left_out if t.status == "stopped"), key=lambda t: t.last_epoch)
     stops = Counter(trial.reason.split(":")[0] for trial in stopped)  # of equally many the earlier first
     if stops:
-        kinds = ", ".join(f"{what or 'for no recorded reason'} ({count})" for what, count in stops.most_common())
-        told.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
+        kinds = ", ".join(f"{kind or 'for no recorded reason'} ({count})" for kind, count in stops.most_common())
+        lines.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
     if unfinished := sum(trial.status == "running" for trial, _ in results.left_out):
-        told.append(f"{unfinished} not finished")
-    return told
+        lines.append(f"{unfinished} not finished")
+    return lines
+
+
+def front_sentence(results: Results, listed: bool = True) -> str:
+    """The front of the means, and whether there is a trade-off at all. There must be a group.
+
+    Without ``listed``, how many are on the front, not which.
+    """
+    if len(results.groups) == 1:
+        return "One configuration only: there is no front to speak of."
+    first, second = results.objectives
+    by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
+    named, number = _names(results.front), len(results.front)
+    if not _one_point(results):
+        which = f", {first.best} first: {named}" if listed else ""
+        return f"{by}: a trade-off, {number} configurations are on the front{which}."
+    best = f"best in both {first.name} and {second.name} is {named}{'' if number == 1 else ' (equal)'}"
+    return f"{by}: {best}; the front is one point, no trade-off here."
+
+
+def certainty_sentence(results: Results) -> str | None:
+    """Whether the front is settled; none where that is unknown or there is nothing to settle."""
+    if len(results.groups) == 1 or not results.repeated:
+        return None
+    if fronts.settled(results.on_front):
+        certain = "each configuration is on it or off it with a probability above 95 %"
+        if single := sum(len(group.seeds) == 1 for group in results.front):
+            return f"By the spread of the others {certain}, but of those on the front {single} have one seed only."
+        return f"The front is settled: {certain}."
+    probable = zip(results.groups, results.on_front, strict=True)
+    unsettled = sorted(((g, p) for g, p in probable if DOUBT <= p <= 1 - DOUBT), key=lambda pair: -pair[1])
+    named = "; ".join(f"{group.label} ({p:.2f})" for group, p in unsettled[:_NAMED])
+    rest = f"; and {len(unsettled) - _NAMED} more" if len(unsettled) > _NAMED else ""
+    are = "configurations" if len(unsettled) > 1 else "configuration"
+    return f"The front is not settled: {len(unsettled)} {are} may be on it, with probability: {named}{rest}."
+
+
+def rate_sentence(results: Results) -> str | None:
+    """The front of MSE and rate where MSE and perplexity do not trade off; none elsewhere."""
+    if len(results.groups) == 1 or set(results.objectives) != set(DEFAULT) or not _one_point(results):
+        return None
+    spans = [
+        f"with {code} {_rate_span(results, points)}"
+        for code, points in RATES.items()
+        if any(points(results, group) for group in results.groups)
+    ]
+    beside = "MSE against the rate of an image, beside it (figures/rate.png)"
+    return f"{beside}: {'; '.join(spans)}." if spans else None
+
+
+def _rate_span(results: Results, points: Callable[[Results, Group], dict[int, Point]]) -> str:
+    """The number of configurations on the front of rate and MSE, and its two ends."""
+    by_group = [list(by_seed.values()) for group in results.groups if (by_seed := points(results, group))]
+    means = [(fmean(x for x, _ in seeds), fmean(y for _, y in seeds)) for seeds in by_group]
+    chosen = [means[i] for i in fronts.front(means)]
+    (low, worst), (high, best) = chosen[0], chosen[-1]
+    if len(set(chosen)) == 1:
+        return f"no trade-off either: the best is {best:.4f} at {low:.0f} bits"
+    return f"{len(chosen)} configurations on the front, from {worst:.4f} at {low:.0f} bits to {best:.4f} at {high:.0f}"
+
+
+def _one_point(results: Results) -> bool:
+    first, second = results.columns
+    return len({(group.mean(first), group.mean(second)) for group in results.front}) == 1
+
+
+def _names(groups: Sequence[Group]) -> str:
+    """The labels, or the first eight and how many more there are."""
+    rest = len(groups) - _LABELS
+    return "; ".join(group.label for group in groups[:_LABELS]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,12 +1,17 @@
-"""One table, two shapes: Markdown for files and a rich table for the terminal. Cells are text, never markup."""
+"""Tables as Markdown and for the terminal, whose cells are text and never markup, and files written whole."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from trainables.storage import replace_file
+
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -14,11 +19,11 @@ class Table:
     """Rows under a title, and the notes without which they would mislead."""
 
     title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    columns: Row
+    rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     left: int = 1
-    """So many columns hold words, set to the left; the others hold numbers, set to the right."""
+    """The number of columns that hold text, set to the left; the others hold numbers, set to the right."""
 
     def markdown(self) -> str:
         """The table as GitHub's Markdown, everything a name could smuggle in escaped."""
@@ -40,8 +45,15 @@ class Table:
         return Stack(table, *(shown(note, "dim") for note in self.notes))
 
 
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file of a run, and its folder; a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, [content], durable=False)
+    return path
+
+
 def shown(text: str, style: str = "") -> Text:
-    """``text`` for a terminal: no markup, and none of the characters that command it."""
+    """``text`` for a terminal: no markup, and none of the control characters."""
     return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text), style=style)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from analysis.figures import write_figures
-from analysis.findings import words
+from analysis.findings import sentences
 from analysis.results import load
 from analysis.tables import groups_table
 from trainables.commands import Terminal, run_command
@@ -28,7 +28,7 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
     if results.front:
         title = f"Front of the means, {results.objectives[0].best} first"
         console.print(groups_table(results, results.front, title).rich(), "")
-    for line in (*words(results), *map(str, figures)):
+    for line in (*sentences(results), *map(str, figures)):
         console.print(line, soft_wrap=True)
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from analysis.columns import REPORTED, UNITS
-from analysis.files import replacing
+from analysis.layout import write_file
+from analysis.objectives import METRICS, REPORTED
 from analysis.results import Results
 from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
@@ -39,14 +39,13 @@ def write_parquet(results: Results) -> Path:
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())
     rowless = {t.key: {"status": t.status, "reason": t.reason} for t in results.trials if not t.epochs}
     metadata = {"units": json.dumps(_units()), "sweep": results.name, "trials_without_epochs": json.dumps(rowless)}
-    path = results.folder / "results.parquet"
-    with replacing(path) as half:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), half)
-    return path
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), buffer)
+    return write_file(results.folder / "results.parquet", buffer.getvalue())
 
 
-def _names(known: Iterable[str], found: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys([*known, *sorted({name for names in found for name in names})]))
+def _names(first: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys([*first, *sorted({name for row in rows for name in row})]))
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
@@ -69,6 +68,6 @@ def _metrics(rows: Sequence[tuple[TrialRecord, int]]) -> dict[str, pa.Array]:
 
 
 def _units() -> dict[str, str]:
-    test = {name: f"{unit}; whole test set" for name, unit in UNITS.items()}
-    train = {f"train_{name}": f"{unit}; training set, during the epoch" for name, unit in UNITS.items()}
+    test = {name: f"{metric.unit}; whole test set" for name, metric in METRICS.items()}
+    train = {f"train_{name}": f"{metric.unit}; training set, during the epoch" for name, metric in METRICS.items()}
     return {**test, **train, "seconds": "seconds of wall time of the epoch", "epoch": "1 = after the first pass"}

@@ -1,11 +1,11 @@
-"""Everything that can be made of a run's journal, in one call."""
+"""All files that are made of a run's journal, in one call."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from analysis.export import write_exports
-from analysis.findings import Findings, words
+from analysis.findings import Findings, sentences
 from analysis.layout import Table
 from analysis.objectives import DEFAULT
 from analysis.parquet import write_parquet
@@ -17,9 +17,10 @@ MOST_ROWS = 20
 
 
 def analyse(run_folder: Path) -> Findings:
-    """Write Parquet, tables, figures and exports of a run, finished or not, and say what was found.
+    """Write Parquet, tables, figures and exports of a run, finished or not, and return its findings.
 
-    What cannot be written is said in the findings and does not hide the rest. ``ConfigError`` if there is no run.
+    A file that cannot be written becomes a line of the findings and does not hide the rest. ``ConfigError`` if there is
+    no run.
     """
     # Only here, at the end: a driver that sweeps has no use for matplotlib.
     from analysis.figures import write_figures
@@ -28,12 +29,13 @@ def analyse(run_folder: Path) -> Findings:
     paths: list[Path] = []
     failures: list[str] = []
 
-    def attempt(what: str, make: Callable[[], list[Path]]) -> None:
+    def attempt(module: str, make: Callable[[], list[Path]]) -> None:
         try:
             paths.extend(make())
         except Exception as error:  # one picture that fails must not hide what else was found
-            words = f"{type(error).__name__}: {error}"
-            failures.append(f"{what} could not be written: {words}; python -m analysis.{what} {run_folder} tries again")
+            reason = f"{type(error).__name__}: {error}"
+            again = f"python -m analysis.{module} {run_folder} tries again"
+            failures.append(f"{module} could not be written: {reason}; {again}")
 
     attempt("parquet", lambda: [write_parquet(results)])
     attempt("tables", lambda: write_tables(results))
@@ -41,7 +43,7 @@ def analyse(run_folder: Path) -> Findings:
     if results.groups:
         attempt("export", lambda: write_exports(results))
     return Findings(
-        (*words(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
+        (*sentences(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
     )
 
 

@@ -1,23 +1,112 @@
-"""What a run recorded, ready to be compared: completed trials in groups, and by name whatever was left out."""
+"""A run's record, ready to be compared: completed trials in groups, their fronts, rates and images."""
 
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analysis import fronts
-from analysis.groups import Group, grouped, varying
-from analysis.objectives import Objective, recorded
-from analysis.pictures import MOST, Pictures, read_pictures
-from analysis.uncertainty import probability_on_front
+from analysis.fronts import Point
+from analysis.objectives import Objective, metric_of, recorded
+from analysis.stats import Estimate
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL
+from trainables.runs import JOURNAL, SHORT
+from trainables.storage import StorageError, is_bucket, join, open_store
+from trainables.trial import PICTURES
 from vqcore.config import ConfigError, TrialConfig
+
+Images = NDArray[np.uint8]
+
+MOST_IMAGES = 12
+"""Configurations that a picture of reconstructions has room for."""
+
+_NOT_COMPARED = ("seed", "epochs")
+_DOWNSAMPLING = 4
+"""The encoder's: an image of n pixels a side has (n / 4)² codes."""
+_USUAL = TrialConfig().flat()
+
+
+@dataclass(frozen=True)
+class Group:
+    """One configuration: its completed trials, one a seed, all compared after the same epoch."""
+
+    label: str
+    config: dict[str, Any]
+    """The flat configuration, without ``seed`` and ``epochs``."""
+    trials: tuple[TrialRecord, ...]
+    epoch: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, ascending."""
+        return tuple(seed_of(trial) for trial in self.trials)
+
+    @property
+    def estimator(self) -> str:
+        """The name of its estimator; empty if none is recorded."""
+        return str(self.config.get("estimator", ""))
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """The metric of each seed that reported it; ``total`` is mse + (1 + beta) codebook_loss, as in the paper."""
+        if metric.endswith("total"):
+            prefix = metric.removesuffix("total")
+            mse, codebook = self.by_seed(f"{prefix}mse"), self.by_seed(f"{prefix}codebook_loss")
+            weight = 1 + self.config.get("commitment_weight", math.nan)
+            return {seed: mse[seed] + weight * codebook[seed] for seed in mse.keys() & codebook.keys()}
+        return {seed: report[metric] for seed, report in self._reports.items() if metric in report}
+
+    @cached_property
+    def _reports(self) -> dict[int, dict[str, float]]:
+        return {seed_of(trial): trial.epochs[self.epoch] for trial in self.trials}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean and spread of a metric over seeds; none if no seed reported it."""
+        values = list(self.by_seed(metric).values())
+        return Estimate.of(values, metric_of(metric).least) if values else None
+
+    def mean(self, metric: str) -> float:
+        """The mean of a metric over seeds; NaN if no seed reported it."""
+        estimate = self.estimate(metric)
+        return estimate.mean if estimate else math.nan
+
+    def points(self, first: str, second: str) -> dict[int, Point]:
+        """Two metrics of each seed that reported both."""
+        xs, ys = self.by_seed(first), self.by_seed(second)
+        return {seed: (xs[seed], ys[seed]) for seed in xs if seed in ys}
+
+    def text(self, metric: str) -> str:
+        """Mean ± sd of a metric over seeds; a dash if no seed reported it."""
+        estimate = self.estimate(metric)
+        return estimate.text if estimate else "–"
+
+    def mean_text(self, metric: str) -> str:
+        """The mean of a metric with as many decimals as its spread allows; a dash if no seed reported it."""
+        estimate = self.estimate(metric)
+        return estimate.show(estimate.mean) if estimate else "–"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Test images with their reconstructions, of one trial of each group that has some."""
+
+    rows: tuple[tuple[Group, TrialRecord, Images], ...]
+    """The (2, n, H, W, 3) originals and reconstructions of a trial of the group."""
+    problems: tuple[str, ...]
+    """One sentence for each trial whose images cannot be shown."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A run as its journal tells it."""
+    """A run as its journal records it."""
 
     folder: Path
     record: RunRecord
@@ -26,9 +115,9 @@ class Results:
     groups: tuple[Group, ...]
     """Configurations with at least one completed trial."""
     epoch: int
-    """The last epoch that all compared trials have: what is compared. 0 if nothing is."""
+    """The last epoch that all compared trials have: the one that is compared. 0 if there are none."""
     left_out: tuple[tuple[TrialRecord, str], ...]
-    """Trials that are not compared, and why not."""
+    """Trials that are not compared, each with the reason."""
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -40,28 +129,28 @@ class Results:
         """The run's name."""
         return str(self.record.sweep.get("name") or self.folder.name)
 
-    def told(self, name: str) -> Any:
-        """What the sweep says of itself under ``name`` in its parameters or tags; ``None`` if nothing."""
+    def metadata(self, name: str) -> Any:
+        """The sweep's parameter or tag of that name; ``None`` if it has none."""
         params, tags = (self.record.sweep.get(part) or {} for part in ("params", "tags"))
         return params.get(name, tags.get(name))
 
     @property
     def data(self) -> str:
         """The data set's short name: without the folders that lead to it."""
-        source = self.told("data")
+        source = self.metadata("data")
         return Path(str(source)).name if source else "data not recorded"
 
     @property
     def seeds(self) -> str:
-        """How many seeds a group has, in words."""
+        """The number of seeds of a group, as text: ``2 to 5 seeds``."""
         counts = sorted({len(group.seeds) for group in self.groups}) or [0]
         number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return f"{number} seed{'s' if counts[-1] != 1 else ''}"
 
     @cached_property
     def objectives(self) -> tuple[Objective, Objective]:
-        """What the run was to be good at, as it recorded it; else MSE down and perplexity up."""
-        return recorded(self.told("objectives"))
+        """The recorded objectives of the run; else MSE down and perplexity up."""
+        return recorded(self.metadata("objectives"))
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -76,7 +165,7 @@ class Results:
         return first.direction, second.direction
 
     @cached_property
-    def means(self) -> list[fronts.Point]:
+    def means(self) -> list[Point]:
         """Each group's mean of both objectives."""
         first, second = self.columns
         return [(group.mean(first), group.mean(second)) for group in self.groups]
@@ -91,24 +180,24 @@ class Results:
 
     @property
     def knee(self) -> Group | None:
-        """Where the front of the means bends most (``fronts.knee``)."""
+        """The group where the front of the means bends most (``fronts.knee``)."""
         index = fronts.knee(self.means, self.directions)
         return None if index is None else self.groups[index]
 
     @property
     def repeated(self) -> bool:
-        """Whether any configuration has several seeds: only then can anything be said of how sure a number is."""
+        """Whether any configuration has several seeds: without one nothing bounds the error of a number."""
         return any(len(group.seeds) > 1 for group in self.groups)
 
     @cached_property
     def on_front(self) -> list[float]:
-        """How probably each group's true mean is on the front; NaN unless ``repeated`` (``probability_on_front``)."""
-        return probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
+        """The probability of each group's true mean to be on the front; NaN unless ``repeated``."""
+        return fronts.probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
 
     @cached_property
     def pictures(self) -> Pictures:
-        """What the featured groups made of test images."""
-        return read_pictures(self.folder, self.record, self.featured(MOST))
+        """Reconstructions by the featured groups, read from wherever the run keeps its trials' files."""
+        return _read_pictures(self, self.featured(MOST_IMAGES))
 
     def best(self, objective: Objective) -> Group:
         """The group whose mean is the best in an objective; of equals the first. There must be a group."""
@@ -120,6 +209,28 @@ class Results:
         ranked = sorted(self.groups, key=lambda group: first.signed(group.mean(first.column)))
         chosen = list({group.label: None for group in (*self.front, *ranked)})[:most]
         return tuple(group for group in self.groups if group.label in chosen)
+
+    def entropy_coded(self, group: Group) -> dict[int, Point]:
+        """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
+        return group.points("bits", "mse")
+
+    def fixed_length(self, group: Group) -> dict[int, Point]:
+        """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
+        rate = self._codes_per_image(group) * math.log2(group.config.get("codebook_size", math.nan))
+        return {seed: (rate, mse) for seed, mse in group.by_seed("mse").items() if math.isfinite(rate)}
+
+    def _codes_per_image(self, group: Group) -> float:
+        # bits = codes * log2(perplexity), which says nothing where one code does all
+        points = group.points("bits", "perplexity").values()
+        ratios = [bits / math.log2(perplexity) for bits, perplexity in points if perplexity > 1.001]
+        if ratios:
+            return round(median(ratios))
+        side = self.metadata("image_size")
+        return (side // _DOWNSAMPLING) ** 2 if isinstance(side, int) else math.nan
+
+
+RATES = {"an ideal entropy coder": Results.entropy_coded, "codes of fixed length": Results.fixed_length}
+"""Rate in bits an image and MSE on [-1, 1] of each seed of a group, by how the codes are stored."""
 
 
 def load(run_folder: Path) -> Results:
@@ -138,24 +249,120 @@ def load(run_folder: Path) -> Results:
     if not shared:
         compared = []
     chosen = {trial.key for trial in compared}
-    swept = tuple(dict.fromkeys([*(record.sweep.get("swept") or ()), *varying(trials)]))
-    left_out = tuple((trial, _why(trial)) for trial in trials if trial.key not in chosen)
+    swept = tuple(dict.fromkeys([*(record.sweep.get("swept") or ()), *_varying(trials)]))
+    left_out = tuple((trial, _reason(trial)) for trial in trials if trial.key not in chosen)
     epoch = max(shared, default=0)
-    return Results(run_folder, record, swept, grouped(compared, epoch, swept), epoch, left_out)
+    return Results(run_folder, record, swept, _grouped(compared, epoch, swept), epoch, left_out)
 
 
-_USUAL = TrialConfig().flat()
+def seed_of(trial: TrialRecord) -> int:
+    """The seed of a trial; 0 where none is recorded."""
+    return int(trial.config.get("seed", 0))
+
+
+def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
+    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
+    return ", ".join(_field_text(name, config[name], exact) for name in names if name in config)
+
+
+def estimator_first(swept: Sequence[str]) -> list[str]:
+    """The fields that tell configurations apart, the estimator before the others."""
+    return sorted((name for name in swept if name not in _NOT_COMPARED), key=lambda name: name != "estimator")
+
+
+def _field_text(name: str, value: Any, exact: bool) -> str:
+    if name == "estimator":
+        return str(value)
+    return f"{SHORT.get(name, name)} {f'{value:.4g}' if isinstance(value, float) and not exact else value}"
+
+
+def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) -> tuple[Group, ...]:
+    """The trials as groups, ordered by the values of the swept fields, the estimator first."""
+    members: dict[str, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        members[json.dumps(_compared(trial.config), sort_keys=True)].append(trial)
+    configs = [_compared(group[0].config) for group in members.values()]
+    names = estimator_first(swept)
+    labels = [_label(config, names) for config in configs]
+    if len(set(labels)) < len(labels):
+        labels = [_label(config, names, exact=True) for config in configs]
+    groups = [
+        Group(label, config, tuple(sorted(group, key=seed_of)), epoch)
+        for label, config, group in zip(labels, configs, members.values(), strict=True)
+    ]
+    return tuple(sorted(groups, key=lambda group: [_sort_key(group.config.get(name)) for name in names]))
+
+
+def _label(config: dict[str, Any], names: Sequence[str], exact: bool = False) -> str:
+    return described(config, names or ["estimator", "commitment_weight"], exact) or "the configuration"
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    # 1 and 1.0 are one value, and one configuration.
+    kept = {name: value for name, value in config.items() if name not in _NOT_COMPARED}
+    return {name: float(value) if name == "commitment_weight" else value for name, value in kept.items()}
+
+
+def _sort_key(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return (not number, float(value) if number else 0.0, str(value))
+
+
+def _varying(trials: Sequence[TrialRecord]) -> list[str]:
+    """The fields besides seed and epochs that are not the same in all trials."""
+    names = dict.fromkeys(name for trial in trials for name in _compared(trial.config))
+    return [name for name in names if len({repr(trial.config.get(name)) for trial in trials}) > 1]
 
 
 def _sound(config: dict[str, Any]) -> bool:
-    """Whether each field has a value of its type: nobody here wrote another."""
+    """Whether each field has a value of its type: a record of anything else is damaged."""
     kinds = {name: (int, float) if type(usual) is float else (type(usual),) for name, usual in _USUAL.items()}
     return all(type(value) in kinds.get(name, (type(value),)) for name, value in config.items())
 
 
-def _why(trial: TrialRecord) -> str:
+def _reason(trial: TrialRecord) -> str:
     if trial.status == "completed":
         return "completed, but shares no reported epoch with the others"
     if trial.status == "running":
         return f"not finished: {trial.last_epoch} epochs so far"
     return f"{trial.status} after epoch {trial.last_epoch}" + (f": {trial.reason}" if trial.reason else "")
+
+
+def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
+    """Of each group the first trial's that has any; damaged files and a storage out of reach become problems."""
+    storage = results.record.sweep.get("storage")
+    in_bucket = isinstance(storage, str) and is_bucket(storage)
+    location = str(storage) if in_bucket else str(results.folder / "trials")
+    rows: list[tuple[Group, TrialRecord, Images]] = []
+    problems: list[str] = []
+    for group in groups:
+        for trial in group.trials:
+            try:
+                content = open_store(join(location, trial.key), patient=False).read(PICTURES)
+                rows.append((group, trial, images_of(content)))
+                break
+            except FileNotFoundError:
+                continue
+            except (StorageError, ConfigError) as error:  # the next would wait as long for the same
+                return Pictures(tuple(rows), (*problems, f"Reconstructions cannot be read: {error}"))
+            except (OSError, ValueError) as error:
+                problems.append(f"Reconstructions of trial {trial.key} are damaged and not shown: {error}")
+    return Pictures(tuple(rows), tuple(problems))
+
+
+def images_of(content: bytes) -> Images:
+    """The (2, n, H, W, 3) images of a trial's ``.npy`` file, never unpickled. ``ValueError`` if it is another file."""
+    file = BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it is of another version")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy evaluates it as Python's literals, which can be wrong in many ways
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
+    # a header may promise more than there is, or objects that would have to be unpickled
+    if dtype != np.uint8 or len(shape) != 5 or (shape[0], shape[4]) != (2, 3) or not math.prod(shape):
+        raise ValueError(f"it holds {dtype} of shape {shape}")
+    pixels = np.frombuffer(content, np.uint8, offset=file.tell())
+    if pixels.size != math.prod(shape):
+        raise ValueError(f"{pixels.size} bytes of {math.prod(shape)}")
+    return pixels.reshape(shape)

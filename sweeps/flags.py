@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import tyro
 
-from analysis.columns import REPORTED
-from analysis.objectives import Objective, objectives
+from analysis.objectives import HELP, REPORTED, Objective, objectives
 from sweeps.engine.checks import Problems, raise_any
 from sweeps.engine.pareto_asha import Rule, automatic
 from sweeps.engine.space import SIZE, Constraint, Range, Space
@@ -82,8 +81,7 @@ class SearchFlags(Flags):
     """Who chooses the configurations: Optuna's samplers, or every point of the grid."""
     trials: int = 60
     """Configurations to draw; grid takes them all."""
-    objectives: tuple[str, ...] = ("mse", "perplexity")
-    """One or two columns of the results; mse perplexity, or mse bits for the rate. Others as usage:max."""
+    objectives: Annotated[tuple[str, ...], tyro.conf.arg(help=HELP)] = ("mse", "perplexity")
     early_stopping: Literal["auto", "none"] = "auto"
     """auto stops trials as replay found best for the objectives (docs/early-stopping.md); none trains all in full."""
     compare_within: Literal["auto", "codebook_size", "estimator", "all"] = "auto"

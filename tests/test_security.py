@@ -15,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from analysis.layout import Table, markdown_text
-from analysis.pictures import read_pictures
 from analysis.report import analyse
 from analysis.results import load
 from sweeps.beta_ablation import BetaAblation, spec
@@ -93,7 +92,7 @@ def test_a_pickle_under_any_name_that_is_read_does_not_go_off(tmp_path: Path) ->
         load_model(run / "model.safetensors")
     (run / "journal.jsonl").unlink()
     told(run)
-    assert read_pictures(run, read(run / "journal.jsonl"), load(run).groups).rows == ()
+    assert load(run).pictures.rows == ()
     assert not gone_off.exists()
 
 

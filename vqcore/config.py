@@ -413,10 +413,15 @@ FIELDS: tuple[str, ...] = tuple(_USUAL)
 """The names of all flat fields."""
 
 
-def write_toml(path: Path, tables: Mapping[str, Any], header: str = "") -> None:
-    """Write ``tables`` under ``header``, each of whose lines becomes a comment."""
+def toml_text(tables: Mapping[str, Any], header: str = "") -> str:
+    """``tables`` as TOML under ``header``, each of whose lines becomes a comment."""
     comments = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-    path.write_text(comments + ("\n" if comments else "") + tomli_w.dumps(dict(tables)), encoding="utf-8")
+    return comments + ("\n" if comments else "") + tomli_w.dumps(dict(tables))
+
+
+def write_toml(path: Path, tables: Mapping[str, Any], header: str = "") -> None:
+    """Write ``toml_text`` to a file."""
+    path.write_text(toml_text(tables, header), encoding="utf-8")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

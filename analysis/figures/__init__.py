@@ -1,16 +1,16 @@
 """The pictures of a run. Import late: this is where matplotlib comes in."""
 
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from analysis.figures.curves import curves
-from analysis.figures.front import front
+from analysis.figures.front import front, rate
 from analysis.figures.images import images
-from analysis.figures.rate import rate
 from analysis.figures.style import DPI
 from analysis.figures.tuning import tuning
-from analysis.files import replacing
+from analysis.layout import write_file
 from analysis.results import Results
 
 __all__ = ["curves", "front", "images", "rate", "tuning", "write_figures"]
@@ -27,6 +27,6 @@ def write_figures(results: Results) -> list[Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    with replacing(path) as half:
-        figure.savefig(half, format="png", dpi=DPI)
-    return path
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return write_file(path, buffer.getvalue())

@@ -9,10 +9,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.estimates import Estimate
 from analysis.figures import style
-from analysis.groups import Group
-from analysis.results import Results
+from analysis.objectives import DEFAULT
+from analysis.results import Group, Results
+from analysis.stats import Estimate
 
 
 def curves(results: Results) -> Figure | None:
@@ -24,17 +24,12 @@ def curves(results: Results) -> Figure | None:
     look = dict(zip((group.label for group in featured), looks, strict=True))
     figure = Figure(figsize=(9.6, 4.3), dpi=style.DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, metric, name in (
-        (left, "mse", "MSE on [-1, 1], whole test set"),
-        (right, "perplexity", "perplexity, whole test set"),
-    ):
-        _in_grey(axes, [group for group in results.groups if group.label not in look], metric)
+    for axes, objective in zip((left, right), DEFAULT, strict=True):
+        _in_grey(axes, [group for group in results.groups if group.label not in look], objective.column)
         for group in featured:
-            _line(axes, group, metric, *look[group.label])
-        style.bare(axes)
+            _line(axes, group, objective.column, *look[group.label])
+        style.finish(axes, "epoch", objective.metric.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlabel("epoch", size=9)
-        axes.set_ylabel(name, size=9)
     style.titles(
         left,
         f"By epoch: {style.data(results)}, {results.seeds}",
@@ -53,18 +48,16 @@ def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str) -> None
     means = np.array([estimate.mean for estimate in estimates.values()])
     spread = np.array([estimate.sd or 0.0 for estimate in estimates.values()])
     marker = "o" if len(epochs) == 1 else ""
-    axes.plot(
-        epochs, means, color=colour, ls=dash, lw=1.6, marker=marker, ms=4, zorder=3, label=style.plain(group.label)
-    )
+    label = style.plain(group.label)
+    axes.plot(epochs, means, color=colour, ls=dash, lw=1.6, marker=marker, ms=4, zorder=3, label=label)
     axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
 
 
 def _in_grey(axes: Axes, groups: Sequence[Group], metric: str) -> None:
     """The means of groups that have no name in the picture; together, for a call a line would take seconds."""
     lines = [[(epoch, fmean(values)) for epoch, values in _by_epoch(group, metric).items()] for group in groups]
-    axes.add_collection(
-        LineCollection([np.array(line) for line in lines if line], colors="0.8", linewidths=1.6, zorder=1)
-    )
+    drawn = [np.array(line) for line in lines if line]
+    axes.add_collection(LineCollection(drawn, colors="0.8", linewidths=1.6, zorder=1))
     if points := [line[0] for line in lines if len(line) == 1]:
         epochs, means = zip(*points, strict=True)
         axes.scatter(epochs, means, s=16, color="0.8", zorder=1)
@@ -72,5 +65,5 @@ def _in_grey(axes: Axes, groups: Sequence[Group], metric: str) -> None:
 
 def _by_epoch(group: Group, metric: str) -> dict[int, list[float]]:
     """The metric of each trial, after each epoch that all of them reported."""
-    told = [{epoch: report[metric] for epoch, report in t.epochs.items() if metric in report} for t in group.trials]
-    return {epoch: [by[epoch] for by in told] for epoch in sorted(set.intersection(*map(set, told)))}
+    trials = [{epoch: report[metric] for epoch, report in t.epochs.items() if metric in report} for t in group.trials]
+    return {epoch: [trial[epoch] for trial in trials] for epoch in sorted(set.intersection(*map(set, trials)))}

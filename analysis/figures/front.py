@@ -1,23 +1,25 @@
-"""The objectives against each other: every seed, the means with their spread, the front of the means and its band."""
+"""The objectives against each other, and MSE against both rates of an image: points, fronts of the means, a band."""
 
 import textwrap
+from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.figures import labels, style
-from analysis.figures.scatter import Spot, draw, legend_handles, name, staircase
+from analysis import fronts
+from analysis.figures import style
+from analysis.figures.scatter import MARKS, Marker, draw, legend_handles, staircase, write_names
+from analysis.findings import front_sentence
 from analysis.objectives import DEFAULT, Objective
-from analysis.results import Results
-from analysis.tradeoff import front_words
-from analysis.uncertainty import band
+from analysis.results import RATES, Results
 
 _UP = {DEFAULT[0]: "MSE on [-1, 1], whole test set (← better)"}
 _ACROSS = {DEFAULT[1]: "perplexity, whole test set (more codes in use →)"}
-_BAND = "0.35"
+_BAND: dict[str, Any] = {"color": "0.35", "alpha": 0.13, "linewidth": 0}
+_NAMED = 6
+"""The most names that fit a panel of rates."""
 
 
 def front(results: Results) -> Figure | None:
@@ -26,63 +28,78 @@ def front(results: Results) -> Figure | None:
         return None
     figure = Figure(figsize=(7.4, 5.4), dpi=style.DPI, layout="constrained")
     axes = figure.subplots()
-    spots = _spots(results)
-    draw(axes, spots.values())
-    axes.margins(0.12)
-    on_front = [spots[group.label] for group in results.front]
-    up, across = results.directions
-    steps = staircase(axes, [spot.mean for spot in on_front], across, up)
+    (first, second), (up, across) = results.objectives, results.columns
+    coloured = zip(results.groups, style.estimator_colours(results.groups), strict=True)
+    markers = {g.label: Marker(g, tuple(g.points(across, up).values()), colour) for g, colour in coloured}
+    draw(axes, list(markers.values()), 0.12)
+    on_front = [markers[group.label] for group in results.front]
+    steps = staircase(axes, [marker.mean for marker in on_front], (second.direction, first.direction))
     filled = _band(axes, results)
-    _words(axes, results, [*legend_handles(list(spots.values())), *filled])
-    named = spots.values() if len(spots) <= style.MOST else on_front[: style.MOST]
-    texts = [(name(spot.group, results), *spot.mean, spot.colour) for spot in named]
-    labels.place(axes, texts, [*(place for spot in spots.values() for place in spot.inked), *steps])
+    below = textwrap.wrap(_ACROSS.get(second, _axis(second)), 85)
+    style.finish(axes, "\n".join(below), textwrap.fill(_UP.get(first, _axis(first)), 60))
+    pair = f"{first.name[0].upper()}{first.name[1:]} against {second.name}"
+    title = f"{pair}: {style.data(results)}, after epoch {results.epoch}, {results.seeds}"
+    style.titles(axes, title, _caption(results, bool(filled)))
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.07 - 0.04 * len(below))}
+    axes.legend(handles=[*legend_handles(markers.values()), *filled], ncols=4, fontsize=8, frameon=False, **place)
+    named = list(markers.values()) if len(markers) <= style.MOST else on_front[: style.MOST]
+    write_names(axes, results, named, [*(place for marker in markers.values() for place in marker.ink), *steps])
     return figure
 
 
-def _spots(results: Results) -> dict[str, Spot]:
-    up, across = results.columns
-    colours = zip(results.groups, style.estimator_colours(results.groups), strict=True)
-    return {g.label: Spot(g, tuple(g.points(across, up).values()), colour) for g, colour in colours}
-
-
-def _words(axes: Axes, results: Results, handles: list[Artist]) -> None:
-    """Axes, title and legend."""
-    up, across = results.objectives
-    below = textwrap.wrap(_ACROSS.get(across, _axis(across)), 85)
-    style.bare(axes)
-    axes.set_xlabel("\n".join(below), size=9)
-    axes.set_ylabel(textwrap.fill(_UP.get(up, _axis(up)), 60), size=9)
-    pair = f"{up.name[0].upper()}{up.name[1:]} against {across.name}"
-    banded = any(isinstance(handle, Patch) for handle in handles)
-    style.titles(axes, f"{pair}: {style.data(results)}, {_when(results)}", _below(results, banded))
-    place = (0, -0.07 - 0.04 * len(below))
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=place, ncols=4, fontsize=8, frameon=False)
-
-
 def _axis(objective: Objective) -> str:
-    return f"{objective.measured} ({'less' if objective.direction == 'min' else 'more'} is better)"
+    return f"{objective.metric.label} ({'less' if objective.direction == 'min' else 'more'} is better)"
 
 
-def _when(results: Results) -> str:
-    return f"after epoch {results.epoch}, {results.seeds}"
-
-
-def _below(results: Results, banded: bool) -> str:
-    marks = style.spread(results, "Small: a seed. Large: the mean, bars ± 1 sd over seeds.")
+def _caption(results: Results, banded: bool) -> str:
     by = " Band: the front of the true means, by the configurations with several seeds." if banded else ""
     few = len(results.groups) <= style.MOST
-    return f"{marks}{by} {front_words(results, listed=few)}{'' if few else ' Only the front is named.'}"
+    rest = "" if few else " Only the front is named."
+    return f"{style.spread(results, MARKS)}{by} {front_sentence(results, listed=few)}{rest}"
 
 
 def _band(axes: Axes, results: Results) -> list[Patch]:
-    """Fill where the front of the true means may run; returns its entry in the legend, if there is a band."""
+    """Fill the band of the front of the true means; returns its entry in the legend, if there is a band."""
     several = [group.points(*results.columns) for group in results.groups if len(group.seeds) > 1]
     if len(several) < 2:
         return []
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    made = band(several, np.linspace(bottom, top, 300).tolist(), results.directions)
-    low, high = (np.clip(end, left, right) for end in (made.low, made.high))
-    axes.fill_betweenx(made.at, low, high, color=_BAND, alpha=0.13, linewidth=0, zorder=1)
+    band = fronts.band(several, np.linspace(bottom, top, 300).tolist(), results.directions)
+    low, high = (np.clip(end, left, right) for end in (band.low, band.high))
+    axes.fill_betweenx(band.at, low, high, zorder=1, **_BAND)
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    return [Patch(color=_BAND, alpha=0.13, linewidth=0, label="95 % band of the front")]
+    return [Patch(label="95 % band of the front", **_BAND)]
+
+
+def rate(results: Results) -> Figure | None:
+    """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
+    if len(results.groups) < 2:
+        return None
+    figure = Figure(figsize=(9.6, 4.9), dpi=style.DPI, layout="constrained")
+    panels = list(zip(figure.subplots(1, 2, sharey=True), _rate_markers(results), strict=True))
+    for axes, markers in panels:
+        draw(axes, markers, 0.14)
+    fronts_of = [fronts.front([marker.mean for marker in markers]) for _, markers in panels]
+    steps = [
+        staircase(axes, [markers[i].mean for i in chosen], ("min", "min"))
+        for (axes, markers), chosen in zip(panels, fronts_of, strict=True)
+    ]
+    (left, _), (right, markers) = panels
+    style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
+    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
+    when = f"{style.data(results)}, after epoch {results.epoch}, {results.seeds}"
+    few = f"Named: the front, where it has at most {_NAMED}."
+    style.titles(left, f"MSE against rate: {when}", f"{style.spread(results, MARKS)} {few}")
+    figure.legend(handles=legend_handles(panels[0][1]), loc="outside lower left", ncols=6, fontsize=8, frameon=False)
+    for (axes, markers), line, chosen, known in zip(panels, steps, fronts_of, ("", "codebook_size"), strict=True):
+        if len(chosen) <= _NAMED:
+            ink = [place for marker in markers for place in marker.ink]
+            write_names(axes, results, [markers[i] for i in chosen], [*ink, *line], known)
+    return figure
+
+
+def _rate_markers(results: Results) -> list[list[Marker]]:
+    """The markers of each rate: those configurations whose rate is known."""
+    coloured = list(zip(results.groups, style.estimator_colours(results.groups), strict=True))
+    points = [[(g, tuple(rate_of(results, g).values()), c) for g, c in coloured] for rate_of in RATES.values()]
+    return [[Marker(*marker) for marker in markers if marker[1]] for markers in points]

@@ -1,12 +1,10 @@
-"""Test images and what each configuration makes of them, in rows."""
+"""Test images and each configuration's reconstructions of them, in rows."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.groups import seed_of
-from analysis.pictures import Images
-from analysis.results import Results
+from analysis.results import Images, Results, seed_of
 from vqcore.metrics import psnr
 
 

@@ -1,4 +1,4 @@
-"""What tuning is worth: the best after n trials, a line and an interval an estimator, a panel an objective."""
+"""Tuning curves, the best after n trials: a line and an interval an estimator, a panel an objective."""
 
 import textwrap
 
@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from analysis.estimator_tables import learned
-from analysis.estimators import Contest, contest
+from analysis.estimators import EstimatorComparison, estimator_comparison
 from analysis.figures import style
 from analysis.objectives import Objective
 from analysis.results import Results
@@ -18,12 +17,12 @@ _LINES = ("-", "--", "-.")
 
 
 def tuning(results: Results) -> Figure | None:
-    """The tuning curves; none unless there are two tuned estimators (``contest``)."""
-    made = contest(results)
+    """The tuning curves; none unless there are two tuned estimators (``estimator_comparison``)."""
+    made = estimator_comparison(results)
     if made is None:
         return None
     figure = Figure(figsize=(9.6, 4.3), dpi=style.DPI, layout="constrained")
-    colours = style.by_estimator(results.groups)
+    colours = dict(zip((g.estimator for g in results.groups), style.estimator_colours(results.groups), strict=True))
     panels = figure.subplots(1, 2)
     for axes, objective in zip(panels, results.objectives, strict=True):
         _panel(axes, made, objective, colours)
@@ -31,14 +30,14 @@ def tuning(results: Results) -> Figure | None:
         panels[0],
         f"Best after n trials: {style.data(results)}, after epoch {results.epoch}, seed {made.seed}",
         "Lines: the median over random orders of the trials; bands: its 95 % interval, where so many trials tell it; "
-        f"dots: the mean. A trial stopped early or failed was tried, and is worse than all. {learned(made)}".rstrip(),
+        f"dots: the mean. A trial stopped early or failed was tried, and is worse than all. {made.sampler_note}",
     )
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower left", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
-def _panel(axes: Axes, made: Contest, objective: Objective, colours: dict[str, str]) -> None:
+def _panel(axes: Axes, made: EstimatorComparison, objective: Objective, colours: dict[str, str]) -> None:
     for one, dash in zip(made.tuned, _LINES * len(made.tuned), strict=False):
         curve = one.curve(objective)
         trials = np.arange(1, len(curve.median) + 1)
@@ -49,8 +48,6 @@ def _panel(axes: Axes, made: Contest, objective: Objective, colours: dict[str, s
         axes.plot(trials, median, color=colour, ls=dash, lw=1.6, label=label)
         axes.plot(trials, curve.expected, color=colour, ls="", marker=".", ms=2.5, alpha=0.7)
         axes.fill_between(trials, low, high, color=colour, alpha=0.13, linewidth=0)
-    style.bare(axes)
+    style.finish(axes, "trials n", textwrap.fill(objective.metric.label, 45))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.set_xlabel("trials n", size=9)
-    axes.set_ylabel(textwrap.fill(objective.measured, 45), size=9)

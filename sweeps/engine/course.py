@@ -8,8 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from analysis.fronts import Directions
-from analysis.uncertainty import BySeed, near_front, probability_on_front
+from analysis.fronts import Directions, SeedPoints, near_front, probability_on_front
 from sweeps.engine.pareto_asha import Ladder
 from sweeps.engine.rebuilt import rebuilt
 from sweeps.engine.request import Ready
@@ -109,7 +108,7 @@ class Course:
         """One for all seeds of a configuration."""
         return config.replace(seed=0).key(self._ready.data.hash)
 
-    def _near(self, screened: list[tuple[TrialConfig, BySeed]]) -> list[tuple[TrialConfig, BySeed]]:
+    def _near(self, screened: list[tuple[TrialConfig, SeedPoints]]) -> list[tuple[TrialConfig, SeedPoints]]:
         """Those whose place on or off the front more seeds would settle."""
         values, directions = [by_seed for _, by_seed in screened], self._directions()
         probabilities = probability_on_front(values, directions)
@@ -187,7 +186,7 @@ class Course:
     def _part(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.stratify_by, "") if self._spec.stratify_by else ""
 
-    def _screened(self) -> list[tuple[TrialConfig, BySeed]]:
+    def _screened(self) -> list[tuple[TrialConfig, SeedPoints]]:
         """Configurations with a full training, and their objectives by seed."""
         assert self._search is not None
         found: dict[str, tuple[TrialConfig, dict[int, tuple[float, float]]]] = {}

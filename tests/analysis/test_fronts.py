@@ -5,10 +5,23 @@ import time
 import moocore
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from analysis.fronts import best_first, contributions, crowding, front, hypervolume, knee, ranks
+from analysis.fronts import (
+    band,
+    best_first,
+    crowding,
+    drawn_means,
+    front,
+    hypervolume,
+    knee,
+    near_front,
+    probability_on_front,
+    ranks,
+    settled,
+)
+from analysis.stats import paired_test
 
 small = st.integers(-4, 4).map(float)
 points = st.lists(st.tuples(small, small), max_size=12)
@@ -27,20 +40,6 @@ def array(points):
 
 def maximised(ways):
     return [way == "max" for way in ways]
-
-
-def dominates(one, other, ways):
-    signs = [1 if way == "min" else -1 for way in ways]
-    pairs = [(sign * a, sign * b) for sign, a, b in zip(signs, one, other, strict=True)]
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-@given(points, directions)
-def test_front_is_what_nobody_dominates(points, ways):
-    expected = {i for i, p in enumerate(points) if not any(dominates(q, p, ways) for q in points)}
-    found = front(points, ways)
-    assert set(found) == expected
-    assert len(found) == len(expected)
 
 
 @given(points, directions)
@@ -119,15 +118,6 @@ def test_ranks_are_moocores(points, ways):
     assert ranks(points, ways) == moocore.pareto_rank(array(points), maximise=maximised(ways)).tolist()
 
 
-@given(many, st.tuples(coordinate, coordinate), directions)
-def test_contributions_are_moocores(points, reference, ways):
-    expected = moocore.hv_contributions(array(points), ref=reference, maximise=maximised(ways))
-    # moocore subtracts areas: its rounding errors are of the size of the largest.
-    assert contributions(points, reference, ways) == pytest.approx(
-        expected, rel=1e-9, abs=1e-9 * max(expected, default=0)
-    )
-
-
 @given(st.lists(st.tuples(coordinate, coordinate) | broken, max_size=30), directions)
 def test_points_that_are_not_finite_change_nothing_and_come_last(points, ways):
     whole = [i for i, point in enumerate(points) if all(map(math.isfinite, point))]
@@ -139,7 +129,6 @@ def test_points_that_are_not_finite_change_nothing_and_come_last(points, ways):
     assert [i for i, rank in enumerate(ranks(points, ways)) if rank == 0] == sorted(front(points, ways))
     assert hypervolume(points, (5.0, 5.0), ways) == hypervolume(finite, (5.0, 5.0), ways)
     assert [crowding(points)[i] for i in whole] == crowding(finite)
-    assert [contributions(points, (5.0, 5.0), ways)[i] for i in whole] == contributions(finite, (5.0, 5.0), ways)
     assert set(best_first(points, ways)[: len(whole)]) == set(whole)
 
 
@@ -185,3 +174,198 @@ def test_ten_thousand_points_are_ranked_at_once():
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(5)) < 0.15  # 0.016 on an idle core
+
+
+def by_seed(*points):
+    return {seed: (float(x), float(y)) for seed, (x, y) in enumerate(points)}
+
+
+def noisy(means, n, spread, chance, shared=0.0):
+    """Configurations around ``means`` (C, 2) with n seeds, each of which may move all of them alike."""
+    means = np.asarray(means, dtype=float)
+    values = means + spread * chance.normal(size=(n, *means.shape)) + shared * chance.normal(size=(n, 1, 2))
+    return [by_seed(*values[:, c].tolist()) for c in range(len(means))]
+
+
+# On an arc, well apart, and one inside the arc that all the middle ones dominate.
+ARC = [(0.0, 1.0), (0.1, 0.5), (0.3, 0.25), (0.6, 0.1), (1.0, 0.0), (0.8, 0.8)]
+
+configuration = st.dictionaries(st.integers(0, 3), st.tuples(small, small), max_size=4)
+
+
+def test_what_is_far_from_a_tie_is_certain():
+    configurations = noisy(ARC, 5, 0.001, np.random.default_rng(0))
+    probabilities = probability_on_front(configurations)
+    assert probabilities == pytest.approx([1, 1, 1, 1, 1, 0], abs=0.01)
+    assert settled(probabilities)
+    assert near_front(configurations, probabilities, most=6) == []
+
+
+def test_a_near_tie_is_not_settled_and_is_worth_seeds():
+    configurations = noisy(ARC, 3, 0.01, np.random.default_rng(0))
+    steps = (0.004, -0.006, 0.008)
+    twin = {seed: (x + step, y + step) for step, (seed, (x, y)) in zip(steps, configurations[2].items(), strict=True)}
+    probabilities = probability_on_front([*configurations, twin])
+    # dominated unless the steps' mean is below 0: t = 0.48 with 2 degrees of freedom
+    assert probabilities[-1] == pytest.approx(0.34, abs=0.05)
+    assert not settled(probabilities)
+    assert set(near_front([*configurations, twin], probabilities, most=3)) == {2, 6}
+
+
+@given(st.lists(configuration, max_size=5), directions)
+@settings(max_examples=20)
+def test_probabilities_are_shares_or_all_unknown(configurations, ways):
+    probabilities = probability_on_front(configurations, ways)
+    assert len(probabilities) == len(configurations)
+    known = any(len(configuration) > 1 for configuration in configurations)
+    for p, configuration in zip(probabilities, configurations, strict=True):
+        assert p == 0 if not configuration else (0 <= p <= 1 if known else math.isnan(p))
+    if known:
+        assert sum(probabilities) >= 1 - 1e-9  # some configuration is on every draw's front
+
+
+@given(st.lists(st.lists(st.tuples(small, small), min_size=3, max_size=3), min_size=1, max_size=6), directions)
+@settings(max_examples=20)
+def test_every_draw_is_given_its_front(values, ways):
+    configurations = [by_seed(*points) for points in values]
+    draws = drawn_means(configurations)
+    fronts = [front(list(map(tuple, draw.tolist())), ways) for draw in draws]
+    expected = [sum(c in chosen for chosen in fronts) / 1000 for c in range(len(values))]
+    assert probability_on_front(configurations, ways) == pytest.approx(expected)
+
+
+def test_the_probability_to_be_better_is_that_of_the_paired_t_test():
+    chance = np.random.default_rng(4)
+    one, other = noisy([(1.0, 0.0), (1.02, 0.0)], 3, 0.02, chance, shared=1.0)
+    draws = drawn_means([one, other], draws=40_000)
+    better = np.mean(draws[:, 0, 0] > draws[:, 1, 0])
+    test = paired_test({s: p[0] for s, p in one.items()}, {s: p[0] for s, p in other.items()})
+    assert min(better, 1 - better) == pytest.approx(test.p / 2, abs=0.01)
+
+
+def test_what_a_seed_does_to_all_of_them_cancels():
+    chance = np.random.default_rng(0)
+    assert settled(probability_on_front(noisy(ARC, 5, 0.001, chance, shared=10.0)))
+
+
+def test_both_objectives_can_go_either_way():
+    configurations = noisy(ARC, 3, 0.05, np.random.default_rng(3))
+    up = [{seed: (x, -y) for seed, (x, y) in one.items()} for one in configurations]
+    assert probability_on_front(up, ("min", "max")) == probability_on_front(configurations)
+
+
+def test_equal_configurations_are_on_the_front_together():
+    one, other = noisy([(0.0, 1.0), (1.0, 0.0)], 3, 0.1, np.random.default_rng(0))
+    assert probability_on_front([one, other, *[dict(one)] * 7])[2:] == [probability_on_front([one, other])[0]] * 7
+
+
+def test_an_objective_without_spread_stays_what_it_is():
+    rate = 64 * math.log2(300)
+    some = [
+        by_seed(*[(rate, value) for value in values]) for values in ([0.3, 0.31, 0.32], [0.5, 0.51, 0.52, 0.53, 0.5])
+    ]
+    assert (drawn_means(some)[..., 0] == rate).all()
+    assert probability_on_front(some) == pytest.approx([1, 0], abs=0.02)
+
+
+def test_with_one_seed_each_nothing_is_known_and_the_first_by_rank_are_worth_more():
+    configurations = [by_seed(point) for point in ARC]
+    probabilities = probability_on_front(configurations)
+    assert all(map(math.isnan, probabilities))
+    assert not settled(probabilities)
+    assert near_front(configurations, probabilities, most=5)[:2] == [0, 4]
+    assert sorted(near_front(configurations, probabilities, most=5)) == [0, 1, 2, 3, 4]
+
+
+def test_one_seed_borrows_the_spread_of_the_others():
+    chance = np.random.default_rng(0)
+    certain = noisy(ARC, 5, 0.001, chance)
+    doubtful = noisy(ARC, 5, 0.3, chance)
+    single = by_seed((0.29, 0.24))
+    assert probability_on_front([*certain, single])[-1] > 0.95
+    assert 0.05 < probability_on_front([*doubtful, single])[-1] < 0.95
+
+
+def test_a_borrowed_spread_is_as_wide_as_the_others():
+    chance = np.random.default_rng(0)
+    configurations = [*noisy([(0.0, 0.0)] * 50, 5, [2.0, 30.0], chance), by_seed((7.0, 8.0))]
+    draws = drawn_means(configurations, draws=20_000)
+    assert draws[:, -1].mean(axis=0) == pytest.approx([7, 8], abs=0.6)
+    assert draws[:, -1].std(axis=0) == pytest.approx([2, 30], rel=0.15)
+    assert draws[:, 0].std(axis=0).mean() < draws[:, -1].std(axis=0).mean()
+
+
+def test_the_front_by_one_seed_is_worth_another():
+    configurations = [*noisy(ARC, 5, 0.001, np.random.default_rng(0)), by_seed((-1.0, -1.0))]
+    probabilities = probability_on_front(configurations)
+    assert settled(probabilities)
+    assert near_front(configurations, probabilities, most=3) == [6]
+
+
+def test_the_nearest_to_even_odds_come_first_and_no_more_than_asked_for():
+    configurations = [by_seed((0, 0), (1, 1))] * 5
+    assert near_front(configurations, [0.99, 0.2, 0.5, 0.01, 0.7], most=2) == [2, 4]
+
+
+@pytest.mark.parametrize("broken", [{}, by_seed((math.nan, 0.0)), by_seed((0.0, 0.0), (0.0, math.inf))])
+def test_without_a_usable_value_it_is_not_on_the_front_and_changes_nothing(broken):
+    configurations = noisy(ARC, 3, 0.05, np.random.default_rng(0))
+    probabilities = probability_on_front([*configurations, broken])
+    assert probabilities == [*probability_on_front(configurations), 0.0]
+    assert 6 not in near_front([*configurations, broken], probabilities, most=7)
+    singles = [by_seed(point) for point in ARC]
+    assert near_front([broken, *singles], probability_on_front([broken, *singles]), most=9)[:2] == [1, 5]
+
+
+@pytest.mark.parametrize("ways", [("min", "min"), ("min", "max"), ("max", "min"), ("max", "max")])
+def test_the_band_is_moocores_attainment_surface_of_the_draws(ways):
+    signs = np.array([1 if way == "min" else -1 for way in ways])
+    configurations = noisy(np.array(ARC) * signs, 3, 0.05, np.random.default_rng(1))
+    at = (signs[0] * np.linspace(-0.3, 1.3, 25)).tolist()
+    found = band(configurations, at, ways)
+    draws = drawn_means(configurations) * signs
+    surfaces = moocore.eaf(draws.reshape(-1, 2), np.repeat(np.arange(1000), len(ARC)), percentiles=[2.5, 50, 97.5])
+    for level, line in zip((2.5, 50, 97.5), (found.low, found.middle, found.high)[:: signs[1]], strict=True):
+        surface = surfaces[surfaces[:, 2] == level]
+        reached = [surface[surface[:, 0] <= signs[0] * x, 1] for x in at]
+        expected = [signs[1] * (values.min() if len(values) else math.inf) for values in reached]
+        assert line == pytest.approx(expected)
+
+
+def test_a_band_is_of_several_seeds_only():
+    configurations = noisy(ARC, 3, 0.05, np.random.default_rng(1))
+    lucky = by_seed((-9.0, -9.0))
+    assert band([*configurations, lucky], [0.0, 0.5]) == band(configurations, [0.0, 0.5])
+    nothing = band([lucky], [0.0, 0.5])
+    assert nothing.at == (0.0, 0.5)
+    assert all(map(math.isnan, (*nothing.low, *nothing.middle, *nothing.high)))
+
+
+def test_the_band_holds_the_truth_where_the_plain_bootstraps_does_not():
+    chance = np.random.default_rng(0)
+    truth, at = 0.25, 0.45  # between two points of the arc
+    held, plainly = [], []
+    for _ in range(150):
+        configurations = noisy(ARC, 3, 0.03, chance, shared=0.03)
+        found = band(configurations, [at])
+        held.append(found.low[0] <= truth <= found.high[0])
+        values = np.array([list(one.values()) for one in configurations])
+        resampled = values[:, chance.integers(3, size=(200, 3))].mean(axis=2)
+        attained = np.where(resampled[..., 0] <= at, resampled[..., 1], np.inf).min(axis=0)
+        low, high = np.quantile(attained, [0.025, 0.975])
+        plainly.append(low <= truth <= high)
+    assert 0.9 <= np.mean(held) <= 0.99
+    assert np.mean(plainly) < 0.85
+
+
+def test_two_hundred_configurations_take_no_time():
+    chance = np.random.default_rng(0)
+    configurations = noisy(chance.random((200, 2)), 5, 0.05, chance)
+    start = time.perf_counter()
+    probability_on_front(configurations)
+    assert time.perf_counter() - start < 1  # 0.08 s on an idle core
+
+
+def test_the_draws_are_repeatable():
+    configurations = noisy(ARC, 2, 0.3, np.random.default_rng(0))
+    assert probability_on_front(configurations) == probability_on_front(configurations)

@@ -6,7 +6,7 @@ import random
 import pytest
 from rich.console import Console
 
-from analysis.findings import words
+from analysis.findings import sentences
 from analysis.report import MOST_ROWS, analyse
 from analysis.results import load
 
@@ -60,11 +60,11 @@ def test_stops_are_counted_by_reason(search):
     assert (
         "Not compared: 100 stopped early: rung 1 (34), rung 3 (33), collapsed (33); "
         "each with its reason in tables/results.md"
-    ) in words(load(search))
+    ) in sentences(load(search))
 
 
 def test_what_has_one_seed_is_not_tested_and_that_is_said(search):
-    line = next(line for line in words(load(search)) if line.startswith("Lowest MSE: rotation, beta 2,"))
+    line = next(line for line in sentences(load(search)) if line.startswith("Lowest MSE: rotation, beta 2,"))
     assert "each of the others with several seeds" in line
     assert line.endswith("97 with one seed were not tested.")
 
@@ -74,7 +74,7 @@ def test_a_lucky_single_seed_does_not_hide_the_best_that_was_repeated(make_run):
     run.trial([(0.01, 300)], commitment_weight=0.1)
     run.trial([(0.02, 300)], commitment_weight=1.0, seed=0)
     run.trial([(0.021, 300)], commitment_weight=1.0, seed=1)
-    line = next(line for line in words(load(run.done())) if line.startswith("Lowest MSE"))
+    line = next(line for line in sentences(load(run.done())) if line.startswith("Lowest MSE"))
     assert line.startswith(
         "Lowest MSE: beta 0.1, 0.01000 on [-1, 1], 26.0 dB. One seed: an order, not a claim. Of those"
     )
@@ -85,7 +85,7 @@ def test_a_winner_that_alone_has_seeds_leads_nobody(make_run):
     run = make_run()
     run.seeds([0.01, 0.011], [300, 301], commitment_weight=0.1)
     run.trial([(0.02, 200)] * 4, commitment_weight=1.0)
-    line = next(line for line in words(load(run.done())) if line.startswith("Lowest MSE"))
+    line = next(line for line in sentences(load(run.done())) if line.startswith("Lowest MSE"))
     assert line.endswith("No other configuration has a second seed, so its lead is no claim.")
 
 
@@ -102,4 +102,4 @@ def test_many_failures_are_not_all_on_the_screen(make_run):
 def test_a_stop_without_a_reason_is_counted(make_run):
     run = make_run()
     run.trial([(0.1, 5)], "stopped", commitment_weight=1.0)
-    assert any("1 stopped early: for no recorded reason (1)" in line for line in words(load(run.close())))
+    assert any("1 stopped early: for no recorded reason (1)" in line for line in sentences(load(run.close())))

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.export import write_exports
 from analysis.figures import front
-from analysis.findings import words
+from analysis.findings import sentences
 from analysis.objectives import DEFAULT, Objective, recorded
 from analysis.report import analyse
 from analysis.results import load
@@ -48,7 +48,7 @@ def rates(make_run):
 def test_the_front_and_the_words_follow_the_objectives(rates):
     results = load(rates)
     assert [group.label for group in results.front] == ["beta 0.1", "beta 0.25", "beta 0.5"]
-    lines = words(results)
+    lines = sentences(results)
     assert any(line.startswith("Lowest rate: beta 0.5, 425.67 ± ") and "bits an image" in line for line in lines)
     assert any("3 configurations are on the front, lowest MSE first: beta 0.1" in line for line in lines)
     assert not any(line.startswith("Highest perplexity") for line in lines)
@@ -104,7 +104,7 @@ def test_an_objective_nobody_reported_leaves_nothing_to_compare(make_run):
     run.trial([(0.02, 300)], commitment_weight=0.1)
     results = load(run.done())
     assert results.groups == ()
-    assert "Nothing to compare yet" in words(results)[0]
+    assert "Nothing to compare yet" in sentences(results)[0]
 
 
 def test_the_other_way_round_the_arrows_do_not_mislead(make_run):
@@ -114,11 +114,11 @@ def test_the_other_way_round_the_arrows_do_not_mislead(make_run):
     (axes,) = front(load(run.done())).axes
     assert axes.get_ylabel() == "perplexity, whole test set (more is better)"
     assert axes.get_xlabel() == "MSE on [-1, 1], whole test set (less is better)"
-    assert any("MSE against the rate" in line for line in words(load(run.folder)))
+    assert any("MSE against the rate" in line for line in sentences(load(run.folder)))
 
 
 def test_words_of_an_objective():
     objective = Objective("train_mse", "min")
     assert (objective.best, objective.better) == ("lowest training MSE", "lower training MSE")
-    assert objective.measured == "training MSE on [-1, 1], training set"
+    assert objective.metric.label == "training MSE on [-1, 1], training set"
     assert str(objective) == "train_mse:min"

@@ -1,8 +1,7 @@
 import pytest
 
-from analysis.paper import beta_table, paper, size_table
 from analysis.results import load
-from analysis.tables import all_tables, write_tables
+from analysis.tables import all_tables, beta_table, paper, size_table, write_tables
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import pytest
 from rich.console import Console
 
 from analysis.layout import Table, markdown_text
-from analysis.paper import beta_table, caveat_table, paper
 from analysis.results import load
-from analysis.tables import all_tables, groups_table, rates_table, write_tables
+from analysis.tables import all_tables, beta_table, caveat_table, groups_table, paper, rates_table, write_tables
 
 
 def shown(renderable, width=200):

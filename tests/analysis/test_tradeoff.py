@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from analysis.figures import front, rate
-from analysis.rates import entropy_coded, fixed_length
+from analysis.findings import certainty_sentence, front_sentence, rate_sentence
 from analysis.results import load
 from analysis.tables import all_tables, front_table
-from analysis.tradeoff import front_words, rate_words, sure_words
 
 
 def one_winner(run):
@@ -19,13 +18,13 @@ def one_winner(run):
 
 def test_a_clear_front_is_settled(make_run):
     results = one_winner(make_run(swept=("codebook_size",)))
-    assert sure_words(results) == (
+    assert certainty_sentence(results) == (
         "The front is settled: each configuration is on it or off it with a probability above 95 %."
     )
     table = front_table(results)
     assert table is not None
     assert [row[:3] for row in table.rows] == [("K 512 *", "2", "1.00")]
-    assert table.notes[0] == sure_words(results)
+    assert table.notes[0] == certainty_sentence(results)
 
 
 def test_a_front_within_the_spread_is_not_settled_and_says_by_whom(make_run):
@@ -34,7 +33,7 @@ def test_a_front_within_the_spread_is_not_settled_and_says_by_whom(make_run):
     run.seeds([0.023, 0.021, 0.0225], [295, 285, 289], commitment_weight=0.25)
     run.seeds([0.9, 0.91, 0.92], [2, 2.1, 2.2], commitment_weight=1.0)
     results = load(run.done())
-    said = sure_words(results)
+    said = certainty_sentence(results)
     assert said is not None
     assert said.startswith("The front is not settled: 2 configurations may be on it, with probability: beta 0.1 (0.")
     table = front_table(results)
@@ -48,7 +47,7 @@ def test_a_front_of_single_seeds_is_not_called_settled(make_run):
     run = make_run()
     run.trial([(0.01, 400)] * 4, commitment_weight=0.1)
     run.seeds([0.02, 0.0201], [300, 301], commitment_weight=0.25)
-    said = sure_words(load(run.done()))
+    said = certainty_sentence(load(run.done()))
     assert said is not None
     assert said.startswith("By the spread of the others each configuration is on it or off it")
     assert said.endswith("but of those on the front 1 have one seed only.")
@@ -60,30 +59,30 @@ def test_one_seed_or_one_configuration_says_nothing_of_certainty(make_run, confi
     for i in range(configurations):
         run.trial([(0.02 + i / 100, 300)], commitment_weight=0.1 + i)
     results = load(run.done())
-    assert (sure_words(results), front_table(results)) == (None, None)
+    assert (certainty_sentence(results), front_table(results)) == (None, None)
     assert "front" not in all_tables(results)
 
 
 def test_no_trade_off_shows_the_rate_beside_it(make_run):
     results = one_winner(make_run(swept=("codebook_size",)))
-    assert front_words(results).endswith(
+    assert front_sentence(results).endswith(
         "best in both MSE and perplexity is K 512; the front is one point, no trade-off here."
     )
-    said = rate_words(results)
+    said = rate_sentence(results)
     assert said is not None
     assert "with codes of fixed length 3 configurations on the front, from 0.0301 at 448 bits to 0.0100 at 576" in said
     assert "with an ideal entropy coder 3 configurations on the front, from 0.0301 at 379 bits" in said
 
 
 def test_a_trade_off_needs_no_second_look(ablation):
-    assert rate_words(load(ablation)) is None
+    assert rate_sentence(load(ablation)) is None
 
 
 def test_where_the_rate_decides_nothing_either_that_is_said(make_run):
     run = make_run()
     run.seeds([0.02], [200], commitment_weight=0.1)
     run.seeds([0.03], [150], commitment_weight=1.0)
-    said = rate_words(load(run.done()))
+    said = rate_sentence(load(run.done()))
     assert said is not None
     assert said.endswith("with codes of fixed length no trade-off either: the best is 0.0200 at 576 bits.")
 
@@ -93,15 +92,15 @@ def test_rates_of_an_image(make_run):
     run.seeds([0.02], [200], commitment_weight=0.1, codebook_size=256)
     results = load(run.done())
     (group,) = results.groups
-    assert entropy_coded(group, results) == {0: (pytest.approx(64 * math.log2(200)), 0.02)}
-    assert fixed_length(group, results) == {0: (64 * 8, 0.02)}
+    assert results.entropy_coded(group) == {0: (pytest.approx(64 * math.log2(200)), 0.02)}
+    assert results.fixed_length(group) == {0: (64 * 8, 0.02)}
 
 
 def test_a_collapsed_codebook_has_a_fixed_rate_by_the_images_size(make_run):
     run = make_run()
     run.trial([(0.2, 1.0)], codebook_size=256)
     results = load(run.done())
-    assert fixed_length(results.groups[0], results) == {0: (64 * 8, 0.2)}
+    assert results.fixed_length(results.groups[0]) == {0: (64 * 8, 0.2)}
 
 
 def test_a_rate_that_is_not_known_is_left_out(make_run):
@@ -109,9 +108,9 @@ def test_a_rate_that_is_not_known_is_left_out(make_run):
     run.trial([(0.2, 1.0)], commitment_weight=0.1)
     run.trial([(0.3, 1.0)], commitment_weight=1.0)
     results = load(run.done())
-    assert fixed_length(results.groups[0], results) == {}
+    assert results.fixed_length(results.groups[0]) == {}
     assert rate(results) is not None
-    assert rate_words(results) is not None
+    assert rate_sentence(results) is not None
 
 
 def test_rate_has_a_front_for_both_codes(make_run):

@@ -1,7 +1,6 @@
 import pytest
 
-from analysis.estimator_tables import estimator_tables
-from analysis.estimators import contest, estimator_words
+from analysis.estimators import estimator_comparison, estimator_sentences, estimator_tables
 from analysis.figures import tuning
 from analysis.objectives import DEFAULT
 from analysis.results import load
@@ -39,19 +38,19 @@ def run(make_run):
 
 
 def test_each_is_compared_at_its_best_on_seeds_that_did_not_choose_it(run):
-    made = contest(duel(run))
+    made = estimator_comparison(duel(run))
     assert made is not None
     assert [one.best(MSE).label for one in made.tuned] == ["rotation, beta 0.1", "ste, beta 0.1"]
     assert all(set(one.fresh(MSE)) == {1, 2, 3, 4} for one in made.tuned)
-    first = made.duels[0]
-    assert (first.one.name, first.other.name, first.comparison.together) == ("rotation", "ste", 2)
-    assert first.comparison.difference is not None
-    assert first.comparison.difference.mean == pytest.approx(-0.003, abs=1e-4)
-    assert first.comparison.told_apart
+    first = made.pairs[0]
+    assert (first.one.name, first.other.name, first.test.tests) == ("rotation", "ste", 2)
+    assert first.test.difference is not None
+    assert first.test.difference.mean == pytest.approx(-0.003, abs=1e-4)
+    assert first.test.significant
 
 
 def test_the_findings_say_who_is_better_and_what_each_was_given(run):
-    lines = estimator_words(duel(run))
+    lines = estimator_sentences(duel(run))
     assert lines[0].startswith("Estimators by MSE, each at its best by seed 0: rotation 0.0200")
     assert "Told apart (paired t tests over the other seeds, Holm's correction): rotation minus ste -0.003" in lines[0]
     assert "n = 4" in lines[0]
@@ -59,12 +58,12 @@ def test_the_findings_say_who_is_better_and_what_each_was_given(run):
 
 
 def test_differences_within_the_spread_are_said(run):
-    assert "Not told apart (paired" in estimator_words(duel(run, gap=2e-5))[0]
+    assert "Not told apart (paired" in estimator_sentences(duel(run, gap=2e-5))[0]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_too_few_seeds_are_an_order_and_no_claim(run, seeds):
-    lines = estimator_words(duel(run, seeds))
+    lines = estimator_sentences(duel(run, seeds))
     assert lines[0].endswith("Fewer than two further seeds: an order, not a claim.")
     table = estimator_tables(load(run.folder))[1]
     assert {row[-1] for row in table.rows} == {"too few seeds"}
@@ -72,13 +71,13 @@ def test_too_few_seeds_are_an_order_and_no_claim(run, seeds):
 
 def test_unequal_budgets_are_not_fair_and_that_is_said(run):
     results = duel(run, further=({"commitment_weight": 5.0}, {"commitment_weight": 6.0}))
-    assert estimator_words(results)[-1].endswith(
+    assert estimator_sentences(results)[-1].endswith(
         "ste 7 trials, 26 epochs. These differ by more than 10 % in trials and epochs: the comparison is not fair."
     )
 
 
 def test_a_stopped_trial_was_tried_and_is_worse_than_all(run):
-    made = contest(duel(run))
+    made = estimator_comparison(duel(run))
     assert made is not None
     curve = made.tuned[0].curve(MSE)
     assert len(curve.median) == 5
@@ -120,7 +119,12 @@ def test_less_than_three_trials_are_no_tuning(run, betas):
         for beta in betas:
             run.seeds([0.02, 0.021, 0.022], [200, 201, 202], commitment_weight=beta, estimator=estimator)
     results = load(run.done())
-    assert (contest(results), estimator_words(results), estimator_tables(results), tuning(results)) == (
+    assert (
+        estimator_comparison(results),
+        estimator_sentences(results),
+        estimator_tables(results),
+        tuning(results),
+    ) == (
         None,
         [],
         [],
@@ -132,8 +136,8 @@ def test_an_estimator_of_which_nothing_completed_is_not_compared(run):
     for beta in (0.1, 0.25, 1.0):
         run.seeds([0.02], [200], commitment_weight=beta, estimator="rotation")
         run.trial([(0.9, 2)], "diverged", "loss is not finite", commitment_weight=beta, estimator="ste")
-    assert contest(load(run.done())) is None
+    assert estimator_comparison(load(run.done())) is None
 
 
-def test_another_sweep_has_no_contest(ablation):
-    assert contest(load(ablation)) is None
+def test_another_sweep_has_no_estimator_comparison(ablation):
+    assert estimator_comparison(load(ablation)) is None

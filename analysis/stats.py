@@ -1,0 +1,266 @@
+"""Statistics of a few seeds and of many trials: estimates, paired tests with Holm's correction, tuning curves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, gammaln, stdtr, stdtrit
+
+from analysis.objectives import Direction
+
+# Shape suffixes: C configurations, P pairs of them, S seeds, N trials that were run, K counts of trials.
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int_]
+
+LEVEL = 0.05
+"""The probability of a false rejection among all tests that are corrected together."""
+
+SeedValues = Mapping[int, float]
+"""A metric of one configuration by seed. Equal seeds share initial weights and the order of the data."""
+
+
+@cache
+def t_quantile(freedom: int, confidence: float = 0.95) -> float:
+    """Student's t that is exceeded, in either direction, with probability ``1 - confidence``: 4.3027 for 2 degrees."""
+    return -float(stdtrit(freedom, (1 - confidence) / 2))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, in the metric's unit."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation over seeds; none for one seed."""
+    n: int
+    least: float = -math.inf
+    """The smallest possible value of the metric."""
+
+    @classmethod
+    def of(cls, values: Sequence[float], least: float = -math.inf) -> "Estimate":
+        """The estimate from one value a seed, of which there must be one."""
+        mean, n = fmean(values), len(values)
+        # not statistics.stdev: exact fractions take most of the time where hundreds of pairs are compared
+        sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
+        return cls(mean, sd, n, least)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean, cut off at the least possible value; none for one seed."""
+        return self.interval_at(0.95)
+
+    def interval_at(self, confidence: float) -> tuple[float, float] | None:
+        """The t interval that covers the mean with probability ``confidence``: 1 - 0.05 / m for each of m intervals."""
+        if self.sd is None:
+            return None
+        half = t_quantile(self.n - 1, confidence) * self.sd / math.sqrt(self.n)
+        return max(self.mean - half, self.least), self.mean + half
+
+    def show(self, value: float) -> str:
+        """``value`` with two digits of this estimate's spread; without a spread, with four digits of the mean."""
+        scale, digits = (self.sd, 2) if self.sd else (abs(self.mean), 4)
+        decimals = min(max(digits - 1 - math.floor(math.log10(scale)), 0), 7) if scale else 1
+        return f"{value:.{decimals}f}"
+
+    @property
+    def text(self) -> str:
+        """Mean ± sd, or the bare value of one seed."""
+        return self.show(self.mean) + (f" ± {self.show(self.sd)}" if self.sd is not None else "")
+
+    @property
+    def interval_text(self) -> str:
+        """The 95 % interval in brackets, or ``one seed``."""
+        return "one seed" if self.interval is None else "[{}, {}]".format(*map(self.show, self.interval))
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two configurations compared seed by seed."""
+
+    difference: Estimate | None
+    """The first minus the second over the seeds that both have, in the metric's unit; none if they share no seed or a
+    value is not finite, since a trial that failed is not a matter of means."""
+    p: float
+    """Two-sided, of the paired t test that the mean difference is 0; NaN from fewer than two shared seeds."""
+    adjusted: float
+    """``p`` corrected for the other tests (``holm``)."""
+    tests: int = 1
+    """The number of tests that were corrected together."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the two differ by more than the seeds' spread, at 5 % for all tests together."""
+        return self.adjusted <= LEVEL
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of the mean difference; the intervals of all tests together hold with 95 % (Bonferroni).
+
+        Holm's test rejects a little more than these intervals exclude 0; it has no two-sided intervals of its own.
+        """
+        return self.difference.interval_at(1 - LEVEL / self.tests) if self.difference else None
+
+    @property
+    def effect(self) -> float | None:
+        """Mean difference by its standard deviation over seeds, without the bias of few seeds; none from fewer than 3.
+
+        Hedges 1981's correction of Cohen's d for paired values: mean / sd * J(n - 1), J(v) = gamma(v/2) / (sqrt(v/2)
+        gamma((v - 1)/2)). Infinite for a difference that is the same for all seeds.
+        """
+        if self.difference is None or self.difference.sd is None or self.difference.n < 3:
+            return None
+        mean, sd, v = self.difference.mean, self.difference.sd, self.difference.n - 1
+        bias = math.exp(math.lgamma(v / 2) - math.lgamma((v - 1) / 2)) / math.sqrt(v / 2)
+        return bias * (mean / sd if sd else math.copysign(math.inf, mean) if mean else 0.0)
+
+
+def paired_test(one: SeedValues, other: SeedValues) -> PairedTest:
+    """One configuration against another, as the only test."""
+    shared = sorted(one.keys() & other.keys())
+    differences = [one[seed] - other[seed] for seed in shared]
+    if not differences or not all(map(math.isfinite, differences)):
+        return PairedTest(None, math.nan, math.nan)
+    p = float(_paired_p(_by_seed([one], shared)[0], _by_seed([other], shared))[0])
+    return PairedTest(Estimate.of(differences), p, p)
+
+
+def corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """The tests, corrected for being several (``holm``)."""
+    adjusted_P = holm(np.array([test.p for test in tests], dtype=np.float64))
+    count = max(int(np.isfinite(adjusted_P).sum()), 1)
+    return [replace(test, adjusted=p, tests=count) for test, p in zip(tests, adjusted_P.tolist(), strict=True)]
+
+
+def significant_differences(place: int, configurations: Sequence[SeedValues]) -> list[bool]:
+    """Of each configuration, whether it differs from the one at ``place``, with all pairs corrected together.
+
+    All pairs, not those with ``place`` alone: it is the winner, chosen among them by the same numbers.
+    """
+    values_CS = _by_seed(configurations, sorted({seed for values in configurations for seed in values}))
+    count = len(configurations)
+    pairs = np.triu_indices(count, 1)
+    rows = [_paired_p(values_CS[first], values_CS[first + 1 :]) for first in range(count)]
+    adjusted_CC = np.full((count, count), math.nan)
+    adjusted_CC[pairs] = holm(np.concatenate(rows))
+    return [bool(p <= LEVEL) for p in np.fmin(adjusted_CC[place], adjusted_CC[:, place])]
+
+
+def holm(p_P: Floats) -> Floats:
+    """The p values adjusted for being several: reject those at most 0.05, and a false rejection has a chance of 5 %.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the k-th smallest of m times m - k + 1, no
+    smaller than the one before it, at most 1. A NaN was no test: it stays, and does not count.
+    """
+    order = np.argsort(p_P, kind="stable")[: int(np.isfinite(p_P).sum())]  # NaN comes last
+    adjusted_P = np.full(len(p_P), math.nan)
+    adjusted_P[order] = np.maximum.accumulate(np.minimum(p_P[order] * np.arange(len(order), 0, -1), 1.0))
+    return adjusted_P
+
+
+def _by_seed(configurations: Sequence[SeedValues], seeds: Sequence[int]) -> Floats:
+    """(configurations, seeds); NaN where a configuration lacks a seed, infinite where its value is not finite."""
+    values_CS = np.full((len(configurations), len(seeds)), math.nan)
+    columns = {seed: column for column, seed in enumerate(seeds)}
+    for row, values in enumerate(configurations):
+        for seed in values.keys() & columns.keys():
+            values_CS[row, columns[seed]] = values[seed] if math.isfinite(values[seed]) else math.inf
+    return values_CS
+
+
+def _paired_p(one_S: Floats, others_CS: Floats) -> Floats:
+    """Two-sided p values of paired t tests; NaN where fewer than two seeds are shared or a value is not finite."""
+    shared_CS = ~np.isnan(one_S) & ~np.isnan(others_CS)
+    with np.errstate(all="ignore"):
+        difference_CS = np.where(shared_CS, one_S - others_CS, 0.0)
+        n_C = shared_CS.sum(axis=1)
+        mean_C = difference_CS.sum(axis=1) / n_C
+        sd_C = np.sqrt((np.where(shared_CS, difference_CS - mean_C[:, None], 0.0) ** 2).sum(axis=1) / (n_C - 1))
+        t_C = np.where(mean_C == 0, 0.0, np.abs(mean_C) / sd_C * np.sqrt(n_C))
+    testable_C = (n_C > 1) & np.isfinite(difference_CS).all(axis=1)
+    return np.where(testable_C, 2 * stdtr(np.maximum(n_C - 1, 1), -t_C), math.nan)
+
+
+def expected_best(values: Sequence[float], n: int, direction: Direction = "min") -> float:
+    """The mean, over all ways to draw ``n`` of the trials, of the best value among them.
+
+    Unbiased for n trials of the same random search: drawn without replacement, the i-th best of N counts
+    C(N - i, n - 1) / C(N, n), so n is at most N (Tang et al. 2020, "Showing your work doesn't always work").
+
+    A trial that failed, its value not finite, counts as much as the worst that did not; NaN if all failed. Where n is
+    more than the failures, that makes no difference. ``ValueError`` if ``n`` is not possible.
+    """
+    if not 1 <= n <= len(values):
+        raise ValueError(f"the best of {n} trials: there are {len(values)} to draw from")
+    ordered_N = _best_first(values, direction)
+    worst = ordered_N[np.isfinite(ordered_N)].max(initial=-math.inf)
+    filled_N = np.where(np.isfinite(ordered_N), ordered_N, worst if np.isfinite(worst) else math.nan)
+    worse_N = np.arange(len(values))[::-1]
+    chances_N = np.exp(_log_choose(worse_N, n - 1) - _log_choose(np.array(len(values)), n))
+    return _sign(direction) * float(filled_N @ chances_N)
+
+
+@dataclass(frozen=True)
+class TuningCurve:
+    """The best after 1, 2, ... trials of a random search, in the metric's unit; one value for each number of trials."""
+
+    expected: tuple[float, ...]
+    """``expected_best``."""
+    median: tuple[float, ...]
+    """The value that half of such searches reach; infinitely bad where half of them only fail."""
+    low: tuple[float, ...]
+    """The lower end of the median's 95 % interval; infinite where so many trials do not bound it."""
+    high: tuple[float, ...]
+    """The upper end of the median's 95 % interval; infinite where so many trials do not bound it."""
+
+
+def tuning_curve(values: Sequence[float], direction: Direction = "min") -> TuningCurve:
+    """The best after 1 trial, 2, and on to all of them: the same budget for each method compared.
+
+    The median of the best of n is the quantile 1 - 0.5^(1/n) of single trials, and a quantile has an exact interval
+    between two order statistics, whatever the distribution (the number of trials beyond it is binomial). So each n's
+    interval holds with 95 % at least: Lourie et al. 2024, "Show your work with confidence", who also make them hold
+    for all n at once. Trials that are not finite are the worst.
+
+    Only a random search is such a curve's subject: no trial may depend on an earlier one.
+    """
+    counts = range(1, len(values) + 1)
+    expected = tuple(expected_best(values, n, direction) for n in counts)
+    ordered_N, sign = _best_first(values, direction), _sign(direction)
+    ends = [sorted(sign * end for end in _median_of_best(ordered_N, n)) for n in counts]
+    low, middle, high = (tuple(three[k] for three in ends) for k in range(3))
+    return TuningCurve(expected, middle, low, high)
+
+
+def _median_of_best(ordered_N: Floats, n: int) -> tuple[float, float, float]:
+    """Lower end, estimate and upper end, of values that ascend from the best."""
+    total, quantile = len(ordered_N), 1 - 0.5 ** (1 / n)
+    # the distribution is nothing so far from its middle: of ten thousand counts a few hundred are enough
+    reach = 20 + 10 * math.sqrt(total * quantile * (1 - quantile))
+    least = max(0, math.floor(total * quantile - reach))
+    count_K = np.arange(least, min(total, math.ceil(total * quantile + reach)) + 1)
+    below_K = bdtr(count_K, total, quantile)  # P(at most so many trials are beyond the quantile)
+    # The l-th is beyond with P(fewer than l are), the u-th short of it with P(at least u are); either at most the tail.
+    lower, upper = least + int(np.sum(below_K <= 0.025)), least + int(np.sum(below_K < 0.975)) + 1
+    padded = np.concatenate([[-math.inf], ordered_N, [math.inf]])
+    return float(padded[lower]), float(padded[max(math.ceil(quantile * total), 1)]), float(padded[upper])
+
+
+def _best_first(values: Sequence[float], direction: Direction) -> Floats:
+    """Ascending from the best, their sign such that less is better; infinite where a trial failed."""
+    signed = _sign(direction) * np.asarray(values, dtype=np.float64)
+    return np.sort(np.where(np.isfinite(signed), signed, math.inf))
+
+
+def _sign(direction: Direction) -> float:
+    return 1.0 if direction == "min" else -1.0
+
+
+def _log_choose(several: Ints, few: int) -> Floats:
+    """log C(several, few); minus infinity where there are too few to choose from."""
+    with np.errstate(all="ignore"):
+        logs = gammaln(several + 1) - gammaln(few + 1) - gammaln(np.abs(several - few) + 1)
+    return np.where(few <= several, logs, -math.inf)
