@@ -1,17 +1,17 @@
 """What happened, in order: an append-only file of JSON lines, the one truth of a run.
 
 MLflow, Parquet, report, searcher, scheduler and resume are views of it. Every line is handed to the operating system as
-it is written, ends are forced to the disk, and each carries the CRC-32 of what it says: a line that a crash cut off, or
-that a disk has changed, is passed over as if it had not been written, and what it said is taken from the checkpoints
-again (``trainables.mend``).
+it is written, ends are forced to the disk, and each carries the CRC-32 of its content: a line that a crash cut off, or
+that a disk has changed, is skipped as if it had not been written, and what it held is taken from the checkpoints again
+(``trainables.recorder.fill_gaps``).
 
-Events, each with ``time`` (seconds since 1970, UTC; their order is that of the lines, whatever the clocks say):
+Events, each with ``time`` (seconds since 1970, UTC; their order is that of the lines, whatever the clocks show):
 
-    sweep   name, id, and what the sweep is, as sweep.toml has it; again at each resume
-    start   trial (key), number, config (flat), and what the trial says of itself: device, precision, parameters, ...
+    sweep   name, id, and the specification, as sweep.toml has it; again at each resume
+    start   trial (key), number, config (flat), and info of its process: device, precision, host, ...
     epoch   trial, epoch (1 = after the first pass), metrics (name -> finite number)
-            the first of a trial, or its end if it has none, also has start: its number and config a second time, since
-            what a search drew nobody can tell whose one line of it is lost
+            the first of a trial, or its end if it has none, repeats number and config as start: what a search drew
+            stands nowhere else, and must not hang on one line
     rung    trial, epoch: it waits there to be promoted
     decided trials (key -> config) that will be run: more seeds of what may be on the front
     end     trial, status ("completed", "stopped", "diverged", "failed"), reason, epoch
@@ -22,7 +22,6 @@ Events, each with ``time`` (seconds since 1970, UTC; their order is that of the 
 import errno
 import json
 import os
-import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -43,8 +42,9 @@ _CRC = b',"crc":"%08x"}\n'
 _CRC_BYTES = len(_CRC % 0)
 
 _TEXT, _WHOLE, _NUMBER, _TABLE, _LIST = (str,), (int,), (int, float), (dict,), (list,)
+_Types = dict[str, tuple[type, ...]]
 
-_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+_REQUIRED: dict[str, _Types] = {
     "sweep": {"name": _TEXT, "id": _TEXT, "time": _NUMBER},
     "start": {"trial": _TEXT, "number": _WHOLE, "config": _TABLE, "time": _NUMBER},
     "epoch": {"trial": _TEXT, "epoch": _WHOLE, "metrics": _TABLE, "time": _NUMBER},
@@ -54,9 +54,8 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "pause": {"time": _NUMBER},
     "done": {"time": _NUMBER},
 }
-"""What each kind of event must have; a line that has not is none."""
-
-_MAY: dict[str, dict[str, tuple[type, ...]]] = {
+"""Fields of each kind of event; a line without them is damaged."""
+_OPTIONAL: dict[str, _Types] = {
     "sweep": {
         "sweep": _TEXT, "swept": _LIST, "trials": _WHOLE, "epochs": _WHOLE,
         "toml": _TABLE, "tags": _TABLE, "params": _TABLE,
@@ -64,16 +63,14 @@ _MAY: dict[str, dict[str, tuple[type, ...]]] = {
     "start": {"info": _TABLE},
     "end": {"reason": _TEXT, "epoch": _WHOLE},
 }  # fmt: skip
-"""What an event may have besides, if it is of these types."""
-
-_INFO = {"device": _TEXT, "precision": _TEXT, "parameters": _NUMBER}
+_INFO: _Types = {"device": _TEXT, "precision": _TEXT, "parameters": _NUMBER}
 _SCALAR = (str, int, float, bool)
 _LATEST = 1e11
 """Times are before that: seconds since 1970, which databases take in milliseconds."""
 
 
 class Journal:
-    """The writer. One process at a time writes a journal: the driver."""
+    """The file, opened to append. One process at a time writes a journal: the driver."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +87,7 @@ class Journal:
         """
         record = {"event": event, "time": round(time.time(), 3), **fields}
         text = json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        body = text.encode(errors="replace")[:-1]  # of a file's name, say, that is no text
+        body = text.encode(errors="replace")[:-1]  # an error's text may name a file whose name is no UTF-8
         self._append(body + _CRC % zlib.crc32(body))
         if event in ("end", "pause", "done"):
             os.fsync(self._file)
@@ -114,12 +111,12 @@ class Journal:
 
 
 class JournalReader:
-    """Reads a journal as far as it goes, and further each time it is asked: also while the sweep writes it."""
+    """Reads a journal as far as it goes, and further at each call: also while the sweep writes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged = 0
-        """Lines that were passed over: cut off by a crash, or changed since."""
+        """Lines that were skipped: cut off by a crash, or changed since."""
         self._offset = 0
 
     def new(self) -> Iterator[Event]:
@@ -146,11 +143,7 @@ def _parsed(line: bytes) -> Event | None:
         return None
     try:
         event: Event = orjson.loads(line)
-        kind = event["event"]
-        wanted = _FIELDS.get(kind, {})
-        if not all(type(event[name]) in types for name, types in wanted.items()):
-            return None
-        if not 0 <= event.get("time", 0) < _LATEST or (kind in _MAY and not _sound(event, kind)):
+        if not _is_valid(event):
             return None
     except (ValueError, KeyError, TypeError):
         return None
@@ -158,109 +151,61 @@ def _parsed(line: bytes) -> Event | None:
     return event
 
 
-def _sound(event: Event, kind: str) -> bool:
-    """Whether what an event says, of right checksum though it is, can be worked with by all who read it."""
-    if not _of_types(event, _MAY[kind]):
+def _is_valid(event: Event) -> bool:
+    """Whether an event, of right checksum though it is, has what its readers rely on."""
+    kind = event["event"]
+    if not all(type(event[name]) in types for name, types in _REQUIRED.get(kind, {}).items()):
+        return False
+    if not 0 <= event.get("time", 0) < _LATEST or not _of_types(event, _OPTIONAL.get(kind, {})):
         return False
     if kind == "sweep":
         return all(isinstance(name, str) for name in event.get("swept", ()))
     if kind == "start":
-        config = all(type(value) in _SCALAR for value in event["config"].values())
-        keyed = NAME.fullmatch(event["trial"]) is not None  # keys name folders
-        return keyed and config and _of_types(event.get("info", {}), _INFO)
+        scalars = all(type(value) in _SCALAR for value in event["config"].values())
+        plain = NAME.fullmatch(event["trial"]) is not None  # keys name folders
+        return plain and scalars and _of_types(event.get("info", {}), _INFO)
+    if kind == "epoch":
+        return event["epoch"] >= 1 and all(type(value) in _NUMBER for value in event["metrics"].values())
     return True
 
 
-def _of_types(table: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+def _of_types(table: Mapping[str, Any], types: _Types) -> bool:
     return all(type(table[name]) in kinds for name, kinds in types.items() if name in table)
-
-
-class Epochs(Mapping[int, dict[str, float]]):
-    """Metrics by epoch, in a tenth of the memory that dictionaries take: sweeps have a million epochs."""
-
-    def __init__(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._others: dict[int, tuple[str, ...]] = {}
-        """Names of the epochs whose metrics are not those of the first."""
-        self._rows: dict[int, bytes] = {}
-        self.last = 0
-        """The last epoch; 0 before the first."""
-
-    def add(self, epoch: int, metrics: Mapping[str, float], when: float, arrival: int) -> None:
-        """Take in an epoch; of one told twice, the first stays. One whose metrics are no numbers is none."""
-        if epoch in self._rows or epoch < 1:
-            return
-        names, first = tuple(metrics), not self._rows
-        try:
-            self._rows[epoch] = struct.pack(f"{len(names) + 2}d", when, arrival, *metrics.values())
-        except struct.error:  # nobody here wrote that
-            return
-        if first:
-            self._names = _NAMES.setdefault(names, names)
-        if names != self._names:
-            self._others[epoch] = names
-        self.last = max(self.last, epoch)
-
-    def when(self, epoch: int) -> float:
-        """When the epoch ended, in seconds since 1970."""
-        return float(struct.unpack_from("d", self._rows[epoch])[0])
-
-    def arrival(self, epoch: int) -> int:
-        """Which of all the run's epochs it was, in the order of the journal."""
-        return int(struct.unpack_from("d", self._rows[epoch], 8)[0])
-
-    @property
-    def unbroken(self) -> int:
-        """The last epoch before which none is missing."""
-        if len(self._rows) == self.last:
-            return self.last
-        return next(epoch for epoch in range(self.last + 1) if epoch + 1 not in self._rows)
-
-    def __getitem__(self, epoch: int) -> dict[str, float]:
-        row, names = self._rows[epoch], self._others.get(epoch, self._names)
-        return dict(zip(names, struct.unpack_from(f"{len(names)}d", row, 16), strict=True))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-
-_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
-"""The names of metrics, kept once."""
 
 
 @dataclass
 class TrialRecord:
-    """What the journal says of one trial."""
+    """One trial, by the journal."""
 
     key: str
     number: int
     config: dict[str, Any]
     info: dict[str, Any] = field(default_factory=dict)
-    """What the trial said of itself at its latest start."""
-    epochs: Epochs = field(default_factory=Epochs)
-    """Metrics by epoch; of an epoch told twice, the first."""
+    """What its process reported at the latest start."""
     started: float = 0.0
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Metrics by epoch; of an epoch that is recorded twice, the first."""
+    times: dict[int, float] = field(default_factory=dict)
+    """When each epoch ended, in seconds since 1970."""
+    last_epoch: int = 0
+    """0 before the first."""
     status: str = "running"
     reason: str = ""
     ended: int = 0
     """The epochs it had when it ended."""
+    arrivals: dict[int, int] = field(default_factory=dict, compare=False)
+    """The position of each epoch among all the run's events about epochs, in the order of the journal."""
     end_arrival: int = field(default=0, compare=False)
-    """Which of all the run's events about epochs it was, in the order of the journal."""
+    """The position of its end among those."""
     rungs: dict[int, int] = field(default_factory=dict, compare=False)
-    """The epochs at which it came to wait at a rung, each with which of those events that was."""
+    """The epochs at which it came to wait at a rung, each with its position among those."""
 
     @property
-    def times(self) -> dict[int, float]:
-        """When each epoch was reported."""
-        return {epoch: self.epochs.when(epoch) for epoch in self.epochs}
-
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch reported; 0 before the first."""
-        return self.epochs.last
+    def unbroken(self) -> int:
+        """The last epoch before which none is missing."""
+        if len(self.epochs) == self.last_epoch:
+            return self.last_epoch
+        return next(epoch for epoch in range(self.last_epoch + 1) if epoch + 1 not in self.epochs)
 
     @property
     def waits(self) -> bool:
@@ -269,17 +214,29 @@ class TrialRecord:
 
     @property
     def last_time(self) -> float:
-        """When that was, in seconds since 1970; 0 before the first."""
-        return self.epochs.when(self.epochs.last) if self.epochs else 0.0
+        """When the last epoch ended, in seconds since 1970; 0 before the first."""
+        return self.times.get(self.last_epoch, 0.0)
 
     @property
     def whole(self) -> bool:
         """Whether no epoch is missing of those that it had."""
-        return self.epochs.unbroken == max(self.ended, self.last_epoch)
+        return self.unbroken == max(self.ended, self.last_epoch)
 
     def finished(self, epochs: int) -> bool:
         """Whether nothing is left to do for a budget of ``epochs``."""
         return self.status in FINAL and (self.status != "completed" or self.last_epoch >= epochs)
+
+    def apply(self, event: Mapping[str, Any], arrival: int) -> None:
+        """Take in an ``epoch``, ``rung`` or ``end`` of this trial."""
+        if event["event"] == "rung":
+            self.rungs.setdefault(event["epoch"], arrival)
+        elif event["event"] == "end":
+            self.status, self.reason = event["status"], event.get("reason", "")
+            self.ended, self.end_arrival = event.get("epoch", 0), arrival
+        elif (epoch := event["epoch"]) not in self.epochs:
+            self.epochs[epoch] = {name: float(value) for name, value in event["metrics"].items()}
+            self.times[epoch], self.arrivals[epoch] = event["time"], arrival
+            self.last_epoch = max(self.last_epoch, epoch)
 
 
 @dataclass
@@ -294,7 +251,7 @@ class RunRecord:
     damaged: int = field(default=0, compare=False)
     """Lines of the journal that could not be read."""
     orphans: dict[str, list[tuple[Mapping[str, Any], int]]] = field(default_factory=dict, compare=False)
-    """What is told of trials without a start, whose line is among the damaged: events, each with its arrival."""
+    """Events of trials without a start, whose line is among the damaged, each with its arrival."""
     _arrivals: int = field(default=0, compare=False)
 
     def last_epoch(self, key: str) -> int:
@@ -303,7 +260,7 @@ class RunRecord:
 
     def known(self, key: str) -> int:
         """The last epoch of a trial before which none is missing; 0 if none."""
-        return self.trials[key].epochs.unbroken if key in self.trials else 0
+        return self.trials[key].unbroken if key in self.trials else 0
 
     def finished(self, key: str, epochs: int) -> bool:
         """Whether nothing is left to do for a trial and a budget of ``epochs``."""
@@ -314,7 +271,7 @@ class RunRecord:
         kind = event["event"]
         if kind in ("epoch", "rung", "end"):
             self._arrivals += 1
-            self._of_a_trial(event, self._arrivals)
+            self._apply_to_trial(event, self._arrivals)
         elif kind == "start":
             self._start(event)
         elif kind == "sweep":
@@ -325,20 +282,16 @@ class RunRecord:
         elif kind == "done":
             self.done = True
 
-    def _of_a_trial(self, event: Mapping[str, Any], arrival: int) -> None:
-        if event["trial"] not in self.trials and (start := _start_told_again(event)):
-            self._start(start)
-        trial, kind = self.trials.get(event["trial"]), event["event"]
-        if trial is None:
-            if NAME.fullmatch(event["trial"]):
-                self.orphans.setdefault(event["trial"], []).append((event, arrival))
-        elif kind == "epoch":
-            trial.epochs.add(event["epoch"], event["metrics"], event["time"], arrival)
-        elif kind == "rung":
-            trial.rungs.setdefault(event["epoch"], arrival)
-        else:
-            trial.status, trial.reason = event["status"], event.get("reason", "")
-            trial.ended, trial.end_arrival = event.get("epoch", 0), arrival
+    def _apply_to_trial(self, event: Mapping[str, Any], arrival: int) -> None:
+        key = event["trial"]
+        if key not in self.trials and type(event.get("start")) is dict:
+            start = {**event["start"], "event": "start", "trial": key, "time": event.get("time")}
+            if {"number", "config"} <= start.keys() and _is_valid(start):
+                self._start(start)
+        if key in self.trials:
+            self.trials[key].apply(event, arrival)
+        elif NAME.fullmatch(key):
+            self.orphans.setdefault(key, []).append((event, arrival))
 
     def _start(self, event: Mapping[str, Any]) -> None:
         key = event["trial"]
@@ -347,18 +300,8 @@ class RunRecord:
         trial = self.trials[key]
         trial.info = {**trial.info, **event.get("info", {})}
         trial.status, trial.reason, trial.ended = "running", "", 0
-        for told, arrival in self.orphans.pop(key, ()):
-            self._of_a_trial(told, arrival)
-
-
-def _start_told_again(event: Mapping[str, Any]) -> Event | None:
-    """The start of a trial as its first epoch has it; None if this event has none."""
-    told = event.get("start")
-    if type(told) is not dict:
-        return None
-    start = {**told, "event": "start", "trial": event["trial"], "time": event.get("time")}
-    whole = all(type(start.get(name)) in types for name, types in _FIELDS["start"].items())
-    return start if whole and _sound(start, "start") else None
+        for orphan, arrival in self.orphans.pop(key, ()):
+            trial.apply(orphan, arrival)
 
 
 def read(path: Path) -> RunRecord:

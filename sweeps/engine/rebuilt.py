@@ -76,7 +76,7 @@ def _events(trial: TrialRecord) -> Iterator[_Event]:
         arrived = trial.end_arrival
         yield arrived, math.inf, trial.key
     for epoch in sorted(trial.epochs, reverse=True):
-        arrived = min(arrived, trial.epochs.arrival(epoch), trial.rungs.get(epoch, math.inf))
+        arrived = min(arrived, trial.arrivals[epoch], trial.rungs.get(epoch, math.inf))
         yield arrived, epoch, trial.key
 
 

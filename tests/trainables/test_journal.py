@@ -10,14 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trainables.data import DataSet
-from trainables.journal import Epochs, Journal, JournalReader, RunRecord, latest_sweep, read
-from trainables.recorder import Recorder
-from trainables.trial import TrialJob
-from vqcore.config import TrialConfig
+from trainables.journal import Event, Journal, JournalReader, RunRecord, latest_sweep, read
 
 
-def story(path: Path) -> list[dict[str, Any]]:
+def story(path: Path) -> list[Event]:
     """A small run: two trials, one of which diverges."""
     journal = Journal(path)
     events = [
@@ -34,11 +30,11 @@ def story(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def told(path: Path) -> list[dict[str, Any]]:
+def events_in(path: Path) -> list[Event]:
     return list(JournalReader(path).new())
 
 
-def folded(events: list[dict[str, Any]]) -> RunRecord:
+def folded(events: list[Event]) -> RunRecord:
     run = RunRecord()
     for event in events:
         run.apply(event)
@@ -50,21 +46,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "journal.jsonl"
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_what_is_written_is_read_as_json_and_as_a_run(path: Path) -> None:
     events = story(path)
-    assert told(path) == events
+    assert events_in(path) == events
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert isinstance(json.loads(line, parse_constant=lambda name: pytest.fail(name)), dict)
     run = read(path)
     assert run.done
     assert run.sweep["name"] == "β-ablation"
     assert run.trials["a"].epochs == {1: {"mse": 0.1}, 2: {"mse": 1 / 3}}
-    assert run.trials["a"].last_epoch == 2
+    assert (run.trials["a"].last_epoch, run.last_epoch("a"), run.last_epoch("z")) == (2, 2, 0)
     assert (run.trials["b"].status, run.trials["b"].reason) == ("diverged", "loss is nan\nin step 1")
 
 
-def test_every_line_is_json_as_others_read_it(path: Path) -> None:
-    story(path)
-    for line in path.read_text(encoding="utf-8").splitlines():
-        assert isinstance(json.loads(line, parse_constant=lambda name: pytest.fail(name)), dict)
+def test_no_journal_is_an_empty_run(path: Path) -> None:
+    assert (read(path), latest_sweep(path)) == (RunRecord(), {})
+    path.parent.mkdir()
+    path.touch()
+    assert (read(path), latest_sweep(path)) == (RunRecord(), {})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -74,7 +73,7 @@ def test_a_number_that_json_has_not_is_refused_and_leaves_no_trace(path: Path, v
         journal.write("epoch", trial="a", epoch=1, metrics={"mse": value})
     journal.write("done")
     journal.close()
-    assert [event["event"] for event in told(path)] == ["done"]
+    assert [event["event"] for event in events_in(path)] == ["done"]
 
 
 def test_a_journal_cut_at_any_byte_holds_its_whole_lines(path: Path) -> None:
@@ -83,7 +82,7 @@ def test_a_journal_cut_at_any_byte_holds_its_whole_lines(path: Path) -> None:
     for end in range(len(whole) + 1):
         cut.write_bytes(whole[:end])
         expected = events[: whole[:end].count(b"\n")]
-        assert told(cut) == expected
+        assert events_in(cut) == expected
         assert read(cut) == folded(expected)
 
 
@@ -98,45 +97,31 @@ def test_a_writer_goes_on_after_a_cut_at_any_byte_of_a_line(path: Path) -> None:
         new = journal.write("pause")
         journal.close()
         kept = 4 if end >= len(lines[3]) - 1 else 3
-        assert told(cut) == [*events[:kept], new]
+        assert events_in(cut) == [*events[:kept], new]
 
 
-def test_who_goes_on_knows_what_is_in_it_after_a_cut_at_any_byte(path: Path, data_set: DataSet) -> None:
-    """The epoch whose line lacks only its end is in it, and is not recorded a second time."""
-    story(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    before, last = b"".join(lines[:5]), lines[5]
-    job = TrialJob("a", 0, TrialConfig(), data_set, str(path.parent))
-    for end in range(len(last) + 1):
-        path.write_bytes(before + last[:end])
-        recorder = Recorder(path.parent)
-        assert recorder.run == read(path)
-        for epoch in (1, 2):
-            recorder.told(job, {"event": "epoch", "epoch": epoch, "metrics": {"mse": 1 / 3}})
-        recorder.close()
-        assert [event["epoch"] for event in told(path) if event["event"] == "epoch"] == [1, 2]
-
-
-def test_a_line_damaged_in_the_middle_costs_only_itself(path: Path) -> None:
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 10**6), flipped=st.integers(1, 255))
+@example(position=-1, flipped=191)
+def test_a_byte_changed_anywhere_loses_its_line_and_falsifies_none(
+    tmp_path_factory: pytest.TempPathFactory, position: int, flipped: int
+) -> None:
+    path = tmp_path_factory.mktemp("flipped") / "journal.jsonl"
     events = story(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    for damage in (
-        b"\x00" * 40 + b"\n",
-        b"\xff\xfe{\n",
-        b"null\n",
-        b"[1]\n",
-        b'{"epoch": 1}\n',
-        b'{"event": 3}\n',
-        b"\n",
-    ):
-        path.write_bytes(b"".join([*lines[:3], damage, *lines[4:]]))
-        assert told(path) == [*events[:3], *events[4:]]
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= flipped
+    path.write_bytes(content)
+    left = events_in(path)
+    assert len(events) - 2 <= len(left) < len(events), "a line, or two where the end between them went"
+    assert [event for event in events if event in left] == left
+    unended = position % len(content) == len(content) - 1
+    assert (read(path).damaged == 0) == unended, "a last line without its end may still be being written"
 
 
 def test_a_reader_follows_the_writer_byte_by_byte(path: Path) -> None:
     events, growing = story(path), path.with_name("growing.jsonl")
     reader = JournalReader(growing)
-    seen: list[dict[str, Any]] = []
+    seen: list[Event] = []
     assert list(reader.new()) == []  # not there yet
     with growing.open("wb") as file:
         for byte in path.read_bytes():
@@ -155,13 +140,12 @@ def test_each_event_is_there_as_soon_as_it_is_written(path: Path) -> None:
     journal.close()
 
 
-def test_an_epoch_told_twice_counts_once_and_as_first_told(path: Path) -> None:
+def test_an_epoch_recorded_twice_counts_once_and_as_at_first(path: Path) -> None:
     events = story(path)
-    again = {**events[3], "metrics": {"mse": 9.0}, "time": 0.0}
-    assert folded([*events, again]) == folded(events)
+    assert folded([*events, {**events[3], "metrics": {"mse": 9.0}, "time": 0.0}]) == folded(events)
 
 
-def test_events_of_unknown_kinds_and_trials_are_passed_over(path: Path) -> None:
+def test_events_of_unknown_kinds_and_trials_are_ignored(path: Path) -> None:
     events = story(path)
     strange = [
         {"event": "later version", "time": 0.0},
@@ -173,11 +157,11 @@ def test_events_of_unknown_kinds_and_trials_are_passed_over(path: Path) -> None:
 
 def test_what_is_left_to_do(path: Path) -> None:
     run = folded(story(path))
-    assert run.trials["a"].finished(2)
-    assert not run.trials["a"].finished(3), "a larger budget extends a trial"
-    assert run.trials["b"].finished(50), "a diverged trial would diverge again"
+    assert run.finished("a", 2)
+    assert not run.finished("a", 3), "a larger budget extends a trial"
+    assert run.finished("b", 50), "a diverged trial would diverge again"
     run.apply({"event": "end", "trial": "b", "status": "failed", "time": 0.0})
-    assert not run.trials["b"].finished(50), "a failed trial is tried again"
+    assert not run.finished("b", 50), "a failed trial is tried again"
     run.apply({"event": "sweep", "time": 0.0, "id": "1"})
     assert not run.done, "a resume opens the run again"
     run.apply({"event": "start", "trial": "b", "number": 1, "config": {}, "time": 9.0, "info": {"device": "gpu"}})
@@ -185,38 +169,25 @@ def test_what_is_left_to_do(path: Path) -> None:
     assert run.trials["b"].info == {"device": "gpu"}
 
 
-def test_no_journal_is_an_empty_run(tmp_path: Path) -> None:
-    assert read(tmp_path / "journal.jsonl") == RunRecord()
-    (tmp_path / "journal.jsonl").write_bytes(b"")
-    assert read(tmp_path / "journal.jsonl") == RunRecord()
-
-
-@settings(max_examples=300, deadline=None)
-@given(position=st.integers(0, 10**6), flipped=st.integers(1, 255))
-@example(position=-1, flipped=191)
-def test_a_byte_changed_anywhere_loses_its_line_and_falsifies_none(
-    tmp_path_factory: pytest.TempPathFactory, position: int, flipped: int
-) -> None:
-    path = tmp_path_factory.mktemp("flipped") / "journal.jsonl"
-    events = story(path)
-    content = bytearray(path.read_bytes())
-    content[position % len(content)] ^= flipped
-    path.write_bytes(content)
-    left = told(path)
-    assert len(events) - 2 <= len(left) < len(events), "a line, or two where the end between them went"
-    assert [event for event in events if event in left] == left
-    unended = position % len(content) == len(content) - 1
-    assert (read(path).damaged == 0) == unended, "a last line without its end may still be being written"
-
-
 def test_a_trial_whose_start_is_lost_waits_for_it(path: Path) -> None:
     events = story(path)
-    run, mended = folded(events), folded([event for event in events if event != events[1]])
-    assert set(mended.trials) == {"b"}
-    assert set(mended.orphans) == {"a"}
-    mended.apply(events[1])  # as a resume writes it again
-    assert mended.trials["a"] == run.trials["a"]
-    assert not mended.orphans
+    run = folded([event for event in events if event != events[1]])
+    assert (set(run.trials), set(run.orphans)) == ({"b"}, {"a"})
+    run.apply(events[1])  # as a resume writes it again
+    assert run.trials["a"] == folded(events).trials["a"]
+    assert not run.orphans
+
+
+@pytest.mark.parametrize("kind", ["epoch", "end"])
+def test_the_first_event_of_a_trial_repeats_its_start(kind: str) -> None:
+    fields = {"epoch": {"epoch": 1, "metrics": {"mse": 0.5}}, "end": {"epoch": 0, "status": "failed"}}[kind]
+    start = {"number": 7, "config": {"decay": 0.9}}
+    trial = folded([{"event": kind, "trial": "a", "time": 3.0, "start": start, **fields}]).trials["a"]
+    assert (trial.number, trial.config, trial.started) == (7, {"decay": 0.9}, 3.0)
+    assert trial.whole
+    for damaged in ({}, {"number": 7}, {"number": "7", "config": {}}, [], None):
+        run = folded([{"event": kind, "trial": "a", "time": 3.0, "start": damaged, **fields}])
+        assert (run.trials, set(run.orphans)) == ({}, {"a"})
 
 
 def test_an_epoch_that_is_missing_is_noticed(path: Path) -> None:
@@ -226,22 +197,12 @@ def test_an_epoch_that_is_missing_is_noticed(path: Path) -> None:
     assert not run.trials["a"].whole
     assert folded(events).known("a") == 2
     assert folded(events).trials["a"].whole
-    assert not folded([event for event in events if event != events[5]]).trials["a"].whole, "its end tells of two"
-
-
-def test_an_epoch_without_metrics_is_read_back_beside_others() -> None:
-    epochs = Epochs()
-    told_of: list[dict[str, float]] = [{}, {"mse": 0.5}, {"mse": 0.25, "bits": 1.0}, {}]
-    for number, metrics in enumerate(told_of, 1):
-        epochs.add(number, metrics, 0.0, number)
-    assert list(epochs.values()) == told_of
+    assert not folded([event for event in events if event != events[5]]).trials["a"].whole, "its end says two"
 
 
 def test_order_is_that_of_the_lines_whatever_the_clocks_say(path: Path) -> None:
-    events = story(path)
-    back = [{**event, "time": -float(number)} for number, event in enumerate(events)]
-    trial = folded(back).trials["a"]
-    assert trial.epochs.arrival(1) < trial.epochs.arrival(2)
+    trial = folded([{**event, "time": -float(n)} for n, event in enumerate(story(path))]).trials["a"]
+    assert trial.arrivals[1] < trial.arrivals[2]
     assert trial.times[1] > trial.times[2]
 
 
@@ -265,43 +226,55 @@ def test_a_full_disk_leaves_whole_lines(disk_of: Callable[[str], Path]) -> None:
     with pytest.raises(OSError, match="No space left") as full:
         write_on()
     assert full.value.filename == disk / "journal.jsonl"
-    assert told(disk / "journal.jsonl") == written
+    assert events_in(disk / "journal.jsonl") == written
     assert read(disk / "journal.jsonl").damaged == 0
     journal.close()
 
 
-def test_the_last_word_on_what_the_sweep_is(path: Path) -> None:
-    assert latest_sweep(path) == {}
+def test_the_latest_sweep_event_that_is_whole(path: Path) -> None:
     story(path)
     journal = Journal(path)
     again = journal.write("sweep", name="later", id="1")
     journal.close()
     assert latest_sweep(path) == again
     path.write_bytes(path.read_bytes()[:-20] + b"\n")
-    assert latest_sweep(path)["name"] == "β-ablation", "a damaged one does not count"
+    assert latest_sweep(path)["name"] == "β-ablation"
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        {"event": "start", "trial": "../../x", "number": 0, "config": {}, "time": 1.0},
-        {"event": "start", "trial": "a", "number": "0", "config": {}, "time": 1.0},
-        {"event": "epoch", "trial": "a", "epoch": 1, "metrics": {"mse": "low"}, "time": 1.0},
-        {"event": "epoch", "trial": "a", "epoch": "1", "metrics": {}, "time": 1.0},
-        {"event": "end", "trial": ["a"], "status": "completed", "time": 1.0},
+        {"event": "start", "trial": "../../x", "number": 0, "config": {}},
+        {"event": "start", "trial": "a", "number": "0", "config": {}},
+        {"event": "start", "trial": "a", "number": 0, "config": {"decay": [1]}},
+        {"event": "start", "trial": "a", "number": 0, "config": {}, "info": {"device": 3}},
+        {"event": "epoch", "trial": "a", "epoch": 1, "metrics": {"mse": "low"}},
+        {"event": "epoch", "trial": "a", "epoch": "1", "metrics": {}},
+        {"event": "epoch", "trial": "a", "epoch": 0, "metrics": {}},
+        {"event": "end", "trial": ["a"], "status": "completed"},
+        {"event": "end", "trial": "a", "status": "completed", "time": -1.0},
+        {"event": "sweep", "name": "x", "id": "1", "swept": [1]},
     ],
 )
-def test_what_nobody_here_wrote_is_passed_over(path: Path, event: dict[str, Any]) -> None:
+def test_a_line_of_right_checksum_and_wrong_content_is_skipped(path: Path, event: dict[str, Any]) -> None:
     journal = Journal(path)
-    name = event.pop("event")
-    journal.write(name, **event)
+    journal.write(event.pop("event"), **event)
     journal.close()
     run = read(path)
-    assert all(not trial.epochs for trial in run.trials.values())
-    assert run.trials == {} or name == "epoch"
+    assert (run, run.orphans, run.damaged) == (RunRecord(), {}, 1)
 
 
-def test_text_that_is_none_is_kept_as_far_as_it_goes(path: Path) -> None:
+@pytest.mark.parametrize(
+    "line", [b"\x00" * 40, b"\xff\xfe{", b"null", b"[1]", b'{"epoch": 1}', b'{"event": "done"}', b""]
+)
+def test_a_line_damaged_in_the_middle_costs_only_itself(path: Path, line: bytes) -> None:
+    events = story(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], line + b"\n", *lines[4:]]))
+    assert events_in(path) == [*events[:3], *events[4:]]
+
+
+def test_text_that_is_no_utf_8_is_kept_as_far_as_it_goes(path: Path) -> None:
     journal = Journal(path)
     journal.write("start", trial="a", number=0, config={})
     journal.write("end", trial="a", status="failed", reason="no file named \udce4.png", epoch=0)
