@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweeps.cli import main
 from sweeps.engine.spec import SweepSpec
-from sweeps.flags import Flags
+from sweeps.flags import EstimatorNames, Flags
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,7 @@ class BetaAblation(Flags):
 
     betas: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)
     """Commitment weights."""
-    estimators: tuple[str, ...] = ("rotation",)
-    """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
+    estimators: EstimatorNames = ("rotation",)
 
 
 def spec(flags: BetaAblation) -> SweepSpec:

@@ -3,24 +3,24 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
-from rich.console import Console
 
-from sweeps.engine.plan import print_plan
-from sweeps.engine.request import Request, check_request
-from sweeps.engine.session import run_session
 from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
-from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, leave
+from trainables.commands import Terminal, exit_status
+from trainables.interruption import leave
 from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, command_line, find_run
 from trainables.tracking import default_uri, without_password
 from vqcore.config import ConfigError, read_toml
+
+if TYPE_CHECKING:
+    from sweeps.engine.request import Request
 
 F = TypeVar("F", bound=Flags)
 
@@ -35,8 +35,10 @@ class Start:
     """What follows ``python -m``, or ``python`` if it ends in ``.py``: a module, and words of its own."""
 
 
-def request_of(start: Start, flags: Flags, spec: SweepSpec) -> Request:
+def request_of(start: Start, flags: Flags, spec: SweepSpec) -> "Request":
     """The flags as the engine takes them."""
+    from sweeps.engine.request import Request
+
     return Request(
         sweep=start.sweep,
         words=start.words,
@@ -78,62 +80,46 @@ def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> Non
     leave(command(Start(sweep, (module.name if module else sys.argv[0],)), flags_type, spec, sys.argv[1:]))
 
 
-def command(start: Start, flags_type: type[F], spec: Callable[[F], SweepSpec], arguments: Sequence[str]) -> int:
-    """``main`` as a function of the arguments; the exit code."""
-    console = Console(highlight=False)
-    with telling_errors() as told:
-        flags = _parse(start, flags_type, arguments)
+def command(
+    start: Start,
+    flags_type: type[F],
+    spec: Callable[[F], SweepSpec],
+    arguments: Sequence[str],
+    file_flags: Sequence[str] = (),
+) -> int:
+    """``main`` as a function of the arguments; the exit code. ``file_flags`` are those that a sweep's file gives."""
+    words = "Interrupted before the first trial.", "Ended by SIGTERM; everything recorded is kept."
+    with exit_status(*words) as status:
+        flags = _parse(start, flags_type, arguments, file_flags)
+        # torch, ray and the others take seconds to import: after the flags have turned out to be right
+        from sweeps.engine.plan import print_plan
+        from sweeps.engine.request import check_request
+        from sweeps.engine.session import run_session
+
         ready = check_request(request_of(start, flags, spec(flags)))
         if flags.plan:
-            print_plan(console, ready)
+            print_plan(Terminal(), ready)
             return 0
-        return run_session(ready, console)
-    return told.code
+        return run_session(ready, Terminal())
+    return status.code
 
 
-class Told:
-    """What ``telling_errors`` came to."""
-
-    code = 0
-
-
-@contextmanager
-def telling_errors() -> Iterator[Told]:
-    """What is asked wrongly is said in plain lines, without a traceback."""
-    told = Told()
-    try:
-        yield told
-    except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        told.code = 2
-    except OSError as error:  # a folder that cannot be written, a disk that is gone
-        print(f"{error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        told.code = 2
-    except KeyboardInterrupt:
-        print("Interrupted before the first trial.")
-        told.code = INTERRUPTED
-    except Preempted:
-        print("Asked to end (SIGTERM); everything recorded is kept.")
-        told.code = PREEMPTED
-
-
-def _parse(start: Start, flags_type: type[F], arguments: Sequence[str]) -> F:
-    """Flags from the command line, over those of the resumed run if there is one."""
+def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_flags: Sequence[str]) -> F:
+    """The flags of a new run: the command line's over the file's. Of a resumed one: the command line's over its own."""
     prog = command_line(*start.words)
-    flags = tyro.cli(flags_type, prog=prog, args=arguments)
+    flags = tyro.cli(flags_type, prog=prog, args=[*file_flags, *arguments])
     if flags.resume is None:
         return flags
     folder = find_run(flags.resume, flags.out)
     if flags.name is not None:
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
-    if folder.parent.name != start.sweep:
-        raise ConfigError([f"--resume {flags.resume}: is a run of python -m sweeps.{folder.parent.name}"])
-    # the journal has them too, should sweep.toml be lost
-    tables = latest_sweep(folder / JOURNAL).get("toml") or read_toml(folder / "sweep.toml")
+    recorded = latest_sweep(folder / JOURNAL)
+    tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
+    _check_home(start, folder, recorded, tables)
     saved = flags_from_toml(flags_type, tables.get("flags", {}))
     resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
-    changed = [name for name in FIXED if getattr(resumed, name, None) != getattr(saved, name, None)]
+    before, now = kept(saved), kept(resumed)
+    changed = [name for name in FIXED if before.get(name) != now.get(name)]
     if changed:
         raise ConfigError(
             f"--{name.replace('_', '-')} {without_password(str(getattr(resumed, name)))}: run {folder.name} has "
@@ -141,3 +127,15 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str]) -> F:
             for name in changed
         )
     return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)
+
+
+def _check_home(start: Start, folder: Path, recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
+    """``ConfigError`` if the run in ``folder`` is of another sweep, or lies in another sweep's folder."""
+    sweep = recorded.get("sweep") or tables.get("sweep", {}).get("sweep") or folder.parent.name
+    if sweep != start.sweep:
+        begun = tables.get("provenance", {}).get("command")
+        how = f", begun with `{begun}`" if begun else ""
+        raise ConfigError([f"--resume {folder}: is a run of the sweep {sweep}{how}; resume it with that command"])
+    if folder.absolute().parent.name != sweep:
+        home = folder.absolute().parent / sweep / folder.name
+        raise ConfigError([f"--resume {folder}: a run of {sweep} lies in a folder of that name; move it to {home}"])

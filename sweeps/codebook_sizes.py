@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sweeps.cli import main
 from sweeps.engine.spec import SweepSpec
-from sweeps.flags import Flags
+from sweeps.flags import EstimatorNames, Flags
 
 SIZES = {"small": 256, "medium": 512, "large": 1024, "x-large": 2048}
 """Codes of the paper's sizes (V16)."""
@@ -19,8 +19,7 @@ class CodebookSizes(Flags):
 
     sizes: tuple[str, ...] = tuple(SIZES)
     """small, medium, large, x-large (256, 512, 1024, 2048 codes), or any numbers of codes."""
-    estimators: tuple[str, ...] = ("rotation",)
-    """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
+    estimators: EstimatorNames = ("rotation",)
 
 
 def spec(flags: CodebookSizes) -> SweepSpec:

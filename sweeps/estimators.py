@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from sweeps.cli import main
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
-from sweeps.flags import SearchFlags
+from sweeps.flags import EstimatorNames, SearchFlags
 
 
 @dataclass(frozen=True)
 class Estimators(SearchFlags):
     """Compare gradient estimators, each with its own tuned commitment weight and decay."""
 
-    estimators: tuple[str, ...] = ("rotation", "ste")
-    """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
+    estimators: EstimatorNames = ("rotation", "ste")
     betas: tuple[float, float] = (0.05, 4.0)
     """Least and largest commitment weight."""
     decays: tuple[float, float] = (0.8, 0.995)

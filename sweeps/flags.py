@@ -1,6 +1,7 @@
 """The flags that sweeps have, and what they mean to the engine."""
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import tyro
 
 from analysis.objectives import HELP, REPORTED, Objective, objectives
-from sweeps.engine.checks import Problems, raise_any
 from sweeps.engine.pareto_asha import Rule, automatic
 from sweeps.engine.space import SIZE, Constraint, Range, Space
 from sweeps.engine.spec import MOST_TRIALS, Search
 from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
-from trainables.tracking import without_password
-from trainables.trial import Collapse
+from trainables.tracking import accept, without_password
 from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings
+from vqcore.errors import Problems
+from vqcore.registry import estimator_names
+
+EstimatorNames = Annotated[tuple[str, ...], tyro.conf.arg(help=f"Gradient estimators: {', '.join(estimator_names())}.")]
+"""The type of a flag that names some."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,8 @@ def base_config(flags: Flags, space: Space) -> TrialConfig:
 
 def search_of(flags: SearchFlags) -> Search:
     """The flags of a search. ``ConfigError`` with every problem."""
+    from trainables.trial import Collapse
+
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives))
     rule = problems.of(lambda: _rule(flags, aims)) if aims and flags.early_stopping == "auto" else None
@@ -187,12 +193,17 @@ def kept(flags: Flags) -> dict[str, Any]:
     kept = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
     for name in ("plan", "resume", "name", "out"):
         kept.pop(name, None)
-    if flags.data not in KNOWN and Path(flags.data).is_dir():
-        kept["data"] = str(Path(flags.data).absolute())
-    if flags.storage is not None:
-        kept["storage"] = flags.storage if is_bucket(flags.storage) else str(Path(flags.storage).absolute())
+    if flags.data not in KNOWN and Path(flags.data).expanduser().is_dir():
+        kept["data"] = str(Path(flags.data).expanduser().absolute())
+    if flags.storage is not None and not is_bucket(flags.storage):
+        kept["storage"] = str(Path(flags.storage).absolute())
     if flags.tracking_uri is not None:
-        kept["tracking_uri"] = without_password(flags.tracking_uri)
+        with suppress(ConfigError):  # what is wrong with it is said by the check
+            kept["tracking_uri"] = accept(flags.tracking_uri)
+        kept["tracking_uri"] = without_password(kept["tracking_uri"])
+    if (warm_start := kept.get("warm_start")) is not None:
+        with suppress(ConfigError):
+            kept["warm_start"] = str(find_run(warm_start, flags.out).absolute())
     return kept
 
 
@@ -205,11 +216,12 @@ def flags_from_toml(flags_type: type[F], saved: Any) -> F:
         raise ConfigError(["sweep.toml: flags must be a table; put it back, or start a new run"])
     known = get_type_hints(flags_type)
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
-    raise_any(
+    problems = Problems(
         f"sweep.toml: {name} = {value!r} is no value of --{name.replace('_', '-')}; put it back, or start a new run"
         for name, value in values.items()
         if not _is_of(value, known[name])
     )
+    problems.raise_any()
     return flags_type(**values)
 
 

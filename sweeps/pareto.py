@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from sweeps.cli import main
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
-from sweeps.flags import SearchFlags
+from sweeps.flags import EstimatorNames, SearchFlags
 
 
 @dataclass(frozen=True)
 class Pareto(SearchFlags):
     """Search the front of MSE against perplexity over estimators, commitment weights, codebook sizes and decays."""
 
-    estimators: tuple[str, ...] = ("rotation", "ste")
-    """Gradient estimators: rotation, ste, rotation_unscaled, reflection, gumbel."""
+    estimators: EstimatorNames = ("rotation", "ste")
     codebook_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
     """Numbers of codes."""
     decays: tuple[float, ...] = (0.8, 0.9, 0.97, 0.99)

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from analysis.report import analyse
-from sweeps.cli import telling_errors
+from trainables.commands import exit_status
 from trainables.journal import RunRecord, latest_sweep, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
 from trainables.tracking import default_uri, sync
@@ -28,14 +28,14 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
     """
-    with telling_errors() as told:
+    with exit_status() as status:
         folder = find_run(name, out)
         try:
             with FileLock(folder / LOCK, timeout=0):
                 rebuild(folder, tracking_uri or default_uri(folder.absolute().parent.parent), Console(highlight=False))
         except Timeout:
             raise ConfigError([f"{folder}: a driver is at work on this run; wait for it, or end it"]) from None
-    return told.code
+    return status.code
 
 
 def rebuild(folder: Path, uri: str, console: Console) -> None:

@@ -4,7 +4,7 @@
 estimator = ["rotation", "ste"]
 commitment_weight = {low = 0.05, high = 4.0, log = true}
 
-[flags]          # any flag's value, unless the command line says otherwise
+[flags]          # for a new run; a resumed one has its own, and the command line wins over both
 epochs = 20
 trials = 60
 """
@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.cli import Start, command, telling_errors
+from sweeps.cli import Start, command
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import SearchFlags
+from trainables.commands import exit_status
 from trainables.runs import NAME
 from vqcore.config import ConfigError, read_toml
 
@@ -27,14 +28,14 @@ USAGE = (
 
 def run(arguments: Sequence[str]) -> int:
     """``python -m sweeps``: the exit code."""
-    with telling_errors() as told:
+    with exit_status() as status:
         if len(arguments) < 2 or arguments[0] != "run":
             raise ConfigError([USAGE])
         path = Path(arguments[1])
-        spec, words = sweep_of(path)
+        spec, flags = sweep_of(path)
         start = Start(path.stem, ("sweeps", "run", str(path)))
-        return command(start, SearchFlags, lambda _: spec, [*words, *arguments[2:]])
-    return told.code
+        return command(start, SearchFlags, lambda _: spec, arguments[2:], flags)
+    return status.code
 
 
 def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
@@ -70,6 +71,6 @@ def _words(flag: str, value: Any) -> list[str]:
 def _choice(name: str, value: Any) -> tuple[Any, ...] | Range:
     if isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= {"low", "high", "log"}:
         return Range(**value)
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(one, list | dict) for one in value):
         return tuple(value)
     raise ConfigError([f"{name} = {value!r}: must be a list of values, or {{low = 0.05, high = 4.0, log = true}}"])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from sweeps.cli import telling_errors
+from trainables.commands import exit_status
 from trainables.runs import find_run
 from trainables.tracking import default_uri, sync
 
@@ -23,11 +23,11 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
     """
-    with telling_errors() as told:
+    with exit_status() as status:
         run = find_run(name, out)
         runs = sync(run, tracking_uri or default_uri(run.absolute().parent.parent))
         print(f"{run}: MLflow has all of it: the sweep, and trials: {runs - 1}")
-    return told.code
+    return status.code
 
 
 if __name__ == "__main__":

@@ -427,7 +427,7 @@ def write_toml(path: Path, tables: Mapping[str, Any], header: str = "") -> None:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; ``ConfigError`` when it is not one."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a byte order mark first
         _check_integers(tables)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); name an existing TOML file"]) from error

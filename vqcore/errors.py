@@ -1,6 +1,9 @@
 """What is wrong with what was asked, all of it at once. Imports nothing: processes without torch need it."""
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -18,3 +21,27 @@ def problems_of(make: Callable[[], object]) -> tuple[str, ...]:
     except ConfigError as error:
         return error.problems
     return ()
+
+
+class Problems:
+    """Collects the problems that several checks find, to raise them as one ``ConfigError``."""
+
+    def __init__(self, problems: Iterable[str] = ()) -> None:
+        self._problems = list(problems)
+
+    def of(self, make: Callable[[], T]) -> T | None:
+        """The result of ``make()``; None, and its problems kept, if it raises ``ConfigError``."""
+        try:
+            return make()
+        except ConfigError as error:
+            self._problems += error.problems
+            return None
+
+    def add(self, problem: str) -> None:
+        """Keep a problem."""
+        self._problems.append(problem)
+
+    def raise_any(self) -> None:
+        """Raise one ``ConfigError`` with all problems, if there are any."""
+        if self._problems:
+            raise ConfigError(self._problems)

@@ -1,6 +1,7 @@
 """What a sweep would cost, from a short probe, without running it."""
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,9 +11,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.engine.checks import checkpoints_bytes
 from sweeps.engine.progress import clock
-from sweeps.engine.request import Ready
+from sweeps.engine.request import Ready, checkpoints_bytes
 from sweeps.engine.resources import Booking
 from trainables.checkpoint import checkpoint_bytes, megabytes
 from trainables.data import DataSet
@@ -121,14 +121,19 @@ def _gpu_memory() -> tuple[int, int]:
     return torch.cuda.max_memory_reserved() + context, total
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has held. Linux counts it in kB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def _process_memory() -> tuple[int, int]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):  # not Linux: no reason to refuse
         available = 2**62
-    return peak, available
+    return peak_bytes(), available
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -23,7 +23,7 @@ def provenance() -> dict[str, str]:
     """Facts about this code and this machine, as short texts by name. Holds no environment value and no password."""
     return {
         "commit": commit(),
-        "command": shlex.join(["python", "-m", _module(), *map(without_password, sys.argv[1:])]),
+        "command": shlex.join(["python", *_program(), *map(without_password, sys.argv[1:])]),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "hardware": hardware(),
@@ -78,6 +78,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _module() -> str:
+def _program() -> list[str]:
+    """The module or the script of this process, as words of a command."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else "sweeps"
+    return ["-m", spec.name.removesuffix(".__main__")] if spec else [sys.argv[0]]

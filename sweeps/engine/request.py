@@ -1,13 +1,14 @@
-"""What a sweep was asked to do, checked whole before its first trial."""
+"""What a sweep was asked to do, checked whole before its first trial: every problem at once."""
 
+import os
 import socket
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine.checks import Problems, check_name, checkpoints_bytes, raise_any
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
@@ -16,14 +17,18 @@ from trainables.checkpoint import check_space as check_disk
 from trainables.checkpoint import checkpoint_bytes
 from trainables.data import DataSet, prepare
 from trainables.journal import latest_sweep
-from trainables.runs import JOURNAL
+from trainables.runs import JOURNAL, NAME
 from trainables.storage import check_storage, join
 from trainables.tracking import accept
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, TrialConfig
+from vqcore.errors import Problems
 
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""
+
+_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
+"""Of a session of Ray, below the folder for temporary files; the last number is a process id."""
 
 PROBE_SECONDS = 5.0
 """How long an address may take to answer at all."""
@@ -88,7 +93,7 @@ class Ready:
 @uncollected()
 def check_request(request: Request) -> Ready:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
-    problems = Problems()
+    problems = Problems(_unrecordable(request))
     base = problems.of(request.base)
     spec = replace(problems.of(request.spec) or SweepSpec(), sweep=request.sweep, base=base or TrialConfig())
     configs = problems.of(spec.configs)
@@ -100,8 +105,10 @@ def check_request(request: Request) -> Ready:
     data = problems.of(lambda: _data(request))
     booking = problems.of(lambda: _booking(request))
     if not request.resume:
-        problems.of(lambda: check_name(request.name, request.out / request.sweep))
+        problems.of(lambda: _check_name(request.name, request.out / request.sweep))
     problems.of(lambda: accept(request.tracking_uri))
+    if request.address is None:
+        problems.of(check_sockets)
     if request.storage is not None:
         problems.of(partial(check_storage, request.storage))
         problems.of(lambda: _check_kept(request))
@@ -112,6 +119,56 @@ def check_request(request: Request) -> Ready:
     assert data is not None
     assert booking is not None
     return Ready(request, spec, configs, data, booking)
+
+
+def _unrecordable(request: Request) -> Iterator[str]:
+    """A problem for each name that is no UTF-8: neither the journal nor a TOML file can hold it."""
+    folders = {"--out": str(request.out.absolute()), "--data": request.data, "--storage": request.storage}
+    names = {**folders, "--tracking-uri": request.tracking_uri, "python -m": " ".join(request.words)}
+    for flag, value in names.items():
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            yield f"{flag} {value!r}: has a name that is not UTF-8, which no record can hold; rename it"
+
+
+def check_sockets() -> None:
+    """``ConfigError`` if Ray would put its sockets below a folder whose path is too long for them."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    longest = (104 if sys.platform == "darwin" else 108) - 1 - len(_SOCKET)
+    folder = os.environ[name] if name else ""
+    if len(os.fsencode(folder)) > longest:
+        raise ConfigError(
+            [
+                f"{name}={folder}: is too long for the sockets that Ray makes there, {longest} bytes at most; set "
+                "RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
+            ]
+        )
+
+
+def _check_name(name: str, folder: Path) -> None:
+    """``ConfigError`` unless ``name`` is a plain, new folder name."""
+    if not NAME.fullmatch(name) or name == "latest":
+        raise ConfigError(
+            [
+                f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, "
+                "100 at most, without path separators and not 'latest'; --out chooses the folder"
+            ]
+        )
+    journal = folder / name / JOURNAL
+    if journal.exists() and journal.stat().st_size:  # an empty one is of a run that was stopped before it began
+        raise ConfigError([f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"])
+
+
+def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int, early: bool = False) -> int:
+    """Disk that the checkpoints of a sweep take at most.
+
+    One a trial that has ended; two a trial that has not, of which there are twice the slots in a grid's last turns and
+    any number with ``early`` stopping; and a third in each slot, while it is written.
+    """
+    sizes = sorted((checkpoint_bytes(config) for config in configs), reverse=True)
+    unended = len(sizes) if early else 2 * slots
+    return sum(sizes) + sum(sizes[:unended]) + sum(sizes[:slots])
 
 
 def _check_room(request: Request, spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: int) -> None:
@@ -137,12 +194,13 @@ def _same_space(request: Request, spec: SweepSpec) -> None:
     """``ConfigError`` if a search is resumed in another space: what it learnt and stopped was of the old one."""
     now = spec.tables()
     before = _begun(request).get("toml", {}).get("space", now)
-    raise_any(
+    problems = Problems(
         f"{name}: run {request.name} searches {before.get(name, 'nothing')}, now it would be "
         f"{now.get(name, 'nothing')}; put it back, or start a new run with --warm-start {request.name}"
         for name in {**before, **now}
         if before.get(name) != now.get(name)
     )
+    problems.raise_any()
 
 
 def _begun(request: Request) -> Mapping[str, Any]:

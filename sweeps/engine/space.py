@@ -179,6 +179,8 @@ def _range_problems(name: str, choice: Range) -> Iterator[str]:
         yield f"{name}: a range is of numbers; name the values of {name} one by one"
     elif not all(_is_number(end) and math.isfinite(end) for end in ends):
         yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be finite numbers"
+    elif not isinstance(choice.log, bool):
+        yield f"{name}: log = {choice.log!r}: must be true or false"
     elif is_whole(name) and not all(isinstance(end, int) for end in ends):
         yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be whole numbers"
     elif choice.low >= choice.high:

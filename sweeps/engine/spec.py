@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from analysis.objectives import Objective, objectives
 from sweeps.engine.pareto_asha import Rule
 from sweeps.engine.space import Constraint, Range, Space, corners, every, resolve
-from trainables.trial import Collapse
 from vqcore.config import ConfigError, Scalar, TrialConfig
 
-if TYPE_CHECKING:  # Optuna takes a while to import, and most sweeps are grids
+if TYPE_CHECKING:  # optuna and torch take seconds to import, which --help need not wait for
     from sweeps.engine.searcher import Kind, Sampler
+    from trainables.trial import Collapse
 
 
 MOST_SEEDS, MOST_TRIALS = 1000, 10**6

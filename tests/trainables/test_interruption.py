@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import telling_errors
 from trainables import interruption
+from trainables.commands import exit_status
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 
 
@@ -42,7 +42,7 @@ def test_a_second_sigterm_does_not_wait(signals: Interruption) -> None:
 
 
 def test_a_grace_that_ends_before_the_first_trial_is_told_by_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    with telling_errors() as told, Interruption():
+    with exit_status() as told, Interruption():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
     assert told.code == PREEMPTED

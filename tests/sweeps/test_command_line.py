@@ -1,0 +1,187 @@
+"""The command line: light before it runs, and what it refuses or accepts in the place of a traceback."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.engine import plan, request
+from sweeps.engine.provenance import provenance
+from sweeps.flags import SearchFlags, kept
+from sweeps.run import run
+from trainables.journal import read
+from trainables.runs import JOURNAL
+from vqcore.config import read_toml
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "ray", "mlflow", "optuna", "matplotlib", "scipy", "pyarrow")
+SMALL = ["--batch-size", "32", "--set", "channels=4", "hidden_channels=8", "residual_channels=4", "dim=4"]
+
+
+def python(*words: str, cwd: Path = ROOT, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """What a process of its own prints."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=variables, text=True, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("sweeps.pareto --help", 0), ("sweeps.beta_ablation --epoch 3", 2), ("sweeps run own.toml --trails 3", 2)],
+)
+def test_help_and_a_wrong_flag_load_nothing_heavy(tmp_path: Path, words: str, code: int) -> None:
+    (tmp_path / "own.toml").write_text("[space]\nestimator = ['ste', 'rotation']\n")
+    program = f"""
+import runpy, sys
+sys.argv = {words.split()!r}
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    print("loaded:", *set({HEAVY!r}) & sys.modules.keys())
+"""
+    done = python("-c", program, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.fixture
+def own(tmp_path: Path, images: Path, out: Path) -> Callable[..., int]:
+    """Run a sweep of two trials from a file whose [flags] train an epoch on batches of 16; its exit code."""
+    file = tmp_path / "own.toml"
+    file.write_text(
+        "[space]\nestimator = ['ste']\ncommitment_weight = [0.1, 0.2]\n"
+        "[flags]\nepochs = 1\nbatch_size = 16\nsampler = 'grid'\nearly_stopping = 'none'\ncodebook_size = 8\n",
+        encoding="utf-8-sig",  # as Windows' editors save it
+    )
+    shared = ["--out", str(out), "--address", "inline", "--tracking-uri", "http://127.0.0.1:9"]
+    return lambda *words: run(["run", str(file), *shared, *words])
+
+
+def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(
+    own: Callable[..., int], images: Path, out: Path
+) -> None:
+    assert own("--name", "kept", "--data", str(images), "--epochs", "2", *SMALL) == 0
+    assert own("--resume", "kept") == 0
+    assert own("--resume", "kept", "--epochs", "3") == 0
+    run = read(out / "own" / "kept" / JOURNAL)
+    assert [(trial.config["batch_size"], trial.last_epoch) for trial in run.trials.values()] == [(32, 3)] * 2
+    assert read_toml(out / "own" / "kept" / "sweep.toml")["flags"]["epochs"] == 3
+
+
+def test_a_resume_takes_the_words_of_the_start_and_names_the_flag_that_differs(
+    own: Callable[..., int],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").symlink_to(images)
+    words = ["--data", "pictures", "--storage", "checkpoints", *SMALL]
+    assert own("--name", "relative", *words) == 0
+    assert own("--resume", "relative", *words) == 0
+    assert own("--resume", "relative", "--storage", "elsewhere") == 2
+    assert "--storage elsewhere: run relative has" in capsys.readouterr().err
+
+
+def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        (tmp_path / "runs/pareto" / name).mkdir(parents=True)
+        (tmp_path / "runs/pareto" / name / JOURNAL).touch()
+    (tmp_path / "images").mkdir()
+    flags = SearchFlags(data="images", storage="s", warm_start="pareto/first", tracking_uri="sqlite:///m.db")
+    absolute = {name: kept(flags)[name] for name in ("data", "storage", "warm_start", "tracking_uri")}
+    assert absolute == {
+        "data": f"{tmp_path}/images",
+        "storage": f"{tmp_path}/s",
+        "warm_start": f"{tmp_path}/runs/pareto/first",
+        "tracking_uri": f"sqlite:///{tmp_path}/m.db",
+    }
+    buckets = SearchFlags(storage="s3://bucket/prefix", tracking_uri="http://me:word@host:5000")
+    assert kept(buckets)["storage"] == "s3://bucket/prefix"
+    assert "word" not in kept(buckets)["tracking_uri"]
+
+
+def test_a_run_that_was_copied_alone_is_known_by_its_journal(
+    own: Callable[..., int], images: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert own("--name", "moved", "--data", str(images), *SMALL) == 0
+    alone = tmp_path / "elsewhere" / "moved"
+    alone.parent.mkdir()
+    (out / "own" / "moved").rename(alone)
+    assert own("--resume", str(alone)) == 2
+    assert f"move it to {tmp_path / 'elsewhere' / 'own' / 'moved'}" in capsys.readouterr().err
+    (tmp_path / "other.toml").write_text("[space]\nestimator = ['ste']\n")
+    assert run(["run", str(tmp_path / "other.toml"), "--resume", str(alone)]) == 2
+    assert "is a run of the sweep own, begun with `python " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('{low = 0.05, high = 4.0, log = "false"}', "log = 'false': must be true or false"),
+        ("{low = 0.05, high = 4.0, log = 1}", "log = 1: must be true or false"),
+        ('{low = "0.05", high = 4.0}', "both ends must be finite numbers"),
+        ("{low = 0.05, high = true}", "both ends must be finite numbers"),
+        ('["0.1", 1.0]', "= '0.1': must be a finite number"),
+        ("[[0.1], [1.0]]", "must be a list of values"),
+        ("0.1", "must be a list of values"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], value: str, problem: str
+) -> None:
+    (tmp_path / "own.toml").write_text(f"[space]\ncommitment_weight = {value}\n")
+    assert run(["run", str(tmp_path / "own.toml"), "--data", str(images), "--out", str(tmp_path), "--plan"]) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--out", "--data", "--storage"])
+def test_a_name_that_no_record_can_hold_is_refused(
+    own: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    if flag == "--data":
+        Path(name).symlink_to(images)
+    assert own("--name", "never", "--data", str(images), flag, name) == 2
+    assert f"{flag} {name!r}: has a name that is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_too_deep_for_rays_sockets_is_refused(
+    sweep: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"/tmp/{'deep/' * 12}")
+    if variable == "TMPDIR":
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert sweep("--name", "never", "--tracking-uri", "http://127.0.0.1:9", "--address", "nowhere") == 2
+    assert "sockets" not in capsys.readouterr().err, "another cluster has its own"
+    with pytest.raises(ValueError, match=rf"{variable}=/tmp/deep.*RAY_TMPDIR=/tmp"):
+        request.check_sockets()
+
+
+def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "analysis.py").touch()
+    (tmp_path / "mine.py").write_text("from sweeps.cli import main\n")
+    done = python("mine.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'analysis.py'} hides the package 'analysis' of vqsweep" in done.stderr
+
+
+def test_macos_counts_resident_memory_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = plan.peak_bytes()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert plan.peak_bytes() == pytest.approx(here / 1024, rel=0.5)
+
+
+def test_the_command_of_a_run_is_one_that_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    main: Any = sys.modules["__main__"]
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--name", "a b"])
+    monkeypatch.setattr(main, "__spec__", None)
+    assert provenance()["command"] == "python mine.py --name 'a b'"
+    monkeypatch.setattr(main, "__spec__", type("Spec", (), {"name": "sweeps.__main__"}))
+    assert provenance()["command"] == "python -m sweeps --name 'a b'"
