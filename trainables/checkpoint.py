@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.storage import PART, StorageError, Store, free_bytes, size
@@ -26,32 +26,28 @@ AT_MOST = 3
 
 _NAME = re.compile(r"epoch-(\d{5,9})-([0-9a-f]{16})\.safetensors")
 _PART = re.compile(rf"\w[\w.-]{{0,150}}\.[0-9a-f]{{8}}{re.escape(PART)}")
-"""What is named otherwise somebody else has put there."""
+"""Of a file that a killed process had begun; any other name is somebody else's file."""
 _METADATA = "__metadata__"
 _FACTS = "facts"
-_DTYPES = {
-    torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL",
-    torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
-}  # fmt: skip
 
 
 class Checkpoint(NamedTuple):
-    """What was saved."""
+    """A checkpoint that was read back whole."""
 
     name: str
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     """``trial`` (its key), ``epoch``, ``precision``, ``history`` (the event of each epoch); ``number`` and ``config``,
-    which a version did without."""
+    which an early version did not write."""
 
 
 class Found(NamedTuple):
-    """What a location holds of a trial."""
+    """The checkpoints at a location."""
 
     checkpoint: Checkpoint | None
     """The newest that is whole; None if there is none."""
     damaged: tuple[str, ...]
-    """Newer ones that were passed over, each with the reason."""
+    """Newer ones that were skipped, each with the reason."""
 
 
 def save_checkpoint(store: Store, epoch: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
@@ -59,12 +55,10 @@ def save_checkpoint(store: Store, epoch: int, tensors: dict[str, Tensor], facts:
 
     ``StorageFullError`` if there is no room; what was there is then as it was.
     """
-    content = _serialised(tensors, {**facts, "epoch": epoch})
-    digest = hashlib.sha256()
-    for piece in content:
-        digest.update(piece)
-    name = f"epoch-{epoch:05d}-{digest.hexdigest()[:16]}.safetensors"
-    store.write(name, content)
+    words = json.dumps({**facts, "epoch": epoch}, separators=(",", ":"), allow_nan=False)
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_FACTS: words})
+    name = f"epoch-{epoch:05d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    store.write(name, [content])
     keep_checkpoint(store, name, before=1)
     return name
 
@@ -84,13 +78,13 @@ def keep_checkpoint(store: Store, name: str, before: int = 0) -> None:
 
 
 def load_checkpoint(store: Store, key: str) -> Found:
-    """The newest whole checkpoint of trial ``key``, and what is damaged. ``StorageError`` if nobody can tell."""
+    """The newest whole checkpoint of trial ``key``, and the damaged ones. ``StorageError`` if nothing can be read."""
     damaged: list[str] = []
     return Found(next(whole_checkpoints(store, key, damaged), None), tuple(damaged))
 
 
 def whole_checkpoints(store: Store, key: str, damaged: list[str]) -> Iterator[Checkpoint]:
-    """The whole checkpoints of trial ``key``, the newest first; what is passed over on the way goes to ``damaged``."""
+    """The whole checkpoints of trial ``key``, the newest first; those that are skipped are added to ``damaged``."""
     names = [name for name in store.names() if name.startswith("epoch-") and not name.endswith(PART)]
     for name in sorted(names, key=lambda name: (_epoch(name), name), reverse=True):
         try:
@@ -182,25 +176,9 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _serialised(tensors: dict[str, Tensor], facts: dict[str, Any]) -> list[bytes | memoryview]:
-    """A safetensors file in pieces that are the tensors' own memory: its library's ``save`` copies them all twice."""
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, Any] = {_METADATA: {_FACTS: json.dumps(facts, separators=(",", ":"), allow_nan=False)}}
-    pieces: list[bytes | memoryview] = []
-    end = 0
-    for name, tensor in ordered:
-        piece = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        start, end = end, end + len(piece)
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-        pieces.append(piece)
-    words = json.dumps(header, separators=(",", ":")).encode()
-    words += b" " * (-len(words) % 8)  # the format wants the tensors aligned
-    return [len(words).to_bytes(8, "little") + words, *pieces]
-
-
 def checkpoint_bytes(config: TrialConfig) -> int:
     """Size of one checkpoint: weights, two Adam moments each, and the codebook with its moving averages."""
-    # what there is may depend on whether a rate is zero, but no size does on a rate: ten thousand betas are one model
+    # whether a rate is zero may decide which tensors there are, but its value no size: ten thousand betas are one model
     fields = {name: bool(value) if isinstance(value, float) else value for name, value in config.flat().items()}
     shape = tuple(value for name, value in fields.items() if name not in ("seed", "epochs"))
     if shape not in _SIZES:
@@ -215,7 +193,7 @@ def checkpoint_bytes(config: TrialConfig) -> int:
 _SIZES: dict[tuple[object, ...], int] = {}
 
 
-def check_space(location: str, needed: int) -> None:
+def check_disk(location: str, needed: int) -> None:
     """``ConfigError`` if the disk of the trials in ``location`` has less than ``needed``, with what they hold."""
     free = free_bytes(location)
     if free is None:  # a bucket has no end
@@ -228,8 +206,3 @@ def check_space(location: str, needed: int) -> None:
                 f"{size(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
             ]
         )
-
-
-def megabytes(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 1e6:,.0f} MB"

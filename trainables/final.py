@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from trainables.checkpoint import AT_MOST, check_space, checkpoint_bytes, load_checkpoint
+from trainables.checkpoint import AT_MOST, check_disk, checkpoint_bytes, load_checkpoint
 from trainables.data import DataSet, prepare
 from trainables.errors import one_line
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave
@@ -105,7 +105,7 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     _check_folder(folder, key, config.training.epochs)
-    check_space(str(folder / "trials"), AT_MOST * checkpoint_bytes(config))
+    check_disk(str(folder / "trials"), AT_MOST * checkpoint_bytes(config))
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
     cpus = flags.num_cpus or usable_cpus()

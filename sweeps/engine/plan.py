@@ -14,7 +14,7 @@ from rich.table import Table
 from sweeps.engine.progress import clock
 from sweeps.engine.request import Ready, checkpoints_bytes
 from sweeps.engine.resources import Booking
-from trainables.checkpoint import checkpoint_bytes, megabytes
+from trainables.checkpoint import checkpoint_bytes
 from trainables.data import DataSet
 from trainables.storage import free_bytes, size
 from trainables.trial import prepare_process
@@ -83,17 +83,17 @@ def _measured(found: Probe, epochs: int, at_once: int, booking: Booking) -> Iter
         yield "GPU time", f"about {found.seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
     fit = found.memory_there // max(1, found.memory)
     where = "a GPU" if booking.gpus else "this machine"
-    yield "memory", f"{megabytes(found.memory)} a trial at most; {fit} fit {where} ({megabytes(found.memory_there)})"
+    yield "memory", f"{size(found.memory)} a trial at most; {fit} fit {where} ({size(found.memory_there)})"
     wanted = round(1 / booking.gpus) if 0 < booking.gpus <= 1 else at_once
     if fit < wanted:
         step = f"--trials-per-gpu {fit}" if booking.gpus else f"--num-cpus {fit}"
         raise ConfigError(
             [
-                f"{wanted} trials at once need {megabytes(wanted * found.memory)} of {where}'s memory, "
-                f"{megabytes(found.memory_there)} are there: {step} fits, or a smaller --batch-size"
+                f"{wanted} trials at once need {size(wanted * found.memory)} of {where}'s memory, "
+                f"{size(found.memory_there)} are there: {step} fits, or a smaller --batch-size"
                 if fit
-                else f"one trial needs {megabytes(found.memory)} of {where}'s memory, "
-                f"{megabytes(found.memory_there)} are there: choose a smaller --batch-size or --preset"
+                else f"one trial needs {size(found.memory)} of {where}'s memory, "
+                f"{size(found.memory_there)} are there: choose a smaller --batch-size or --preset"
             ]
         )
 

@@ -13,8 +13,7 @@ from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
 from sweeps.engine.uncollected import uncollected
-from trainables.checkpoint import check_space as check_disk
-from trainables.checkpoint import checkpoint_bytes
+from trainables.checkpoint import check_disk, checkpoint_bytes
 from trainables.data import DataSet, prepare
 from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, NAME

@@ -13,13 +13,13 @@ import torch
 
 from trainables.checkpoint import (
     Checkpoint,
-    check_space,
+    check_disk,
     keep_checkpoint,
     load_checkpoint,
     remove_parts,
     save_checkpoint,
 )
-from trainables.storage import Folder, replace_file
+from trainables.storage import Folder
 from vqcore.config import problems_of
 
 KEY = "0123456789ab"
@@ -75,7 +75,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(checkpoint.tensors[name], tensor)
 
 
-def test_any_reader_of_safetensors_reads_it(tmp_path: Path) -> None:
+def test_any_reader_of_safetensors_reads_it_and_its_name_proves_its_content(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     (file,) = tmp_path.iterdir()
     read = safetensors.torch.load_file(file)
@@ -84,11 +84,6 @@ def test_any_reader_of_safetensors_reads_it(tmp_path: Path) -> None:
     }
     with safetensors.safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()["facts"])["trial"] == KEY
-
-
-def test_a_name_proves_its_content(tmp_path: Path) -> None:
-    saved(tmp_path, 1)
-    (file,) = tmp_path.iterdir()
     assert file.name == f"epoch-00001-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.safetensors"
 
 
@@ -293,21 +288,11 @@ def test_what_a_person_left_there_is_left_alone_and_hurts_nobody(tmp_path: Path)
 
 
 def test_too_little_room_counts_what_the_trials_hold(tmp_path: Path) -> None:
-    check_space(str(tmp_path / "not" / "yet"), 1)
-    (problem,) = problems_of(lambda: check_space(str(tmp_path), 10**18))
+    check_disk(str(tmp_path / "not" / "yet"), 1)
+    (problem,) = problems_of(lambda: check_disk(str(tmp_path), 10**18))
     assert problem.startswith(f"{tmp_path}: the checkpoints need 1,000,000,000 GB, ")
     assert problem.endswith("missing; free them, name another --storage, or sweep fewer trials")
     saved(tmp_path / KEY, 1)
     with next((tmp_path / KEY).iterdir()).open("r+b") as file:
         file.truncate(10**12)  # of which the disk holds next to nothing
-    check_space(str(tmp_path), 10**12)
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    replace_file(path, [b"o", b"ld"])
-    with path.open("rb") as reader:
-        replace_file(path, [b"new"])
-        assert reader.read() == b"old", "a reader in between keeps what it opened"
-    assert path.read_bytes() == b"new"
-    assert files(tmp_path) == ["x"]
+    check_disk(str(tmp_path), 10**12)
