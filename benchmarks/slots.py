@@ -29,24 +29,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import ROOT, Command
 from sweeps.engine.provenance import provenance
 from trainables.journal import Event, JournalReader
 from vqcore.config import ConfigError
 
-ROOT = Path(__file__).parents[1]
 SLOTS = 2
 HUNDRED = 100
-TINY = (
-    "--set",
-    "channels=8",
-    "hidden_channels=16",
-    "--codebook-size",
-    "16",
-    "--image-size",
-    "16",
-    "--batch-size",
-    "32",
-)
+TINY = ("--set", "channels=8", "hidden_channels=16", "--image-size", "16", "--batch-size", "32")
 
 Part = Literal["gap", "long", "many"]
 Side = Literal["before", "now"]
@@ -157,37 +147,21 @@ def words(part: Part, trials: int, folder: Path) -> list[str]:
         return ["--epochs", "2", "--seeds", "6", "--betas", "0.25", "1"]
     data = images(folder / "images", *((128, 32) if part == "gap" else (64, 32)))
     count, epochs = (60, 3) if part == "gap" else (trials, 1)
-    return ["--data", str(data), *TINY, "--epochs", str(epochs), "--seeds", str(count // 20), "--betas",
-            *(f"{0.1 * beta:.1f}" for beta in range(1, 21))]  # fmt: skip
+    betas = [f"{0.1 * place:.1f}" for place in range(1, 21)]
+    sizes = ["--codebook-size", "16", "--epochs", str(epochs), "--seeds", str(count // 20), "--betas", *betas]
+    return ["--data", str(data), *TINY, *sizes]
 
 
 def run(part: Part, checkout: Path, trials: int) -> dict[str, float]:
-    """One sweep, as the command of a checkout. ``RuntimeError`` with its last lines if it fails."""
+    """One sweep, as the command of a checkout."""
     with tempfile.TemporaryDirectory(prefix="vqsweep-slots-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         command = [sys.executable, "-m", "sweeps.beta_ablation", *words(part, trials, folder), "--name", "slots"]
         command += ["--out", str(folder / "runs"), "--num-gpus", "0", "--num-cpus", str(SLOTS)]
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "VQSWEEP_CACHE": str(folder / "cache")}
-        began, log = time.perf_counter(), folder / "log"
-        with log.open("wb") as screen:
-            process = subprocess.Popen(
-                command, cwd=checkout, env=environment, stdin=subprocess.DEVNULL, stdout=screen, stderr=screen
-            )
-        peak = _peak_bytes(process)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {log.read_text()[-2000:]}")
+        sweep = Command(command, folder / "log", {"VQSWEEP_CACHE": str(folder / "cache")}, checkout)
+        wall = sweep.watch()
         journal = folder / "runs" / "beta_ablation" / "slots" / "journal.jsonl"
-        return summary(part, list(JournalReader(journal).new()), peak, time.perf_counter() - began)
-
-
-def _peak_bytes(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for a process; the most memory that it had in use at once."""
-    peak, status = 0, Path(f"/proc/{process.pid}/status")
-    while process.poll() is None:
-        if status.exists() and (line := status.read_text().partition("VmHWM:")[2]):
-            peak = int(line.split()[0]) * 1024
-        time.sleep(0.1)
-    return peak
+        return summary(part, list(JournalReader(journal).new()), sweep.peak_bytes, wall)
 
 
 def measure(benchmark: SlotsBenchmark, console: Console) -> dict[str, dict[str, Any]]:

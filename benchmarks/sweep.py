@@ -8,13 +8,10 @@ figures, tables and exports. Ours decodes its data set anew each time: its cache
 import importlib.util
 import json
 import os
-import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,13 +22,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import Command
 from sweeps.beta_ablation import BetaAblation
 from sweeps.engine.provenance import provenance
 from sweeps.engine.spec import SweepSpec
-from trainables.journal import JournalReader, read
+from trainables.journal import read
 from vqcore.config import ConfigError, Precision, TrialConfig, problems_of
 
-ROOT = Path(__file__).parent.parent
 PEER = "vector-quantize-pytorch"
 SLOTS = 2
 
@@ -66,26 +63,18 @@ class Run:
     """From the start of the process to the first epoch that any trial reported."""
     after_last_epoch: float
     """From the last epoch that any trial reported to the exit."""
+    epochs: int
+    """Of all trials."""
+    precision: str
     mse: dict[str, float]
     """Of the test images on [-1, 1], after the last epoch, by beta."""
     perplexity: dict[str, float]
-    """Over all test images, after the last epoch, by beta."""
-    details: dict[str, Any]
-    """What only this side tells."""
+    """Over the whole set of test images, after the last epoch, by beta."""
 
 
-@dataclass(frozen=True)
-class Clocked:
-    """A process that has ended: seconds since 1970 of its start, and how long it took."""
-
-    started: float
-    wall: float
-
-    def times(self, epochs: Iterable[float]) -> tuple[float, float, float]:
-        """``wall``, ``first_epoch`` and ``after_last_epoch`` of a ``Run``, from when its epochs were reported."""
-        reported = sorted(epochs)
-        started, wall = self.started, self.wall
-        return round(wall, 3), round(reported[0] - started, 3), round(started + wall - reported[-1], 3)
+def times(started: float, wall: float, epochs: list[float]) -> tuple[float, float, float]:
+    """``wall``, ``first_epoch`` and ``after_last_epoch`` of a ``Run``, from the times at which epochs were reported."""
+    return round(wall, 3), round(min(epochs) - started, 3), round(started + wall - max(epochs), 3)
 
 
 def check(benchmark: SweepBenchmark) -> None:
@@ -107,44 +96,41 @@ def run_ours(benchmark: SweepBenchmark, folder: Path) -> Run:
     """The whole command of ours, with all that it leaves behind."""
     words = ["--epochs", benchmark.epochs, "--seeds", 1, "--num-gpus", 0, "--num-cpus", SLOTS]
     words += ["--decay", benchmark.decay, "--precision", benchmark.precision, "--betas", *benchmark.betas]
-    words += ["--out", folder / "runs", "--name", "benchmark"]
-    process = _clocked("sweeps.beta_ablation", words, folder, VQSWEEP_CACHE=str(folder / "cache"))
-    journal = folder / "runs" / "beta_ablation" / "benchmark" / "journal.jsonl"
-    trials = read(journal).trials.values()
+    command = [sys.executable, "-m", "sweeps.beta_ablation", *words, "--out", folder / "runs", "--name", "benchmark"]
+    sweep = Command(command, folder / "output.log", {"VQSWEEP_CACHE": str(folder / "cache")})
+    wall = sweep.watch()
+    trials = read(folder / "runs" / "beta_ablation" / "benchmark" / "journal.jsonl").trials.values()
     last = {f"{trial.config['commitment_weight']:g}": trial.epochs[trial.last_epoch] for trial in trials}
-    told = [(event["event"], event["time"]) for event in JournalReader(journal).new()]
-    first_start, last_end = min(t for e, t in told if e == "start"), max(t for e, t in told if e == "end")
+    epochs = [time for trial in trials for time in trial.times.values()]
     return Run(
         "ours",
-        *process.times(t for e, t in told if e == "epoch"),
+        *times(sweep.started, wall, epochs),
+        len(epochs),
+        ", ".join(sorted({trial.info["precision"] for trial in trials})),
         mse={beta: metrics["mse"] for beta, metrics in last.items()},
         perplexity={beta: metrics["perplexity"] for beta, metrics in last.items()},
-        details={
-            "before_first_trial": round(first_start - process.started, 3),
-            "after_last_trial": round(process.started + process.wall - last_end, 3),
-            "precision": sorted({trial.info["precision"] for trial in trials}),
-            "epochs": sum(len(trial.epochs) for trial in trials),
-        },
     )
 
 
 def run_peer(benchmark: SweepBenchmark, folder: Path) -> Run:
-    """The peer's script; what it found is read where its user would look, in MLflow's database."""
+    """The peer's script; its results are read where its user would look, in MLflow."""
+    from mlflow import MlflowClient
+
     words = ["--out", folder, "--epochs", benchmark.epochs, "--decay", benchmark.decay, "--num-cpus", SLOTS]
-    process = _clocked("benchmarks.peer_sweep", [*words, "--betas", *benchmark.betas], folder)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        rows = database.execute(
-            "SELECT p.value, m.key, m.value, m.step, m.timestamp / 1000.0 FROM metrics m "
-            "JOIN params p ON p.run_uuid = m.run_uuid AND p.key = 'beta' WHERE m.key IN ('mse', 'perplexity')"
-        ).fetchall()
-    last = {(key, f"{float(beta):g}"): value for beta, key, value, step, _ in rows if step == benchmark.epochs}
-    epochs = [time for _, key, _, _, time in rows if key == "mse"]
+    command = [sys.executable, "-m", "benchmarks.peer_sweep", *words, "--betas", *benchmark.betas]
+    script = Command(command, folder / "output.log")
+    wall = script.watch()
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {f"{float(run.data.params['beta']):g}": run for run in client.search_runs(experiments)}
+    points = [point for run in runs.values() for point in client.get_metric_history(run.info.run_id, "mse")]
     return Run(
         "peer",
-        *process.times(epochs),
-        mse={beta: value for (key, beta), value in last.items() if key == "mse"},
-        perplexity={beta: value for (key, beta), value in last.items() if key == "perplexity"},
-        details={"precision": ["fp32"], "epochs": len(epochs)},
+        *times(script.started, wall, [point.timestamp / 1000 for point in points]),
+        len(points),
+        "fp32",
+        mse={beta: run.data.metrics["mse"] for beta, run in runs.items()},
+        perplexity={beta: run.data.metrics["perplexity"] for beta, run in runs.items()},
     )
 
 
@@ -160,8 +146,8 @@ def measure(benchmark: SweepBenchmark, console: Console) -> list[Run]:
             with tempfile.TemporaryDirectory(prefix="vqsweep-benchmark-") as folder:
                 run = SIDES[side](benchmark, Path(folder))
             wanted = len(benchmark.betas) * benchmark.epochs
-            if run.details["epochs"] != wanted or len(run.mse) != len(benchmark.betas):
-                raise RuntimeError(f"{side}: {run.details['epochs']} epochs were recorded, {wanted} should have been")
+            if run.epochs != wanted or len(run.mse) != len(benchmark.betas):
+                raise RuntimeError(f"{side}: {run.epochs} epochs were recorded, {wanted} should have been")
             console.print(f"{repeat + 1}/{benchmark.repeats} {side}: {run.wall:.1f} s")
             runs.append(run)
     return runs
@@ -190,7 +176,7 @@ def tables(runs: list[Run], told: dict[str, Any]) -> list[Table]:
         own = [run for run in runs if run.side == side]
         seconds = [f"{medians[name]:.1f}" for name in ("wall", "first_epoch", "after_last_epoch")]
         each = " ".join(f"{run.wall:.1f}" for run in own)
-        times.add_row(side, seconds[0], each, *seconds[1:], ", ".join(own[0].details["precision"]))
+        times.add_row(side, seconds[0], each, *seconds[1:], own[0].precision)
         found.add_column(side, justify="right")
     first = [next(run for run in runs if run.side == side) for side in sorted(told["median_seconds"])]
     for beta in sorted(first[0].mse, key=float):
@@ -223,27 +209,6 @@ def main(benchmark: SweepBenchmark) -> int:
     benchmark.out.parent.mkdir(parents=True, exist_ok=True)
     benchmark.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def _clocked(module: str, words: Iterable[object], folder: Path, **environment: str) -> Clocked:
-    """Run ``python -m module words`` to its end. ``RuntimeError`` with its last lines if it fails."""
-    command, log = [sys.executable, "-m", module, *map(str, words)], folder / "output.log"
-    with log.open("wb") as output:
-        started, clock = time.time(), time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        wall = time.perf_counter() - clock
-    if done.returncode:
-        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
-        raise RuntimeError(f"python -m {module} ended with exit code {done.returncode}:\n{last}")
-    return Clocked(started, wall)
 
 
 if __name__ == "__main__":

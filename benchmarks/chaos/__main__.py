@@ -25,7 +25,7 @@ from benchmarks.chaos.commands import Run, Sweep
 from benchmarks.chaos.endure import endure, finished, strike_at_first
 from benchmarks.chaos.faults import FAULTS, Fault, Scene, schedule
 from benchmarks.chaos.outcome import Outcome, compare
-from benchmarks.chaos.processes import Disk, Server
+from benchmarks.chaos.services import Disk, Server
 from sweeps.engine.provenance import provenance
 from vqcore.config import ConfigError, problems_of
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.chaos.faults import KILLED, Planned, Scene
 from benchmarks.chaos.outcome import Outcome, incomplete, outcome
-from benchmarks.chaos.processes import Command, until
+from benchmarks.processes import Command, until
 
 HANGS = 300.0
 """Seconds without a new epoch after which a driver counts as hanging; recovery takes a fraction of it."""

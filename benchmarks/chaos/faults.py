@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.commands import Run, Sweep
-from benchmarks.chaos.processes import Command, Disk, Server, kill
+from benchmarks.chaos.services import Disk, Server
+from benchmarks.processes import Command, kill
 from trainables.journal import RunRecord, read
 from trainables.runs import JOURNAL
 

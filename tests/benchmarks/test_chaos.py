@@ -13,7 +13,7 @@ from benchmarks.chaos.__main__ import main
 from benchmarks.chaos.commands import Run
 from benchmarks.chaos.faults import FAULTS, schedule
 from benchmarks.chaos.outcome import Outcome, compare, incomplete, outcome
-from benchmarks.chaos.processes import Command, kill, until
+from benchmarks.processes import Command, kill, until
 from trainables.journal import Journal
 from vqcore.config import ConfigError
 

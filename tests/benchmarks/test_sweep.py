@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.sweep import Clocked, Run, SweepBenchmark, main, summary
+from benchmarks.sweep import Run, SweepBenchmark, main, summary, times
 from trainables.data import prepare
 from trainables.sources import EMBEDDED
 from vqcore.training import Images
@@ -38,14 +38,14 @@ def test_both_sides_train_on_the_same_pixels(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_ratio_is_of_medians_and_above_one_where_ours_is_faster() -> None:
     runs = [
-        Run(side, wall, 1.0, 1.0, {}, {}, {})
+        Run(side, wall, 1.0, 1.0, 8, "fp32", {}, {})
         for side, walls in (("ours", (10, 30, 11)), ("peer", (33, 20, 90)))
         for wall in walls
     ]
-    told = summary(runs)
-    assert told["ratio"] == 3.0
-    assert told["median_seconds"]["ours"]["wall"] == 11
+    found = summary(runs)
+    assert found["ratio"] == 3.0
+    assert found["median_seconds"]["ours"]["wall"] == 11
 
 
 def test_times_are_counted_from_the_start_of_the_process() -> None:
-    assert Clocked(started=1000.0, wall=20.0).times([1012.0, 1005.0]) == (20.0, 5.0, 8.0)
+    assert times(started=1000.0, wall=20.0, epochs=[1012.0, 1005.0]) == (20.0, 5.0, 8.0)
