@@ -66,8 +66,10 @@ METRICS = {
 }  # fmt: skip
 """By column, in the order of the columns of ``results.parquet``."""
 
-REPORTED = (*METRICS, *(f"train_{column}" for column in METRICS), "seconds")
-"""The columns that each epoch of a trial reports."""
+
+def reported() -> tuple[str, ...]:
+    """The columns that each epoch of a trial reports."""
+    return (*METRICS, *(f"train_{column}" for column in METRICS), "seconds")
 
 
 def metric_of(column: str) -> Metric:

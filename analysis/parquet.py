@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from analysis.layout import write_file
-from analysis.objectives import METRICS, REPORTED
+from analysis.objectives import METRICS, reported
 from analysis.results import Results
 from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
@@ -33,7 +33,7 @@ def write_parquet(results: Results) -> Path:
     for name in _names(FIELDS, (trial.config for trial in results.trials)):
         columns[name] = _column(name, [trial.config.get(name) for trial, _ in rows])
     metrics = _metrics(rows)
-    for name in _names(REPORTED, [metrics]):
+    for name in _names(reported(), [metrics]):
         columns.setdefault(name, metrics.get(name, pa.nulls(len(rows), pa.float64())))
     for name in ("status", "reason"):
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())

@@ -1,8 +1,14 @@
-"""All files that are made of a run's journal, in one call."""
+"""All files that are made of a run's journal, in one call.
 
+python -m analysis.report RUN
+"""
+
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+from tyro.conf import Positional
 
 from analysis.export import write_exports
 from analysis.findings import Findings, sentences
@@ -11,6 +17,11 @@ from analysis.objectives import DEFAULT
 from analysis.parquet import write_parquet
 from analysis.results import Results, load
 from analysis.tables import groups_table, write_tables
+from trainables.commands import Terminal, run_command
+from trainables.errors import one_line, run_log
+from trainables.runs import find_run
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 20
 """Configurations that a screen shows; the files have all."""
@@ -29,19 +40,19 @@ def analyse(run_folder: Path) -> Findings:
     paths: list[Path] = []
     failures: list[str] = []
 
-    def attempt(module: str, make: Callable[[], list[Path]]) -> None:
+    def attempt(files: str, make: Callable[[], list[Path]]) -> None:
         try:
             paths.extend(make())
         except Exception as error:  # one picture that fails must not hide what else was found
-            reason = f"{type(error).__name__}: {error}"
-            again = f"python -m analysis.{module} {run_folder} tries again"
-            failures.append(f"{module} could not be written: {reason}; {again}")
+            logger.exception("%s of %s", files, run_folder)
+            again = f"python -m analysis.report {run_folder} tries again"
+            failures.append(f"{files} could not be written: {one_line(error)}; {again}")
 
-    attempt("parquet", lambda: [write_parquet(results)])
+    attempt("results.parquet", lambda: [write_parquet(results)])
     attempt("tables", lambda: write_tables(results))
-    attempt("pareto", lambda: write_figures(results))
+    attempt("figures", lambda: write_figures(results))
     if results.groups:
-        attempt("export", lambda: write_exports(results))
+        attempt("exports", lambda: write_exports(results))
     return Findings(
         (*sentences(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
     )
@@ -56,3 +67,19 @@ def _screen_table(results: Results) -> Table | None:
     table = groups_table(results, shown, intervals=not rest and set(results.objectives) == set(DEFAULT))
     more = f"shown: the front and the {results.objectives[0].best}; {rest} more in tables/results.md"
     return replace(table, notes=(more, *table.notes)) if rest else table
+
+
+def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
+    """Write a run's tables, figures, exports and Parquet anew, and print its findings.
+
+    Args:
+        run: A run's name, its folder, or latest.
+        out: The folder that holds the runs.
+    """
+    folder = find_run(run, out)
+    with run_log(folder):
+        Terminal().print(analyse(folder).renderable())
+
+
+if __name__ == "__main__":
+    run_command(main)

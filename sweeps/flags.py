@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import tyro
 
-from analysis.objectives import HELP, REPORTED, Objective, objectives
+from analysis.objectives import HELP, Objective, objectives, reported
 from sweeps.engine.pareto_asha import Rule, automatic
 from sweeps.engine.space import SIZE, Constraint, Range, Space
 from sweeps.engine.spec import MOST_TRIALS, Search
@@ -162,8 +162,10 @@ def search_of(flags: SearchFlags) -> Search:
     warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
     bounded = [bound.column for bound in constraints if bound is not None and bound.column != SIZE]
     for column in [*(aim.column for aim in aims or ()), *bounded]:
-        if column not in REPORTED:
-            problems.add(f"{column}: no trial reports it; there are {', '.join(REPORTED)}, and {SIZE} for constraints")
+        if column not in reported():
+            problems.add(
+                f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} for constraints"
+            )
     if flags.trials < 1:
         problems.add(f"trials = {flags.trials}: must be at least 1")
     if flags.trials > MOST_TRIALS:

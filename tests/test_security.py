@@ -154,7 +154,7 @@ def test_a_name_is_shown_and_means_nothing(tmp_path: Path, name: str) -> None:
     screen.print(findings.renderable())
     said = screen.file.getvalue()
     assert said.count("could not be written") == 1, "of an estimator that is none, nothing can be exported"
-    assert "export could not be written: ConfigError: estimator" in said
+    assert "exports could not be written: estimator" in said
     if name.isprintable():
         assert name in said, "as it was written, not as markup"
     else:

@@ -1,5 +1,6 @@
-"""The pictures of a run. Import late: this is where matplotlib comes in."""
+"""The pictures of a run. Import late: nothing else imports matplotlib."""
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,13 +17,19 @@ from analysis.results import Results
 __all__ = ["curves", "front", "images", "rate", "tuning", "write_figures"]
 
 
-def write_figures(results: Results) -> list[Path]:
-    """Write ``figures/pareto.png``, ``rate.png``, ``tuning.png``, ``reconstructions.png`` and ``curves.png``.
+FIGURES: dict[str, Callable[[Results], Figure | None]] = {
+    "pareto": front,
+    "rate": rate,
+    "tuning": tuning,
+    "reconstructions": images,
+    "curves": curves,
+}
+"""By the name of the file; a function gives none where there is nothing to show."""
 
-    Each only where there is something to show.
-    """
-    makers = {"pareto": front, "rate": rate, "tuning": tuning, "reconstructions": images, "curves": curves}
-    drawn = {name: make(results) for name, make in makers.items()}
+
+def write_figures(results: Results) -> list[Path]:
+    """Write the figures of a run, ``figures/pareto.png`` first, those that have something to show."""
+    drawn = {name: draw(results) for name, draw in FIGURES.items()}
     return [_save(figure, results.folder / "figures" / f"{name}.png") for name, figure in drawn.items() if figure]
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.layout import shown
+from analysis.objectives import METRICS
 from trainables.journal import Event, RunRecord, TrialRecord
 from trainables.runs import SHORT
 from trainables.trial import TrialJob
@@ -24,6 +25,7 @@ MOST_ROWS = 40
 RECENT = 500
 """Epochs that the time left is reckoned from."""
 
+_LIVE = [metric for metric in METRICS.values() if metric.live]
 _STYLE = {"running": "cyan", "completed": "green", "stopped": "yellow", "diverged": "red", "failed": "red"}
 
 
@@ -100,15 +102,8 @@ class Screen:
 
     def _table(self) -> RenderableType:
         table = Table(expand=False, pad_edge=False)
-        for name in (
-            *(SHORT.get(name, name) for name in self._swept),
-            "seed",
-            "state",
-            "epoch",
-            "MSE",
-            "perplexity",
-            "usage",
-        ):
+        names = (SHORT.get(name, name) for name in self._swept)
+        for name in (*names, "seed", "state", "epoch", *(metric.name for metric in _LIVE)):
             table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
         jobs = sorted(self._course.jobs, key=self._order)[:MOST_ROWS]
         for job in sorted(jobs, key=lambda job: job.number):
@@ -124,11 +119,7 @@ class Screen:
         cells = [_text(flat[name]) for name in (*self._swept, "seed")]
         metrics: dict[str, Any] = trial.epochs.get(trial.last_epoch, {}) if trial else {}
         cells += [status, f"{trial.last_epoch if trial else 0}/{job.config.training.epochs}"]
-        cells += (
-            [f"{metrics['mse']:.4f}", f"{metrics['perplexity']:.1f}", f"{metrics['usage']:.0%}"]
-            if metrics
-            else [""] * 3
-        )
+        cells += [f"{metrics[one.column]:{one.live}}" if one.column in metrics else "" for one in _LIVE]
         return [shown(cell, _STYLE.get(status, "dim")) for cell in cells]
 
     def _order(self, job: TrialJob) -> tuple[int, float]:
