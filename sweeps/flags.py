@@ -111,27 +111,10 @@ class SearchFlags(Flags):
 
 F = TypeVar("F", bound=Flags)
 FIXED = (
-    "data",
-    "image_size",
-    "preset",
-    "codebook_size",
-    "decay",
-    "batch_size",
-    "learning_rate",
-    "precision",
-    "set",
-    "storage",
-    "sampler",
-    "objectives",
-    "early_stopping",
-    "compare_within",
-    "grace",
-    "reduction",
-    "collapse_usage",
-    "constraints",
-    "search_seed",
-    "warm_start",
-)
+    "data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision", "set",
+    "storage", "sampler", "objectives", "early_stopping", "compare_within", "grace", "reduction", "collapse_usage",
+    "constraints", "search_seed", "warm_start",
+)  # fmt: skip
 """Flags that a run keeps: what its trials have in common, and where they lie."""
 
 

@@ -37,9 +37,9 @@ class Problems:
             self._problems += error.problems
             return None
 
-    def add(self, problem: str) -> None:
-        """Keep a problem."""
-        self._problems.append(problem)
+    def add(self, *problems: str) -> None:
+        """Keep problems."""
+        self._problems += problems
 
     def raise_any(self) -> None:
         """Raise one ``ConfigError`` with all problems, if there are any."""

@@ -92,27 +92,23 @@ class Ready:
 @uncollected()
 def check_request(request: Request) -> Ready:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
-    problems = Problems(_unrecordable(request))
+    problems = Problems()
     base = problems.of(request.base)
     spec = replace(problems.of(request.spec) or SweepSpec(), sweep=request.sweep, base=base or TrialConfig())
+    begun = (problems.of(lambda: latest_sweep(request.folder / JOURNAL)) if request.resume else None) or {}
     configs = problems.of(spec.configs)
     if spec.search is not None:
         problems.of(lambda: check_space(spec.space, spec.base))
-        problems.of(lambda: _same_space(request, spec))
     if spec.drawn:
-        problems.of(lambda: [part.sampler() for part in spec.strata.values()])
-    data = problems.of(lambda: _data(request))
+        problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])
+    data = problems.of(lambda: prepare(request.data, request.image_size))
     booking = problems.of(lambda: _booking(request))
-    if not request.resume:
-        problems.of(lambda: _check_name(request.name, request.out / request.sweep))
     problems.of(lambda: accept(request.tracking_uri))
-    if request.address is None:
-        problems.of(check_sockets)
     if request.storage is not None:
         problems.of(partial(check_storage, request.storage))
-        problems.of(lambda: _check_kept(request))
     if booking and configs is not None:
         problems.of(lambda: _check_room(request, spec, configs, booking.slots))
+    problems.add(*_name_problems(request), *_changes(request, spec, data, begun))
     problems.raise_any()
     assert configs is not None
     assert data is not None
@@ -120,43 +116,52 @@ def check_request(request: Request) -> Ready:
     return Ready(request, spec, configs, data, booking)
 
 
-def _unrecordable(request: Request) -> Iterator[str]:
-    """A problem for each name that is no UTF-8: neither the journal nor a TOML file can hold it."""
+def _name_problems(request: Request) -> Iterator[str]:
+    """The run's name and its folders: what cannot be one, what no record can hold, what Ray cannot use."""
+    name, folder = request.name, request.folder
+    if not request.resume and (not NAME.fullmatch(name) or name == "latest"):
+        yield (
+            f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, 100 at "
+            "most, without path separators and not 'latest'; --out chooses the folder"
+        )
+    elif not request.resume and (journal := folder / JOURNAL).exists() and journal.stat().st_size:
+        yield f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"
     folders = {"--out": str(request.out.absolute()), "--data": request.data, "--storage": request.storage}
     names = {**folders, "--tracking-uri": request.tracking_uri, "python -m": " ".join(request.words)}
     for flag, value in names.items():
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError:
+        if value is not None and value != value.encode(errors="ignore").decode():
             yield f"{flag} {value!r}: has a name that is not UTF-8, which no record can hold; rename it"
-
-
-def check_sockets() -> None:
-    """``ConfigError`` if Ray would put its sockets below a folder whose path is too long for them."""
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     longest = (104 if sys.platform == "darwin" else 108) - 1 - len(_SOCKET)
-    folder = os.environ[name] if name else ""
-    if len(os.fsencode(folder)) > longest:
-        raise ConfigError(
-            [
-                f"{name}={folder}: is too long for the sockets that Ray makes there, {longest} bytes at most; set "
-                "RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
-            ]
+    if request.address is None and len(os.environ.get(variable, "").encode(errors="ignore")) > longest:
+        yield (
+            f"{variable}={os.environ[variable]}: is too long for the sockets that Ray makes there, {longest} bytes at "
+            "most; set RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
         )
 
 
-def _check_name(name: str, folder: Path) -> None:
-    """``ConfigError`` unless ``name`` is a plain, new folder name."""
-    if not NAME.fullmatch(name) or name == "latest":
-        raise ConfigError(
-            [
-                f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, "
-                "100 at most, without path separators and not 'latest'; --out chooses the folder"
-            ]
+def _changes(request: Request, spec: SweepSpec, data: DataSet | None, begun: Mapping[str, Any]) -> Iterator[str]:
+    """What a resumed run has no longer as it began: its checkpoints, its images, the space that it searches."""
+    link = request.folder / "trials"
+    if request.resume and request.storage and link.is_symlink() and not link.exists():
+        yield (
+            f"--storage {request.storage}: holds no files of run {request.name} now; mount it as it was, or remove "
+            f"{link} if they are gone for good, and what they held is trained again"
         )
-    journal = folder / name / JOURNAL
-    if journal.exists() and journal.stat().st_size:  # an empty one is of a run that was stopped before it began
-        raise ConfigError([f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"])
+    content = begun.get("params", {}).get("data_hash")
+    if data is not None and content not in (None, data.hash):
+        yield (
+            f"--data {request.data}: its images are not those that run {request.name} began with "
+            f"(content {data.hash}, then {content}); a run keeps its data: put the images back, or start a new run"
+        )
+    now = spec.tables()
+    before = begun.get("toml", {}).get("space", now) if spec.search is not None else now
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):  # what the search learnt and stopped was of the old one
+            yield (
+                f"{name}: run {request.name} searches {before.get(name, 'nothing')}, now it would be "
+                f"{now.get(name, 'nothing')}; put it back, or start a new run with --warm-start {request.name}"
+            )
 
 
 def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int, early: bool = False) -> int:
@@ -171,53 +176,10 @@ def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int, early: bool 
 
 
 def _check_room(request: Request, spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: int) -> None:
-    if spec.drawn and spec.search:  # the largest that may be drawn, each time
+    if spec.drawn:  # the largest that may be drawn, each time
         configs = (max(spec.corners(), key=checkpoint_bytes, default=spec.base),) * spec.drawn_trials
     early = spec.search is not None and spec.search.rule is not None
     check_disk(request.trials_folder, checkpoints_bytes(configs, slots, early))
-
-
-def _check_kept(request: Request) -> None:
-    """``ConfigError`` if a run's files are not where they were: their disk is not mounted, and another one would do."""
-    link = request.folder / "trials"
-    if request.resume and link.is_symlink() and not link.exists():
-        raise ConfigError(
-            [
-                f"--storage {request.storage}: holds no files of run {request.name} now; mount it as it was, or remove "
-                f"{link} if they are gone for good, and what they held is trained again"
-            ]
-        )
-
-
-def _same_space(request: Request, spec: SweepSpec) -> None:
-    """``ConfigError`` if a search is resumed in another space: what it learnt and stopped was of the old one."""
-    now = spec.tables()
-    before = _begun(request).get("toml", {}).get("space", now)
-    problems = Problems(
-        f"{name}: run {request.name} searches {before.get(name, 'nothing')}, now it would be "
-        f"{now.get(name, 'nothing')}; put it back, or start a new run with --warm-start {request.name}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    )
-    problems.raise_any()
-
-
-def _begun(request: Request) -> Mapping[str, Any]:
-    """What the run that is resumed said of itself; nothing of a new one."""
-    return latest_sweep(request.folder / JOURNAL) if request.resume else {}
-
-
-def _data(request: Request) -> DataSet:
-    data = prepare(request.data, request.image_size)
-    before = _begun(request).get("params", {}).get("data_hash")
-    if before not in (None, data.hash):
-        raise ConfigError(
-            [
-                f"--data {request.data}: its images are not those that run {request.name} began with "
-                f"(content {data.hash}, then {before}); a run keeps its data: put the images back, or start a new run"
-            ]
-        )
-    return data
 
 
 def _booking(request: Request) -> Booking:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.engine import plan, request
+from sweeps.engine import plan
 from sweeps.engine.provenance import provenance
 from sweeps.flags import SearchFlags, kept
 from sweeps.run import run
@@ -152,16 +152,20 @@ def test_a_name_that_no_record_can_hold_is_refused(
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_temporary_folder_too_deep_for_rays_sockets_is_refused(
-    sweep: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+def test_a_temporary_folder_too_deep_for_rays_sockets_is_refused_where_ray_is_started(
+    own: Callable[..., int],
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
 ) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(variable, f"/tmp/{'deep/' * 12}")
-    if variable == "TMPDIR":
-        monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    assert sweep("--name", "never", "--tracking-uri", "http://127.0.0.1:9", "--address", "nowhere") == 2
-    assert "sockets" not in capsys.readouterr().err, "another cluster has its own"
-    with pytest.raises(ValueError, match=rf"{variable}=/tmp/deep.*RAY_TMPDIR=/tmp"):
-        request.check_sockets()
+    words = ["--name", "never", "--data", str(images), "--trials-per-gpu", "0.5", "--address"]
+    assert own(*words, "None") == own(*words, "inline") == 2
+    (problem,) = [line for line in capsys.readouterr().err.splitlines() if "sockets" in line]
+    assert problem.startswith(f"{variable}=/tmp/deep/")
+    assert "set RAY_TMPDIR to a short folder" in problem
 
 
 def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
