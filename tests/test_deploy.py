@@ -1,5 +1,6 @@
 """deploy/: what can be known of it without the platforms."""
 
+import json
 import os
 import re
 import shlex
@@ -9,9 +10,11 @@ import stat
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -22,45 +25,30 @@ from trainables.journal import read
 DEPLOY = Path(__file__).parents[1] / "deploy"
 ROOT = DEPLOY.parent
 
-# from KubeRay's rayjob_types.go and raycluster_types.go (ray.io/v1)
+# from KubeRay's rayjob_types.go and raycluster_types.go (ray.io/v1), those that a file of ours may want
 RAY_JOB = {
-    "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata", "clusterSelector",
-    "submitterConfig", "managedBy", "deletionStrategy", "entrypoint", "runtimeEnvYAML", "jobId", "submissionMode",
-    "entrypointResources", "entrypointNumCpus", "entrypointNumGpus", "ttlSecondsAfterFinished",
-    "shutdownAfterJobFinishes", "suspend",
+    "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "entrypoint", "runtimeEnvYAML", "submissionMode",
+    "entrypointNumCpus", "ttlSecondsAfterFinished", "shutdownAfterJobFinishes", "activeDeadlineSeconds",
 }  # fmt: skip
-RAY_CLUSTER = {
-    "upgradeStrategy", "authOptions", "suspend", "managedBy", "autoscalerOptions", "headServiceAnnotations",
-    "enableInTreeAutoscaling", "gcsFaultToleranceOptions", "headGroupSpec", "rayVersion", "workerGroupSpecs",
-}  # fmt: skip
-WORKERS = {
-    "suspend", "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "resources", "labels",
-    "rayStartParams", "template", "scaleStrategy", "numOfHosts",
-}  # fmt: skip
+RAY_CLUSTER = {"authOptions", "headGroupSpec", "rayVersion", "workerGroupSpecs", "enableInTreeAutoscaling"}
+WORKERS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
 def plan(words: list[str]) -> int:
     """The exit code of a command of deploy/, as a plan, on this machine and its data."""
     assert words[:3] == ["python", "-m", "sweeps.beta_ablation"]
-    there = {"--address": "inline", "--data": "cifar10-mini"}
-    flags = [there.get(before, word) for before, word in zip(["", *words], words, strict=False)][3:]
-    storage = flags.index("--storage")
-    flags[storage : storage + 2] = []
-    out = flags.index("--out")
-    flags[out : out + 2] = []
-    return command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, [*flags, "--plan"])
+    flags = dict(zip(words[3::2], words[4::2], strict=True)) | {"--address": "inline", "--data": "cifar10-mini"}
+    here = [word for flag, value in flags.items() if flag not in ("--storage", "--out") for word in (flag, value)]
+    return command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, [*here, "--plan"])
 
 
 def test_the_launcher_takes_its_file_and_our_command_line_the_commands() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
     text = (DEPLOY / "ray-cluster.yaml").read_text()
-    whole = prepare_config(yaml.safe_load(text))
-    validate_config(whole)
-    assert whole["available_node_types"]["local.cluster.node"]["max_workers"] == len(whole["provider"]["worker_ips"])
+    cluster = yaml.safe_load(text)
+    jsonschema.validate(cluster, json.loads((files("ray.autoscaler") / "ray-schema.json").read_text()))
     (line,) = re.findall(r"python -m sweeps.*", text)
     assert plan(shlex.split(line)) == 0
-    starts = [*whole["head_start_ray_commands"], *whole["worker_start_ray_commands"]]
+    starts = [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]
     assert all("RAY_AUTH_MODE=token" in start for start in starts if "ray start" in start)
 
 
@@ -100,14 +88,14 @@ STUBS = {
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"\n',
     "scontrol": 'if [[ $1 == show ]]; then printf "one\\ntwo\\n"; else echo "$@" >>"$VQSWEEP_HOME/requeued"; fi\n',
 }
+JOB = str(os.getpid())
 
 
 def program(folder: Path, name: str, body: str) -> None:
     """A program that the script finds before any other of its name."""
-    stub = folder / "bin" / name
-    stub.parent.mkdir(exist_ok=True)
-    stub.write_text(f"#!/bin/bash\n{body}")
-    stub.chmod(0o755)
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / name).write_text(f"#!/bin/bash\n{body}")
+    (folder / "bin" / name).chmod(0o755)
 
 
 @pytest.fixture
@@ -115,14 +103,10 @@ def slurm(tmp_path: Path) -> dict[str, Any]:
     """Arguments of ``Popen`` that make this machine two nodes of a Slurm job."""
     for name, body in STUBS.items():
         program(tmp_path, name, body)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")} | {
-        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_SUBMIT_DIR": str(ROOT),
-        "SLURM_CPUS_ON_NODE": "1",
-        "VQSWEEP_HOME": str(tmp_path),
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment |= {"SLURM_JOB_ID": JOB, "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_ON_NODE": "1"}
+    environment |= {"SLURM_SUBMIT_DIR": str(ROOT), "VQSWEEP_HOME": str(tmp_path)}
+    environment["PATH"] = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
 
@@ -148,10 +132,9 @@ def test_a_slurm_job_that_is_preempted_before_it_is_at_work_queues_itself(
             time.sleep(0.05)
         waiting.send_signal(signal.SIGTERM)
         said = waiting.communicate(timeout=30)[0]
-    job = slurm["env"]["SLURM_JOB_ID"]
     assert waiting.returncode == 0, said
-    assert (tmp_path / "requeued").read_text().split() == ["requeue", job]
-    assert not (tmp_path / "runs" / f".token-{job}").exists()
+    assert (tmp_path / "requeued").read_text().split() == ["requeue", JOB]
+    assert not (tmp_path / "runs" / f".token-{JOB}").exists()
 
 
 @pytest.mark.service
@@ -159,9 +142,8 @@ def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str
     small = "--set channels=16 hidden_channels=32 --codebook-size 16 --batch-size 256 --betas 0.1 1 --seeds 1"
     small += " --epochs 6 --tracking-uri http://127.0.0.1:9"
     words = ["bash", DEPLOY / "slurm.sbatch", "sweeps.beta_ablation", *small.split()]
-    job = slurm["env"]["SLURM_JOB_ID"]
-    journal = tmp_path / "runs" / "beta_ablation" / f"slurm-{job}" / "journal.jsonl"
-    token = tmp_path / "runs" / f".token-{job}"
+    journal = tmp_path / "runs" / "beta_ablation" / f"slurm-{JOB}" / "journal.jsonl"
+    token = tmp_path / "runs" / f".token-{JOB}"
     try:
         with subprocess.Popen(words, **slurm) as first:
             while sum(len(trial.epochs) for trial in read(journal).trials.values()) < 2:
@@ -171,14 +153,14 @@ def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str
             secret = token.read_text()
             first.send_signal(signal.SIGTERM)
             said = first.communicate(timeout=120)[0]
-        assert (first.returncode, (tmp_path / "requeued").read_text().split()) == (0, ["requeue", job]), said
+        assert (first.returncode, (tmp_path / "requeued").read_text().split()) == (0, ["requeue", JOB]), said
         assert not token.exists()
         assert any(trial.status == "running" for trial in read(journal).trials.values()), "too late to show anything"
         with subprocess.Popen(words, **slurm) as second:
             said += second.communicate(timeout=280)[0]
         assert second.returncode == 0, said
     finally:
-        shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
+        shutil.rmtree(f"/tmp/ray-{JOB}", ignore_errors=True)
     run = read(journal)
     assert [(trial.status, len(trial.epochs)) for trial in run.trials.values()] == [("completed", 6)] * 2
     assert len((tmp_path / "requeued").read_text().splitlines()) == 1
