@@ -2,21 +2,18 @@
 
 python -m benchmarks.data --data DIR     # writes benchmarks/results/data.json
 
-Needs all of CIFAR-10 to say what the README quotes; measures any other set as well.
+Needs all of CIFAR-10 for the figures that are quoted; measures any other set as well.
 """
 
 import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from sweeps.engine.provenance import provenance
+from trainables.commands import run_command
 from trainables.data import prepare
-from vqcore.config import ConfigError
 
 PROBE = """
 import json, sys, time
@@ -38,49 +35,29 @@ print(json.dumps({"images": len(train), "open_ms": opened * 1e3, "private_mb": (
 """A fresh process, so that what it has and what it opens is a trial's own."""
 
 
-@dataclass(frozen=True)
-class DataBenchmark:
-    """Measure what a trial pays for its data."""
+def main(data: str = "cifar10-mini", repeats: int = 5, out: Path = Path("benchmarks/results/data.json")) -> None:
+    """Measure what a trial pays for its data.
 
-    data: str = "cifar10-mini"
-    """As for a sweep."""
-    repeats: int = 5
-    """Processes measured; the worst counts."""
-    out: Path = Path("benchmarks/results/data.json")
-    """Where the figures go."""
-
-
-def main(flags: DataBenchmark) -> int:
-    """Measure, print, write."""
-    try:
-        started = time.perf_counter()
-        data = prepare(flags.data)
-        prepared = time.perf_counter() - started
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    words = json.dumps(vars(data))
-    runs = [
-        json.loads(subprocess.run([sys.executable, "-c", PROBE, words], check=True, capture_output=True).stdout)
-        for _ in range(flags.repeats)
-    ]
-    result = {
-        "images": runs[0]["images"],
-        "open_ms": max(run["open_ms"] for run in runs),
-        "private_mb": max(run["private_mb"] for run in runs),
-        "prepare_s": prepared,
-        "repeats": flags.repeats,
-        "provenance": provenance(),
-    }
+    Args:
+        data: Data set, as for a sweep.
+        repeats: Processes measured; the worst counts.
+        out: Where the figures go.
+    """
+    started = time.perf_counter()
+    prepared = prepare(data)
+    seconds = time.perf_counter() - started
+    probe = [sys.executable, "-c", PROBE, json.dumps(vars(prepared))]
+    runs = [json.loads(subprocess.run(probe, check=True, capture_output=True).stdout) for _ in range(repeats)]
+    worst = {name: max(run[name] for run in runs) for name in ("images", "open_ms", "private_mb")}
+    result = {**worst, "prepare_s": seconds, "repeats": repeats, "provenance": provenance()}
     print(
-        f"{data.source}: {result['images']:,} images opened in {result['open_ms']:.1f} ms, "
-        f"{result['private_mb']:.1f} MB of the trial's own after an epoch (worst of {flags.repeats}); "
-        f"prepared or found in {prepared:.2f} s"
+        f"{data}: {worst['images']:,} images opened in {worst['open_ms']:.1f} ms, "
+        f"{worst['private_mb']:.1f} MB of the trial's own after an epoch (worst of {repeats}); "
+        f"prepared or found in {seconds:.2f} s"
     )
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(DataBenchmark, prog="python -m benchmarks.data")))
+    run_command(main)

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from analysis import figures
-from sweeps import cli
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import Start, command
-from sweeps.engine import session
+from sweeps.engine import plan, session
 
 SMALL = (
     "--address inline --betas 0.1 1 --seeds 2 --epochs 2 --codebook-size 8 --batch-size 16 "
@@ -34,8 +33,8 @@ def images(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, in
 Sweep = Callable[..., int]
 
 
-class Deaf:
-    """In the place of MLflow's ``Tracker``, which would cost each of hundreds of sweeps a process and seconds."""
+class NoTracker:
+    """Instead of MLflow's ``Tracker``, which would cost each of hundreds of sweeps a process and seconds."""
 
     problem = None
 
@@ -50,18 +49,18 @@ class Deaf:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def _without() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "Tracker", Deaf)
+        patch.setattr(session, "Tracker", NoTracker)
         patch.setattr(figures, "write_figures", lambda results: [])
-        patch.setattr(cli, "print_plan", lambda console, ready: None)  # its probe trains for seconds
+        patch.setattr(plan, "print_plan", lambda console, ready: None)  # its probe trains for seconds
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def aside() -> Iterator[None]:
-    """MLflow, pictures and probes are tested elsewhere; a module's own, so that no test after these is without them."""
-    with _aside():
+def without() -> Iterator[None]:
+    """MLflow, pictures and probes are tested elsewhere; for a module, so that later tests have them again."""
+    with _without():
         yield
 
 
@@ -72,7 +71,7 @@ def sweep(images: Path) -> Sweep:
     def run(out: Path, *words: str) -> int:
         small = [] if "--resume" in words else [*SMALL.split(), "--data", str(images)]
         start = Start("beta_ablation", ("sweeps.beta_ablation",))
-        with _aside():
+        with _without():
             return command(start, BetaAblation, spec, [*small, "--address", "inline", "--out", str(out), *words])
 
     return run
