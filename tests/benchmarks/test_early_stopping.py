@@ -11,7 +11,6 @@ from analysis.objectives import Objective, objectives
 from benchmarks import early_stopping
 from benchmarks.early_stopping import (
     BUDGETS,
-    FIGURES,
     Contender,
     EarlyStoppingBenchmark,
     Grid,
@@ -21,7 +20,6 @@ from benchmarks.early_stopping import (
     measure,
     ours,
     peer,
-    targets,
 )
 from benchmarks.peer_stopping import Stops, moasha, ray_asha
 from sweeps.engine.pareto_asha import Rule
@@ -107,7 +105,7 @@ def test_the_interval_is_of_order_statistics() -> None:
 
 def test_rules_and_random_are_compared_at_equal_epochs_and_in_every_budget() -> None:
     grid = small_grid()
-    runs = {"ours": Contender(ours(Rule(objectives(["mse"]), grace=1, reduction=2)), FIGURES)}
+    runs = {"ours": Contender(ours(Rule(objectives(["mse"]), grace=1, reduction=2)))}
     replayed = measure(grid, EarlyStoppingBenchmark(shuffles=3, slots=1), runs)
     ended = replayed["ended"]["ours"]
     assert ended["rule"]["regret"]["median"] == 0
@@ -116,7 +114,6 @@ def test_rules_and_random_are_compared_at_equal_epochs_and_in_every_budget() -> 
     for share in BUDGETS:
         for at in replayed["budgets"].values():
             assert at[f"{share:g}"]["epochs"]["high"] <= share
-    assert {aim.contender for aim in targets(replayed, runs)} == {"ours"}
 
 
 def test_the_file_holds_all_and_where_it_comes_from(
@@ -127,7 +124,7 @@ def test_the_file_holds_all_and_where_it_comes_from(
     out = tmp_path / "new" / "early_stopping.json"
     assert main(EarlyStoppingBenchmark(shuffles=2, out=out)) == 0
     told = json.loads(out.read_text())
-    assert {"targets", "ended", "budgets", "grid", "settings", "provenance"} == told.keys()
+    assert {"ended", "budgets", "grid", "settings", "provenance"} == told.keys()
     assert told["grid"] == {"trials": 4, "epochs": 16}
     assert not any("Syne" in name for name in told["ended"])
     assert "syne-tune: skipped" in capsys.readouterr().out
