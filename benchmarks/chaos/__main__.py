@@ -27,7 +27,7 @@ from benchmarks.chaos.faults import FAULTS, Fault, Scene, schedule
 from benchmarks.chaos.outcome import Outcome, compare
 from benchmarks.chaos.services import Disk, Server
 from sweeps.engine.provenance import provenance
-from vqcore.config import ConfigError, problems_of
+from vqcore.config import ConfigError
 
 MEGABYTES = 256
 """Of the disk that the run lies on."""
@@ -51,19 +51,12 @@ class Chaos:
     """Of the sweep; 4 usual with --first-seconds."""
     epochs: int = 8
     """Of a trial."""
-    slots: int | None = None
-    """Trials at once, a CPU each; of a grid 2 unless given, else 1."""
     only: tuple[str, ...] = ()
     """Kinds of faults to draw from, by words in their names; all unless given."""
     out: Path = Path("runs/chaos")
     """Folder for all that is left behind: logs, runs, databases."""
     results: Path | None = None
     """The JSON file to write; benchmarks/results/chaos_<sweep>.json unless given."""
-
-    def run(self, out: Path, tracking_uri: str | None) -> Run:
-        """The run to disturb, in a folder."""
-        slots = self.slots or (2 if self.sweep == "grid" else 1)
-        return Run(self.sweep, self.trials, self.epochs, slots, out, tracking_uri)
 
 
 def check(chaos: Chaos) -> list[Fault]:
@@ -72,7 +65,10 @@ def check(chaos: Chaos) -> list[Fault]:
     kinds = [kind for kind in there if not chaos.only or any(word in kind.name for word in chaos.only)]
     names = [name for name in ("faults", "seeds") if getattr(chaos, name) < 1]
     problems = [f"{name} = {getattr(chaos, name)}: must be at least 1" for name in names]
-    problems += problems_of(chaos.run(chaos.out, None).check)
+    if chaos.trials < 2 or chaos.trials % 2:
+        problems.append(f"trials = {chaos.trials}: must be even and at least 2, for a grid has two seeds of each")
+    if chaos.epochs < 2:
+        problems.append(f"epochs = {chaos.epochs}: must be at least 2, or no checkpoint is ever read")
     if not kinds:
         names = [kind.name for kind in there]
         problems.append(f"only = {' '.join(chaos.only)}: is part of no fault's name; there are: {'; '.join(names)}")
@@ -145,7 +141,7 @@ def scene_in(chaos: Chaos, folder: Path, chance: random.Random) -> Iterator[Scen
             closing.callback(server.kill)
             server.start()
             server.wait()
-        run = chaos.run(out / "runs", server.uri if server else None)
+        run = Run(chaos.sweep, chaos.trials, chaos.epochs, out / "runs", server.uri if server else None)
         scene = Scene(run, folder, chance, server, disk)
         closing.callback(scene.close)
         yield scene

@@ -17,6 +17,8 @@ from trainables.runs import JOURNAL
 FAILED, REFUSED, PREEMPTED, INTERRUPTED, KILLED = 1, 2, 75, 130, -signal.SIGKILL
 AT_ONCE = 5.0
 """Seconds within which a second Ctrl-C must be obeyed, on a machine as busy as chaos makes it."""
+STARTS_WITHIN = 2.0
+"""Seconds within which a driver must have set up what it does at a signal."""
 STOPS_WITHIN = 90.0
 """Seconds within which a driver whose disk is full must have stopped."""
 
@@ -55,6 +57,10 @@ class Scene:
         log = self.log / f"driver-{len(self.drivers):02}.log"
         self.drivers.append(Command(self.run.command(), log, environment))
         self.codes = {0}
+
+    def may_end(self, code: int, as_python: int) -> None:
+        """Allow an exit code after a signal; of a driver whose interpreter has hardly started, Python's own as well."""
+        self.codes |= {code} if time.time() - self.driver.started > STARTS_WITHIN else {code, as_python}
 
     def record(self) -> RunRecord:
         """The run as its journal has it now."""
@@ -113,15 +119,17 @@ def kill_worker(scene: Scene) -> str | None:
 
 
 def preempt(scene: Scene) -> str | None:
-    scene.codes.add(PREEMPTED)
-    return "exit code 75 expected" if scene.driver.signal(signal.SIGTERM) else None
+    if not scene.driver.signal(signal.SIGTERM):
+        return None
+    scene.may_end(PREEMPTED, -signal.SIGTERM)
+    return "exit code 75 expected"
 
 
 def interrupt(scene: Scene) -> str | None:
     """Ctrl-C; half the time a second one follows, which must be obeyed at once."""
     if not scene.driver.signal(signal.SIGINT, group=True):
         return None
-    scene.codes.add(INTERRUPTED)
+    scene.may_end(INTERRUPTED, -signal.SIGINT)
     time.sleep(scene.chance.uniform(0.2, 1.2))
     if scene.chance.random() < 0.5 or not scene.driver.signal(signal.SIGINT, group=True):
         return "exit code 130 expected"
