@@ -1,6 +1,10 @@
 """The tasks of docs/extending.md, each done once."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -54,3 +58,23 @@ def test_a_figure(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(FIGURES, "usage", usage)
     assert run / "figures" / "usage.png" in write_figures(load(run))
+
+
+def test_a_sweep_of_ones_own(tmp_path: Path) -> None:
+    """The script of the page, as it stands there."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "extending.md").read_text(encoding="utf-8")
+    script = re.search(r"```python\n(# my_sweep\.py.*?)```", page, re.DOTALL)
+    assert script is not None
+    (tmp_path / "my_sweep.py").write_text(script[1])
+    words = (
+        "my_sweep.py --betas 0.1 1 --address inline --epochs 1 --trials 1 --name own --tracking-uri http://127.0.0.1:9"
+    )
+    small = "--codebook-size 8 --batch-size 512 --set channels=4 hidden_channels=8 residual_channels=4 dim=4"
+    variables = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, *words.split(), *small.split()], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = load(tmp_path / "runs" / "my_sweep" / "own").record.trials.values()
+    assert sorted(str(trial.config["estimator"]) for trial in trials) == ["rotation", "ste"]
