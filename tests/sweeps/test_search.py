@@ -52,16 +52,6 @@ def test_a_search_draws_stops_early_and_says_why(
     assert (out / "pareto" / "search" / "results.parquet").exists()
 
 
-def test_the_same_search_again_makes_the_same_decisions(pareto: Callable[..., int], out: Path) -> None:
-    for name in ("once", "again"):
-        assert pareto("--name", name, "--grace", "1", "--reduction", "2", "--trials", "4") == 0
-    one, other = (
-        {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
-        for run in (record(out, "once"), record(out, "again"))
-    )
-    assert one == other
-
-
 def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., int], out: Path) -> None:
     words = ("--grace", "1", "--reduction", "2", "--trials", "5")
     assert pareto("--name", "uncut", *words) == 0
@@ -149,17 +139,6 @@ def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys:
     assert "2 of 6 trials completed; the budget of 10 epochs is spent" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_killed_search_spends_what_was_left_of_its_budget(pareto: Callable[..., int], out: Path) -> None:
-    assert pareto("--name", "purse", "--early-stopping", "none", "--budget", "10") == 0
-    journal = out / "pareto" / "purse" / JOURNAL
-    lines = journal.read_bytes().splitlines(keepends=True)
-    middle = [n for n, event in enumerate(JournalReader(journal).new()) if event["event"] == "epoch"][5]
-    journal.write_bytes(b"".join(lines[: middle + 1]))
-    assert sum(trial.last_epoch for trial in record(out, "purse").trials.values()) == 6
-    assert pareto("--resume", "purse") == 0
-    assert sum(trial.last_epoch for trial in record(out, "purse").trials.values()) == 10
-
-
 def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert pareto("--name", "kept", "--trials", "1", "--epochs", "1") == 0
     capsys.readouterr()
@@ -192,7 +171,7 @@ def test_what_cannot_work_is_said_before_the_first_trial(
     assert said in capsys.readouterr().err
 
 
-def test_a_sweep_from_a_file(images: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_from_a_file(images: Path, out: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
         f"""
@@ -210,8 +189,6 @@ def test_a_sweep_from_a_file(images: Path, out: Path, tmp_path: Path, capsys: py
     )
     assert run(["run", str(file), "--out", str(out), "--address", "inline", "--name", "file"]) == 0
     assert len(record(out, "file", "mine").trials) == 2
-    assert run(["run", str(file), "--out", str(out), "--address", "inline", "--resume", "file"]) == 0
-    assert "nothing to train" in capsys.readouterr().out
 
 
 def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
@@ -288,15 +265,3 @@ def test_of_a_grid_the_budget_leaves_trials_that_never_begin(
     assert [trial.status for trial in record(out, "short", "short").trials.values()] == ["completed"] * 2
     said = " ".join(capsys.readouterr().out.split())
     assert "2 of 3 trials completed; the budget of 2 epochs is spent" in said
-
-
-def test_the_command_line_has_the_last_word(images: Path, out: Path, tmp_path: Path) -> None:
-    file = tmp_path / "last.toml"
-    file.write_text(
-        "[space]\nestimator = ['ste']\ncommitment_weight = [0.1, 0.2]\n[flags]\nepochs = 5\nsampler = 'grid'"
-    )
-    words = ["run", str(file), "--data", str(images), "--epochs", "1", "--batch-size", "32", "--codebook-size", "8"]
-    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
-    assert run([*words, "--out", str(out), "--address", "inline", "--name", "last"]) == 0
-    trials = record(out, "last", "last").trials.values()
-    assert [trial.last_epoch for trial in trials] == [1, 1]

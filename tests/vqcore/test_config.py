@@ -20,6 +20,7 @@ from vqcore.config import (
     from_taming_legacy,
     from_vqtorch_beta,
     problems_of,
+    read_settings,
     read_toml,
     write_toml,
 )
@@ -253,3 +254,13 @@ def test_the_papers_model() -> None:
     assert (paper.channels, paper.hidden_channels, paper.residual_channels, paper.residual_blocks) == (128, 256, 256, 2)
     assert (paper.quantizer.codebook_size, paper.quantizer.dim) == (1024, 256)
     assert PRESETS["compact"] == ModelConfig(64, 128, 32, 2, QuantizerConfig(512, 64))
+
+
+def test_words_become_values_in_the_type_of_their_field() -> None:
+    words = ["codebook=gradient", "nu=0.5", "affine_groups=4", "alternate=True", "levels=8,5,5"]
+    expected = {"codebook": "gradient", "nu": 0.5, "affine_groups": 4, "alternate": True, "levels": "8,5,5"}
+    assert read_settings(words) == expected
+    with pytest.raises(ConfigError) as error:
+        read_settings(["nu=much", "alternate=2", "depth=3", "nu"])
+    told = [problem.split(":")[0] for problem in error.value.problems]
+    assert told == ["nu=much", "alternate=2", "depth=3", "nu"]
