@@ -1,6 +1,7 @@
 """The objectives against each other, and MSE against both rates of an image: points, fronts of the means, a band."""
 
 import textwrap
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.patches import Patch
 
 from analysis import fronts
 from analysis.figures import style
-from analysis.figures.scatter import MARKS, Marker, draw, legend_handles, staircase, write_names
+from analysis.figures.scatter import MARKS, draw, legend_handles, markers_of, staircase, write_names
 from analysis.findings import front_sentence
 from analysis.objectives import DEFAULT, Objective
 from analysis.results import RATES, Results
@@ -29,10 +30,9 @@ def front(results: Results) -> Figure | None:
     figure = Figure(figsize=(7.4, 5.4), dpi=style.DPI, layout="constrained")
     axes = figure.subplots()
     (first, second), (up, across) = results.objectives, results.columns
-    coloured = zip(results.groups, style.estimator_colours(results.groups), strict=True)
-    markers = {g.label: Marker(g, tuple(g.points(across, up).values()), colour) for g, colour in coloured}
-    draw(axes, list(markers.values()), 0.12)
-    on_front = [markers[group.label] for group in results.front]
+    markers = markers_of(results, lambda group: group.points(across, up))
+    draw(axes, markers, 0.12)
+    on_front = [marker for group in results.front for marker in markers if marker.group is group]
     steps = staircase(axes, [marker.mean for marker in on_front], (second.direction, first.direction))
     filled = _band(axes, results)
     below = textwrap.wrap(_ACROSS.get(second, _axis(second)), 85)
@@ -41,9 +41,9 @@ def front(results: Results) -> Figure | None:
     title = f"{pair}: {style.data(results)}, after epoch {results.epoch}, {results.seeds}"
     style.titles(axes, title, _caption(results, bool(filled)))
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.07 - 0.04 * len(below))}
-    axes.legend(handles=[*legend_handles(markers.values()), *filled], ncols=4, fontsize=8, frameon=False, **place)
-    named = list(markers.values()) if len(markers) <= style.MOST else on_front[: style.MOST]
-    write_names(axes, results, named, [*(place for marker in markers.values() for place in marker.ink), *steps])
+    axes.legend(handles=[*legend_handles(markers), *filled], ncols=4, fontsize=8, frameon=False, **place)
+    named = markers if len(markers) <= style.MOST else on_front[: style.MOST]
+    write_names(axes, results, named, [*(place for marker in markers for place in marker.ink), *steps])
     return figure
 
 
@@ -76,7 +76,8 @@ def rate(results: Results) -> Figure | None:
     if len(results.groups) < 2:
         return None
     figure = Figure(figsize=(9.6, 4.9), dpi=style.DPI, layout="constrained")
-    panels = list(zip(figure.subplots(1, 2, sharey=True), _rate_markers(results), strict=True))
+    markers_by_rate = [markers_of(results, partial(points, results)) for points in RATES.values()]
+    panels = list(zip(figure.subplots(1, 2, sharey=True), markers_by_rate, strict=True))
     for axes, markers in panels:
         draw(axes, markers, 0.14)
     fronts_of = [fronts.front([marker.mean for marker in markers]) for _, markers in panels]
@@ -96,10 +97,3 @@ def rate(results: Results) -> Figure | None:
             ink = [place for marker in markers for place in marker.ink]
             write_names(axes, results, [markers[i] for i in chosen], [*ink, *line], known)
     return figure
-
-
-def _rate_markers(results: Results) -> list[list[Marker]]:
-    """The markers of each rate: those configurations whose rate is known."""
-    coloured = list(zip(results.groups, style.estimator_colours(results.groups), strict=True))
-    points = [[(g, tuple(rate_of(results, g).values()), c) for g, c in coloured] for rate_of in RATES.values()]
-    return [[Marker(*marker) for marker in markers if marker[1]] for markers in points]

@@ -1,6 +1,7 @@
 """Configurations as points: every seed, the means with their spread, and the border of the front."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -54,20 +55,24 @@ class Marker:
         return [*self.seeds, *((x + t * dx, y) for t in along), *((x, y + t * dy) for t in along)]
 
 
+def markers_of(results: Results, points: Callable[[Group], dict[int, Point]]) -> list[Marker]:
+    """The markers of those groups that have points: x and y by seed."""
+    coloured = zip(results.groups, style.estimator_colours(results.groups), strict=True)
+    markers = [Marker(group, tuple(points(group).values()), colour) for group, colour in coloured]
+    return [marker for marker in markers if marker.seeds]
+
+
 def draw(axes: Axes, markers: Sequence[Marker], margin: float) -> None:
     """Small marks for the seeds, a large one for each mean, bars of one standard deviation."""
     for colour in dict.fromkeys(marker.colour for marker in markers):  # a call a marker would take a second for 50
         same = [marker for marker in markers if marker.colour == colour]
         seeds = np.array([place for marker in same for place in marker.seeds])
         axes.scatter(seeds[:, 0], seeds[:, 1], s=11, color=colour, alpha=0.55, linewidths=0, zorder=3)
-        # NaN, which draws no bar, for one seed
-        dx, dy = (
-            np.array([np.nan if e.sd is None else e.sd for e in es])
-            for es in ([marker.x for marker in same], [marker.y for marker in same])
-        )
+        x, y = [marker.x for marker in same], [marker.y for marker in same]
+        dx, dy = ([math.nan if e.sd is None else e.sd for e in axis] for axis in (x, y))  # NaN draws no bar
         axes.errorbar(
-            [marker.x.mean for marker in same], [marker.y.mean for marker in same], xerr=dx, yerr=dy,
-            fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2, zorder=4,
+            [estimate.mean for estimate in x], [estimate.mean for estimate in y], xerr=dx, yerr=dy, zorder=4,
+            fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
         )  # fmt: skip
     axes.margins(margin)
 

@@ -35,13 +35,6 @@ def test_names_in_the_pareto_plot_do_not_overlap(make_run):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-def test_the_pareto_plot_says_in_words_that_there_is_no_trade_off(make_run):
-    run = make_run()
-    run.seeds([0.02, 0.021], [300, 301], commitment_weight=0.1)
-    run.seeds([0.03, 0.031], [200, 201], commitment_weight=1.0)
-    assert any("no trade-off" in " ".join(text.split()) for text in texts(front(load(run.done()))))
-
-
 def test_grid_has_the_originals_then_a_row_a_configuration(ablation):
     figure = images(load(ablation))
     assert len(figure.axes) == 4

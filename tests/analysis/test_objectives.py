@@ -5,7 +5,7 @@ import pytest
 from analysis.export import write_exports
 from analysis.figures import front
 from analysis.findings import sentences
-from analysis.objectives import DEFAULT, Objective, recorded
+from analysis.objectives import Objective, recorded
 from analysis.report import analyse
 from analysis.results import load
 from analysis.tables import groups_table
@@ -28,12 +28,6 @@ from vqcore.config import TrialConfig
 )
 def test_what_a_run_recorded(told, columns):
     assert tuple(objective.column for objective in recorded(told)) == columns
-
-
-def test_older_runs_have_the_default(ablation):
-    results = load(ablation)
-    assert results.objectives == DEFAULT
-    assert results.directions == ("min", "max")
 
 
 @pytest.fixture

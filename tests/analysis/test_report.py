@@ -44,14 +44,6 @@ def test_the_last_page_shows_names_as_they_are(make_run):
     assert "[bold]boom[/bold]" in console.file.getvalue()
 
 
-def test_one_configuration_best_in_both_is_no_trade_off(make_run):
-    run = make_run()
-    run.seeds([0.02, 0.0201], [300, 301], commitment_weight=0.1)
-    run.seeds([0.03, 0.0301], [200, 201], commitment_weight=1.0)
-    lines = analyse(run.done()).lines
-    assert any("best in both MSE and perplexity is beta 0.1; the front is one point" in line for line in lines)
-
-
 def test_differences_within_the_spread_are_said(make_run):
     run = make_run()
     run.seeds([0.020, 0.024, 0.022], [300, 280, 290], commitment_weight=0.1)
@@ -86,10 +78,6 @@ def test_a_sweep_is_finished_when_every_trial_has_ended(make_run):
     assert "not finished" in sentences(load(run.folder))[0]
     run.trial([], "failed", "out of memory", commitment_weight=1)
     assert sentences(load(run.close()))[0].startswith("1 of 2 trials completed. Compared")
-
-
-def test_a_run_that_has_just_begun(make_run):
-    assert "0 of 6 trials completed" in analyse(make_run().close()).lines[0]
 
 
 def test_one_finished_trial(make_run):
@@ -180,8 +168,3 @@ def test_a_run_that_is_not_there_exits_2_with_the_plain_message(tmp_path):
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_reading_a_run_needs_neither_ray_nor_matplotlib():
-    code = "import sys, analysis.report; sys.exit(bool({'ray', 'matplotlib', 'mlflow'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
