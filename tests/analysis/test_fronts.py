@@ -139,9 +139,9 @@ def test_ten_thousand_points_are_ranked_at_once():
     points = [tuple(point) for point in chance.random((10_000, 2)).tolist()]
 
     def seconds():
-        start = time.perf_counter()
+        start = time.process_time()
         ranks(points)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.15  # 0.016 on an idle core
 
@@ -325,6 +325,6 @@ def test_the_band_holds_the_truth_where_the_plain_bootstraps_does_not():
 def test_two_hundred_configurations_take_no_time():
     chance = np.random.default_rng(0)
     configurations = noisy(chance.random((200, 2)), 5, 0.05, chance)
-    start = time.perf_counter()
+    start = time.process_time()
     probability_on_front(configurations)
-    assert time.perf_counter() - start < 1  # 0.08 s on an idle core
+    assert time.process_time() - start < 1  # 0.2 s
