@@ -1,15 +1,13 @@
 """python -m sweeps.rebuild NAME: make everything of a run again from its journal: TOML, Parquet, report, MLflow."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from analysis.report import analyse
-from trainables.commands import exit_status
+from trainables.commands import Terminal, run_command
 from trainables.journal import RunRecord, latest_sweep, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
 from trainables.tracking import default_uri, sync
@@ -20,7 +18,7 @@ def main(
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     out: Path = Path("runs"),
     tracking_uri: Annotated[str | None, tyro.conf.arg(metavar="URI")] = None,
-) -> int:
+) -> None:
     """Make everything of a run again from its journal alone: sweep.toml, Parquet, tables, figures, exports, MLflow.
 
     Args:
@@ -28,37 +26,29 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
     """
-    with exit_status() as status:
-        folder = find_run(name, out)
-        try:
-            with FileLock(folder / LOCK, timeout=0):
-                rebuild(folder, tracking_uri or default_uri(folder.absolute().parent.parent), Console(highlight=False))
-        except Timeout:
-            raise ConfigError([f"{folder}: a driver is at work on this run; wait for it, or end it"]) from None
-    return status.code
+    folder, terminal = find_run(name, out), Terminal()
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            sweep, run = latest_sweep(folder / JOURNAL), read(folder / JOURNAL)
+            if "toml" not in sweep:
+                raise ConfigError([f"{folder / JOURNAL}: does not say what the sweep is; nothing can be made of it"])
+            write_toml(folder / "sweep.toml", sweep["toml"], header=TOML_HEADER)
+            terminal.print(summary(folder, run))
+            terminal.print(analyse(folder).renderable())
+            runs = sync(folder, tracking_uri or default_uri(folder.absolute().parent.parent))
+            terminal.print(f"MLflow has all of it: the sweep, and trials: {runs - 1}")
+    except Timeout:
+        raise ConfigError([f"{folder}: a driver is at work on this run; wait for it, or end it"]) from None
 
 
-def rebuild(folder: Path, uri: str, console: Console) -> None:
-    """All that is made of a journal, made again. ``ConfigError`` if it holds nothing, or MLflow cannot be told."""
-    sweep, run = latest_sweep(folder / JOURNAL), read(folder / JOURNAL)
-    if "toml" not in sweep:
-        raise ConfigError([f"{folder / JOURNAL}: does not say what the sweep is; nothing can be made of it"])
-    write_toml(folder / "sweep.toml", sweep["toml"], header=TOML_HEADER)
-    console.print(described(folder, run))
-    console.print(analyse(folder).renderable())
-    runs = sync(folder, uri)
-    console.print(f"MLflow has all of it: the sweep, and trials: {runs - 1}")
-
-
-def described(folder: Path, run: RunRecord) -> str:
-    """What the journal holds, in a line."""
+def summary(folder: Path, run: RunRecord) -> str:
+    """The content of a journal in a line."""
     trials = list(run.trials.values())
     states = [trial.status if not trial.waits else "at a rung" for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    words = [f"{folder}: {len(trials)} trials ({counts})", f"{sum(len(trial.epochs) for trial in trials)} epochs"]
-    words += [f"{run.damaged} damaged lines passed over; --resume fills what they held"] if run.damaged else []
-    return ", ".join(words)
+    damaged = f", {run.damaged} damaged lines passed over; --resume fills what they held" if run.damaged else ""
+    return f"{folder}: {len(trials)} trials ({counts}), {sum(len(trial.epochs) for trial in trials)} epochs{damaged}"
 
 
 if __name__ == "__main__":
-    sys.exit(tyro.cli(main, prog="python -m sweeps.rebuild"))
+    run_command(main)

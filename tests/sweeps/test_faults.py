@@ -12,12 +12,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from read_back import folder, metrics
 
 from sweeps import rebuild
 from sweeps.engine import inline
 from trainables.data import prepare
 from trainables.journal import read
+from vqcore.config import ConfigError
 
 Sweep = Callable[..., int]
 Numbers = dict[str, dict[int, dict[str, float]]]
@@ -130,7 +132,7 @@ def test_everything_is_rebuilt_from_the_journal_alone(
     run = tmp_path / "beta_ablation" / "undisturbed"
     run.mkdir(parents=True)
     shutil.copy(undisturbed / "journal.jsonl", run)
-    assert rebuild.main("undisturbed", tmp_path) == 0
+    rebuild.main("undisturbed", tmp_path)
     assert "4 trials (4 completed), 8 epochs" in capsys.readouterr().out
     for name in ("sweep.toml", "tables/results.md", "exports/knee.toml", "figures/pareto.png"):
         assert (run / name).exists(), name
@@ -141,21 +143,16 @@ def test_everything_is_rebuilt_from_the_journal_alone(
     assert sweep("--resume", "undisturbed", "--out", str(tmp_path)) == 0, "its flags are in the journal too"
 
 
-def test_a_rebuild_keeps_away_from_a_run_at_work(
-    undisturbed: Path, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from filelock import FileLock
-
-    with FileLock(undisturbed / ".lock"):
-        assert rebuild.main("undisturbed", out) == 2
-    assert "a driver is at work" in capsys.readouterr().err
+def test_a_rebuild_keeps_away_from_a_run_at_work(undisturbed: Path, out: Path) -> None:
+    with FileLock(undisturbed / ".lock"), pytest.raises(ConfigError, match="a driver is at work"):
+        rebuild.main("undisturbed", out)
 
 
-def test_a_rebuild_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rebuild_of_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "beta_ablation" / "empty").mkdir(parents=True)
     (tmp_path / "beta_ablation" / "empty" / "journal.jsonl").write_bytes(b'{"event":"done"}\n')
-    assert rebuild.main("empty", tmp_path) == 2
-    assert "nothing can be made of it" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="nothing can be made of it"):
+        rebuild.main("empty", tmp_path)
 
 
 def test_a_damaged_data_cache_is_made_anew(
