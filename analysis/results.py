@@ -23,6 +23,7 @@ from trainables.runs import JOURNAL, SHORT
 from trainables.storage import StorageError, is_bucket, join, open_store
 from trainables.trial import PICTURES
 from vqcore.config import ConfigError, TrialConfig
+from vqcore.registry import ARCHITECTURES
 
 Images = NDArray[np.uint8]
 
@@ -30,8 +31,8 @@ MOST_IMAGES = 12
 """Configurations that a picture of reconstructions has room for."""
 
 _NOT_COMPARED = ("seed", "epochs")
-_DOWNSAMPLING = 4
-"""The encoder's: an image of n pixels a side has (n / 4)² codes."""
+_FIRST_ARCHITECTURE = "residual"
+"""The network of runs that recorded none."""
 _USUAL = TrialConfig().flat()
 
 
@@ -225,8 +226,9 @@ class Results:
         ratios = [bits / math.log2(perplexity) for bits, perplexity in points if perplexity > 1.001]
         if ratios:
             return round(median(ratios))
-        side = self.metadata("image_size")
-        return (side // _DOWNSAMPLING) ** 2 if isinstance(side, int) else math.nan
+        side, network = self.metadata("image_size"), group.config.get("architecture", _FIRST_ARCHITECTURE)
+        known = isinstance(side, int) and network in ARCHITECTURES
+        return (side // ARCHITECTURES[network].downsampling) ** 2 if known else math.nan
 
 
 RATES = {"an ideal entropy coder": Results.entropy_coded, "codes of fixed length": Results.fixed_length}
