@@ -1,4 +1,4 @@
-"""The flags that sweeps have, and what they mean to the engine."""
+"""The flags of sweeps, and what they mean to the engine."""
 
 import dataclasses
 from contextlib import suppress
@@ -27,7 +27,7 @@ EstimatorNames = Annotated[tuple[str, ...], tyro.conf.arg(help=f"Gradient estima
 
 @dataclass(frozen=True)
 class Flags:
-    """What every sweep can be told."""
+    """The flags of every sweep."""
 
     data: str = "cifar10-mini"
     """cifar10-mini (2,500 real images, embedded), cifar10 (downloaded), or a folder: a Parquet export,
@@ -79,7 +79,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class SearchFlags(Flags):
-    """What a sweep can be told that searches: trials drawn, stopped early, and repeated near the front."""
+    """The flags of a sweep that searches: trials are drawn, stopped early, and repeated near the front."""
 
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
     """Who chooses the configurations: Optuna's samplers, or every point of the grid."""
@@ -89,8 +89,8 @@ class SearchFlags(Flags):
     early_stopping: Literal["auto", "none"] = "auto"
     """auto stops trials as replay found best for the objectives (docs/early-stopping.md); none trains all in full."""
     compare_within: Literal["auto", "codebook_size", "estimator", "all"] = "auto"
-    """Whom a trial is compared with: those with as many codes, of its estimator, or all. auto: as many codes; all where
-    the rate is an objective; its estimator where sweeps.estimators compares those."""
+    """The trials that a trial is compared with: those with as many codes, of its estimator, or all. auto: as many
+    codes; all where the rate is an objective; its estimator where sweeps.estimators compares those."""
     grace: int | None = None
     """Epochs before a trial is first compared; chosen by the number of epochs unless given."""
     reduction: float | None = None
@@ -193,7 +193,7 @@ def kept(flags: Flags) -> dict[str, Any]:
 
 
 def flags_from_toml(flags_type: type[F], saved: Any) -> F:
-    """Flags as ``sweep.toml`` keeps them; what is not known any more is passed over.
+    """The flags that ``sweep.toml`` keeps; names that are no flags any more are passed over.
 
     ``ConfigError`` for values that no command line could have given.
     """

@@ -6,7 +6,6 @@ from typing import Annotated
 import tyro
 from filelock import FileLock, Timeout
 
-from analysis.report import analyse
 from trainables.commands import Terminal, run_command
 from trainables.journal import RunRecord, latest_sweep, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
@@ -26,6 +25,8 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
     """
+    from analysis.report import analyse  # --help need not wait for torch and scipy
+
     folder, terminal = find_run(name, out), Terminal()
     try:
         with FileLock(folder / LOCK, timeout=0):

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from sweeps.cli import Start, command
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
@@ -29,6 +31,9 @@ USAGE = (
 def run(arguments: Sequence[str]) -> int:
     """``python -m sweeps``: the exit code."""
     with exit_status() as status:
+        if {"-h", "--help"} & {*arguments[:2]}:
+            print(USAGE)
+            tyro.cli(SearchFlags, prog="python -m sweeps run FILE.toml", args=["--help"])
         if len(arguments) < 2 or arguments[0] != "run":
             raise ConfigError([USAGE])
         path = Path(arguments[1])

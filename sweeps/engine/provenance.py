@@ -13,7 +13,7 @@ import torch
 from trainables.runs import usable_cpus
 from trainables.tracking_uri import without_password
 
-PACKAGES = ("vqsweep", "torch", "ray", "mlflow", "numpy")
+PACKAGES = ("vqsweep", "torch", "ray", "optuna", "mlflow", "numpy")
 
 TRAINS = ("vqcore/*.py", "trainables/trial.py", "trainables/data.py", "trainables/sources.py")
 """The files that a trial's numbers come from."""

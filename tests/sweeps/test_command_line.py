@@ -30,7 +30,14 @@ def python(*words: str, cwd: Path = ROOT, **environment: str) -> "subprocess.Com
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [("sweeps.pareto --help", 0), ("sweeps.beta_ablation --epoch 3", 2), ("sweeps run own.toml --trails 3", 2)],
+    [
+        ("sweeps.pareto --help", 0),
+        ("sweeps --help", 0),
+        ("sweeps.sync --help", 0),
+        ("sweeps.rebuild --help", 0),
+        ("sweeps.beta_ablation --epoch 3", 2),
+        ("sweeps run own.toml --trails 3", 2),
+    ],
 )
 def test_help_and_a_wrong_flag_load_nothing_heavy(tmp_path: Path, words: str, code: int) -> None:
     (tmp_path / "own.toml").write_text("[space]\nestimator = ['ste', 'rotation']\n")
