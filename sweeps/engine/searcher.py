@@ -149,16 +149,17 @@ class Sampler:
     def _as_drawn(self, config: TrialConfig) -> TrialConfig | None:
         """As ``ask`` gives it, with the seed of the base, since others only repeat it; None if ``ask`` never does."""
         flat, seed = config.flat(), self._base.training.seed
-        if flat != {**flat, **meaningless(flat), "seed": seed}:
-            try:
+        with suppress(ConfigError):  # of two fields that contradict each other
+            if flat != {**flat, **meaningless(flat), "seed": seed}:
                 config = resolve(config, {"seed": seed})
-            except ConfigError:
-                return None
-            flat = config.flat()
-        idle = meaningless(flat)
-        held = {name: flat[name] for name in self._space if name not in idle}
-        inside = all(contains(self._space[name], value) for name, value in held.items())
-        return config if inside and flat == {**self._base.flat(), **held, **idle} else None
+                flat = config.flat()
+            idle = meaningless(flat)
+            held = {name: flat[name] for name in self._space if name not in idle}
+            if all(contains(self._space[name], value) for name, value in held.items()):
+                # resolving takes a millisecond, and of thousands of trials most need none
+                alike = flat == {**self._base.flat(), **held, **idle} or config == resolve(self._base, held)
+                return config if alike else None
+        return None
 
     def _record(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
         """Metrics of a trial that did not come to its end say nothing of constraints, and its size does."""

@@ -31,6 +31,18 @@ SPACE: Space = {
 }
 GRID: Space = {"estimator": ("rotation", "ste"), "max_rescale": (2.0, 10.0), "codebook_size": (8, 16), "nu": (0.0, 0.1)}
 GRADIENT = BASE.replace(codebook="gradient")
+CONDITIONAL: Space = {
+    "layer": ("vq", "fsq"),
+    "levels": ("8,5,5,5", "4,4,4"),
+    "codebook": ("ema", "gradient"),
+    "estimator": ("rotation", "ste", "gumbel"),
+    "temperature": (0.5, 1.0),
+    "commitment_weight": (0.25, 1.0),
+    "decay": (0.9, 0.99),
+    "affine": ("none", "learned"),
+    "affine_groups": (1, 4),
+    "revive_below": (0.0, 0.1),
+}
 
 
 def sampler(kind: Kind = "tpe", space: Space = SPACE, **more: Any) -> Sampler:
@@ -155,6 +167,17 @@ def test_when_trials_run_at_once_the_order_of_their_ends_does_not_matter(kind: K
         first.tell(config, "completed", trained(config))
     for config in random.Random(0).sample(configs[20:], 6):
         other.tell(config, "completed", trained(config))
+    assert ask(other) == ask(first)
+
+
+@pytest.mark.parametrize("base", [BASE, BASE.replace(decay=0.9), GRADIENT.replace(affine="learned", affine_groups=4)])
+def test_where_most_fields_depend_on_others_it_knows_what_another_asked_for_whatever_the_seed(
+    base: TrialConfig,
+) -> None:
+    first, other = (sampler("random", CONDITIONAL, base=base) for _ in range(2))
+    configs = [ask(first) for _ in range(60)]
+    assert {config.model.quantizer.layer for config in configs} == {"vq", "fsq"}
+    assert all(other.tell(config.replace(seed=3), "running", {}) for config in configs)
     assert ask(other) == ask(first)
 
 
