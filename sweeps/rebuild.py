@@ -9,8 +9,9 @@ from filelock import FileLock, Timeout
 from trainables.commands import Terminal, run_command
 from trainables.journal import RunRecord, latest_sweep, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
+from trainables.storage import replace_file
 from trainables.tracking import default_uri, sync
-from vqcore.config import ConfigError, write_toml
+from vqcore.config import ConfigError, toml_text
 
 
 def main(
@@ -33,7 +34,7 @@ def main(
             sweep, run = latest_sweep(folder / JOURNAL), read(folder / JOURNAL)
             if "toml" not in sweep:
                 raise ConfigError([f"{folder / JOURNAL}: does not say what the sweep is; nothing can be made of it"])
-            write_toml(folder / "sweep.toml", sweep["toml"], header=TOML_HEADER)
+            replace_file(folder / "sweep.toml", [toml_text(sweep["toml"], TOML_HEADER).encode()])
             terminal.print(summary(folder, run))
             terminal.print(analyse(folder).renderable())
             runs = sync(folder, tracking_uri or default_uri(folder.absolute().parent.parent))

@@ -32,6 +32,7 @@ from typing import Any
 import orjson
 
 from trainables.runs import NAME
+from trainables.storage import sync_folder
 
 Event = dict[str, Any]
 
@@ -77,7 +78,9 @@ class Journal:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
+        if not size:
+            sync_folder(path.parent)  # what is forced into the file later must have a name on the disk
+        elif os.pread(self._file, 1, size - 1) != b"\n":
             self._append(b"\n")  # what a crash cut off stays a line of its own
 
     def write(self, event: str, **fields: Any) -> Event:

@@ -126,7 +126,10 @@ class Folder(Store):
         """As ``Store`` says. ``StorageFullError`` on a full disk, or when a quota is used up."""
         path, parts = self._path(name), list(content)
         with self._storage_errors(sum(map(len, parts))):
-            path.parent.mkdir(exist_ok=True)  # not what is above: that may be a mount, gone, and its disk another one
+            if not path.parent.is_dir():
+                # not what is above: that may be a mount, gone, and its disk another one
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(path.parent.parent)
             replace_file(path, parts, durable)
 
     def names(self) -> list[str]:
