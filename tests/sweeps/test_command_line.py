@@ -128,22 +128,31 @@ def test_a_run_that_was_copied_alone_is_known_by_its_journal(
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"),
+    ("text", "problem"),
     [
-        ('{low = 0.05, high = 4.0, log = "false"}', "log = 'false': must be true or false"),
-        ("{low = 0.05, high = 4.0, log = 1}", "log = 1: must be true or false"),
-        ('{low = "0.05", high = 4.0}', "both ends must be finite numbers"),
-        ("{low = 0.05, high = true}", "both ends must be finite numbers"),
-        ('["0.1", 1.0]', "= '0.1': must be a finite number"),
-        ("[[0.1], [1.0]]", "must be a list of values"),
-        ("0.1", "must be a list of values"),
+        ("[space", "is not valid TOML"),
+        ("[flags]\nepochs = 1", "has no table [space]"),
+        ("[space]\nestimator = ['ste']\n[more]", "[more] is not known"),
+        ("[space]\ndecay = 0.1", "must be a list of values"),
+        ("[space]\ndecay = [[0.1], [1.0]]", "must be a list of values"),
+        ("[space]\ndecay = ['0.1', 0.9]", "decay = '0.1': must lie strictly"),
+        ("[space]\ndecay = {low = 0.8, high = 0.9, log = 'false'}", "log = 'false': must be true or false"),
+        ("[space]\ndecay = {low = 0.8, high = 0.9, log = 1}", "log = 1: must be true or false"),
+        ("[space]\ndecay = {low = '0.8', high = 0.9}", "both ends must be finite numbers"),
+        ("[space]\ndecay = {low = 0.8, high = true}", "both ends must be finite numbers"),
+        ("[space]\ndecay = [0.8, 0.9]\n[flags]\nepoch = 1", "--epoch"),
+        ("[space]\ndecay = [0.8, 0.9]\n[flags]\nepochs = 'many'", "many"),
     ],
 )
-def test_a_value_of_another_type_is_refused(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], value: str, problem: str
+def test_what_is_wrong_in_a_file_is_named(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
 ) -> None:
-    (tmp_path / "own.toml").write_text(f"[space]\ncommitment_weight = {value}\n")
-    assert run(["run", str(tmp_path / "own.toml"), "--data", str(images), "--out", str(tmp_path), "--plan"]) == 2
+    (tmp_path / "own.toml").write_text(text)
+    try:
+        code = run(["run", str(tmp_path / "own.toml"), "--data", str(images), "--out", str(tmp_path), "--plan"])
+    except SystemExit as wrong_flag:
+        code = wrong_flag.code
+    assert code == 2
     assert problem in capsys.readouterr().err
 
 

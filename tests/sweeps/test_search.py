@@ -171,26 +171,6 @@ def test_what_cannot_work_is_said_before_the_first_trial(
     assert said in capsys.readouterr().err
 
 
-def test_a_sweep_from_a_file(images: Path, out: Path, tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(
-        f"""
-        [space]
-        estimator = ["rotation", "ste"]
-        commitment_weight = {{low = 0.1, high = 1.0, log = true}}
-        [flags]
-        data = "{images}"
-        epochs = 1
-        trials = 2
-        batch_size = 32
-        codebook_size = 8
-        set = ["channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
-        """
-    )
-    assert run(["run", str(file), "--out", str(out), "--address", "inline", "--name", "file"]) == 0
-    assert len(record(out, "file", "mine").trials) == 2
-
-
 def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
     words = ["--data", str(images), "--batch-size", "32", "--epochs", "2", "--codebook-size", "8", "--trials", "3"]
     words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4", "--seeds", "2"]
@@ -221,37 +201,6 @@ def test_the_plan_of_a_search_says_what_each_rung_trains(
     assert f"{18 + 6 * 2 + 2 * 6} in all" in said
     assert "a trial at most" in said
     assert not (out / "pareto" / "plan").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[flags]\nepochs = 1", "has no table [space]"),
-        ("[space]\nestimator = 'ste'", "must be a list of values"),
-        ("[space]\nestimator = ['ste']\n[more]", "[more] is not known"),
-        ("[space", "is not valid TOML"),
-    ],
-)
-def test_a_file_that_says_something_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
-) -> None:
-    file = tmp_path / "wrong.toml"
-    file.write_text(text)
-    assert run(["run", str(file)]) == 2
-    assert said in capsys.readouterr().err
-    assert run(["stroll", str(file)]) == 2
-    assert "python -m sweeps run FILE.toml" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("flag", "said"), [("epoch = 1", "--epoch"), ("epochs = 'many'", "many")])
-def test_a_file_with_a_wrong_flag_is_answered_as_the_flag_would_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, said: str
-) -> None:
-    file = tmp_path / "wrong.toml"
-    file.write_text(f"[space]\nestimator = ['ste']\n[flags]\n{flag}")
-    with pytest.raises(SystemExit):
-        run(["run", str(file)])
-    assert said in capsys.readouterr().err
 
 
 def test_of_a_grid_the_budget_leaves_trials_that_never_begin(
