@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from trainables.errors import one_line
-from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted
+from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, sigterm_raises
 from vqcore.errors import ConfigError
 
 USAGE_ERROR = 2
@@ -44,11 +44,13 @@ def exit_status(interrupted: str = "Interrupted.", preempted: str = "Ended by SI
     """Turn the errors that a user can act on into lines on standard error and an exit code.
 
     ``ConfigError`` and ``OSError`` give 2. Ctrl-C gives 130 with the line ``interrupted``, SIGTERM 75 with the line
-    ``preempted``. A reader that closed standard output gives 0, since nobody misses the lines.
+    ``preempted``, also while the command is still importing what it needs. A reader that closed standard output gives
+    0, since nobody misses the lines.
     """
     status = ExitStatus()
     try:
-        yield status
+        with sigterm_raises():
+            yield status
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         status.code = USAGE_ERROR

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -24,6 +25,23 @@ GRACE_SECONDS = 20.0
 
 class Preempted(BaseException):  # as KeyboardInterrupt: no `except Exception` may take it
     """SIGTERM came, and its grace period has ended."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise ``Preempted`` in the main thread meanwhile; in another thread, change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def preempt(number: int, frame: FrameType | None) -> None:
+        raise Preempted
+
+    before = signal.signal(signal.SIGTERM, preempt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Interruption:

@@ -1,6 +1,9 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,6 +27,15 @@ def test_errors_that_a_user_can_act_on_are_lines_and_an_exit_code(error, code, l
         raise error
     assert status.code == code
     assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_sigterm_before_the_work_begins_asks_to_be_started_again(capsys):
+    with exit_status() as status:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)  # the handler runs at once
+    assert status.code == 75
+    assert capsys.readouterr().out == "Ended by SIGTERM.\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_an_error_of_the_program_keeps_its_traceback():
