@@ -192,6 +192,22 @@ def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path / 'analysis.py'} hides the package 'analysis' of vqsweep" in done.stderr
 
 
+@pytest.mark.parametrize("closing", [">&-", "| true"], ids=["closed", "reader gone"])
+def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Path, closing: str) -> None:
+    words = f"--data {images} --address inline --epochs 1 --seeds 1 --betas 0.1 --codebook-size 8 --out runs --name a"
+    command = f"{sys.executable} -m sweeps.beta_ablation {words} --tracking-uri http://127.0.0.1:9 {' '.join(SMALL)}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {closing}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"event":"done"' in (tmp_path / "runs/beta_ablation/a" / JOURNAL).read_text()
+
+
 def test_macos_counts_resident_memory_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     here = plan.peak_bytes()
     monkeypatch.setattr(sys, "platform", "darwin")
