@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +38,15 @@ _BLOCK = 64
 """Images that a thread decodes at a time."""
 _ENOUGH = 5
 """Problems after which decoding stops: a set of mixed sizes is refused at once, not after its last image."""
+
+
+class _Entry(NamedTuple):
+    """What a folder of the cache holds."""
+
+    hash: str
+    image_size: int
+    train_images: int
+    test_images: int
 
 
 class DamagedDataError(FatalRunError):
@@ -64,7 +72,7 @@ class DataSet:
 
     def check(self) -> None:
         """``DamagedDataError`` unless the files are there, as long as they were made."""
-        if _complete(Path(self.folder), self.hash) is None:
+        if not _holds(Path(self.folder), self.hash):
             raise DamagedDataError(errno.EIO, "the prepared data set is damaged; --resume makes it anew", self.folder)
 
     def train(self) -> Images:
@@ -108,10 +116,10 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     """
     own = _cache() / "data" / Path(data.folder).name
     for folder in (Path(data.folder), own):
-        if _complete(folder, data.hash):
+        if _holds(folder, data.hash):
             return replace(data, folder=str(folder))
     with _lock(own):
-        if not _complete(own, data.hash):
+        if not _holds(own, data.hash):
             splits = dict(zip(("train", "test"), fetch(), strict=True))
             _check_free(own, sum(images.nbytes for images in splits.values()))
             blocks = {name: (images.shape, [images]) for name, images in splits.items()}
@@ -126,12 +134,14 @@ def _size_problems(size: int | None) -> Iterator[str]:
 
 def _prepare(source: str, splits: tuple[Split, Split], image_size: int | None) -> DataSet:
     folder = _cache() / "data" / _key(splits, image_size)
-    meta = _intact(folder)
-    if meta is None:
+    entry = _intact(folder)
+    if entry is None:
         with _lock(folder):
-            meta = _intact(folder) or _decode_into(folder, splits, image_size)
-    sizes = {name: meta[name] for name in ("image_size", "train_images", "test_images")}
-    return DataSet(source, meta["hash"], str(folder), **sizes, notes=_notes(splits))
+            if (entry := _intact(folder)) is None:
+                _decode_into(folder, splits, image_size)
+                entry = _complete(folder)
+    assert entry is not None
+    return DataSet(source, entry.hash, str(folder), *entry[1:], _notes(splits))
 
 
 def _notes(splits: Iterable[Split]) -> tuple[str, ...]:
@@ -163,38 +173,31 @@ def _key(splits: Iterable[Split], image_size: int | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _complete(folder: Path, expected: str | None = None) -> dict[str, Any] | None:
-    """The content of ``meta.json``, if the files have the sizes in it; None for a damaged folder."""
+def _holds(folder: Path, expected: str) -> bool:
+    entry = _complete(folder)
+    return entry is not None and entry.hash == expected
+
+
+def _complete(folder: Path) -> _Entry | None:
+    """What is in ``folder``; None unless both arrays are as long as their headers say. Reads no pixels."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-        whole = all((folder / name).stat().st_size == size for name, size in meta["bytes"].items())
-        return meta if whole and meta["format"] == _FORMAT and expected in (None, meta["hash"]) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        meta = json.loads((folder / "meta.json").read_text())
+        train, test = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "test"))
+        whole = meta["format"] == _FORMAT and train.dtype == test.dtype == np.uint8
+        return _Entry(meta["hash"], train.shape[1], len(train), len(test)) if whole else None
+    except Exception:  # numpy reads a header as Python's own words, which can be wrong in many ways
         return None
 
 
-def _intact(folder: Path) -> dict[str, Any] | None:
-    """The content of ``meta.json``, if every byte is as written. Reads all: once a run, before its first trial."""
-    meta = _complete(folder)
-    if meta is None or meta.get("sum") != _sum(meta):
-        return None
-    try:
-        return meta if all(_crc(folder / name) == crc for name, crc in meta["crc32"].items()) else None
-    except OSError:
-        return None
-
-
-def _sum(meta: Mapping[str, Any]) -> int:
-    """The CRC-32 of the content of ``meta.json``."""
-    return zlib.crc32(json.dumps({**meta, "sum": None}, sort_keys=True).encode())
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
+def _intact(folder: Path) -> _Entry | None:
+    """As ``_complete``, if every pixel is as it was written. Reads all: once a run, before its first trial."""
+    entry = _complete(folder)
+    digest = hashlib.sha256()
+    for name in ("train", "test") if entry else ():
+        images = np.load(folder / f"{name}.npy", mmap_mode="r")
+        digest.update(repr(images.shape).encode())
+        digest.update(np.ascontiguousarray(images).data)
+    return entry if entry and entry.hash == digest.hexdigest()[:16] else None
 
 
 @contextmanager
@@ -228,7 +231,7 @@ def _beside(folder: Path) -> Path:
     return folder.with_name(folder.name + ".tmp")
 
 
-def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> dict[str, Any]:
+def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> None:
     rows = {split: split.rows() for split in splits}
     if empty := [split for split, count in rows.items() if not count]:
         raise ConfigError([f"data folder {split.folder}: {split.name} has no images (zero rows)" for split in empty])
@@ -239,7 +242,7 @@ def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) 
         split.name: ((count, side, side, 3), _decoded(split, side, image_size is not None, problems))
         for split, count in rows.items()
     }
-    return _build(folder, blocks, problems)
+    _build(folder, blocks, problems)
 
 
 def _check_free(folder: Path, needed: int) -> None:
@@ -255,35 +258,30 @@ _Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
 """By split: the shape, and the pixels in order."""
 
 
-def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | None = None) -> dict[str, Any]:
+def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | None = None) -> None:
     """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
     building = _beside(folder)
-    meta: dict[str, Any] = {"format": _FORMAT, "bytes": {}, "crc32": {}}
     digest = hashlib.sha256()
     try:
         with _writing(folder.parent):
             building.mkdir()
             for name, (shape, blocks) in splits.items():
-                meta["bytes"][f"{name}.npy"] = _write_array(building / f"{name}.npy", shape, blocks, digest)
-                meta["crc32"][f"{name}.npy"] = _crc(building / f"{name}.npy")
-                meta |= {"image_size": shape[1], f"{name}_images": shape[0]}
-            meta["hash"] = digest.hexdigest()[:16]
-            if expected not in (None, meta["hash"]):
-                problems.append(f"data set {expected}: other images came ({meta['hash']}); prepare the data set again")
+                _write_array(building / f"{name}.npy", shape, blocks, digest)
+            found = digest.hexdigest()[:16]
+            if expected not in (None, found):
+                problems.append(f"data set {expected}: other images came ({found}); prepare the data set again")
             if problems:
                 raise ConfigError(problems)
-            meta["sum"] = _sum(meta)
-            replace_file(building / "meta.json", [json.dumps(meta).encode()])
+            replace_file(building / "meta.json", [json.dumps({"format": _FORMAT, "hash": found}).encode()])
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
             building.rename(folder)
             sync_folder(folder.parent)
-        return meta
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], digest: Any) -> int:
-    """Stream ``blocks`` into an ``.npy``; returns its bytes."""
+def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], digest: Any) -> None:
+    """Stream ``blocks`` into an ``.npy``, and its shape and pixels into ``digest``."""
     # written, not mapped: a full disk is then an error with words, not a bus error
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     digest.update(repr(shape).encode())
@@ -295,7 +293,6 @@ def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], d
             file.write(pixels.data)
         file.flush()
         os.fsync(file.fileno())
-        return file.tell()
 
 
 def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iterator[Images]:
