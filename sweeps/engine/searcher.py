@@ -37,8 +37,8 @@ from sweeps.engine.space import (
     corners,
     every,
     is_finite,
-    is_ordered,
     is_whole,
+    numbers,
     resolve,
 )
 from vqcore.config import MAX_SEED, ConfigError, ModelConfig, TrialConfig, meaningless, problems_of
@@ -238,17 +238,17 @@ def distribution(name: str, choice: Choice) -> BaseDistribution:
         if is_whole(name):
             return IntDistribution(int(choice.low), int(choice.high), log=choice.log)
         return FloatDistribution(float(choice.low), float(choice.high), log=choice.log)
-    return IntDistribution(0, len(choice) - 1) if is_ordered(choice) else CategoricalDistribution(choice)
+    return IntDistribution(0, len(choice) - 1) if numbers(choice) else CategoricalDistribution(choice)
 
 
 def _parameter(choice: Choice, value: Any) -> Any:
     """Optuna's parameter for a field's value."""
-    return sorted(choice).index(value) if is_ordered(choice) and isinstance(choice, tuple) else value
+    return ordered.index(value) if (ordered := numbers(choice)) else value
 
 
 def _value(choice: Choice, parameter: Any) -> Any:
     """The field's value for Optuna's parameter."""
-    return sorted(choice)[parameter] if is_ordered(choice) and isinstance(choice, tuple) else parameter
+    return ordered[parameter] if (ordered := numbers(choice)) else parameter
 
 
 def parameters(config: TrialConfig) -> int:
@@ -272,7 +272,7 @@ def _never_met(space: Space, base: TrialConfig, constraints: Sequence[Constraint
     """A line for each bound on the size of the model that no configuration of ``space`` over ``base`` keeps."""
     flat = base.flat()
     ends = {  # the model grows with every whole number: its extremes are at theirs
-        name: (min(choice), max(choice)) if isinstance(choice, tuple) and is_ordered(choice) else choice
+        name: (ordered[0], ordered[-1]) if (ordered := numbers(choice)) else choice
         for name, choice in space.items()
         if not isinstance(flat[name], float)
     }

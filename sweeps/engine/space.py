@@ -142,9 +142,9 @@ def contains(choice: Choice, value: Scalar) -> bool:
     return _is_number(value) and choice.low <= float(value) <= choice.high
 
 
-def is_ordered(choice: Choice) -> bool:
-    """Whether a field chooses among numbers, and not among words."""
-    return isinstance(choice, Range) or all(map(_is_number, choice))
+def numbers(choice: Choice) -> tuple[Scalar, ...]:
+    """The numbers that a field chooses from, in order; none if it is a range, or chooses among words."""
+    return tuple(sorted(choice)) if isinstance(choice, tuple) and all(map(_is_number, choice)) else ()
 
 
 def is_whole(name: str) -> bool:
