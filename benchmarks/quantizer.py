@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
-from unittest.mock import patch
 
 import torch
 import tyro
@@ -28,8 +27,8 @@ from rich.table import Table
 from torch import Tensor
 
 from sweeps.engine.provenance import provenance
+from vqcore.codebooks import kmeans_plus_plus
 from vqcore.config import ConfigError, QuantizerConfig, problems_of
-from vqcore.kmeans import kmeans_plus_plus
 from vqcore.quantizers import VectorQuantizer
 
 ROOT = Path(__file__).parent.parent
@@ -119,11 +118,6 @@ def ours(z_ND: Tensor, codes_KD: Tensor, estimator: str = "rotation") -> Step:
     return _training_step(layer, z_ND)
 
 
-def ours_public(z_ND: Tensor, codes_KD: Tensor) -> Step:
-    """As where oneDNN's private operator is missing."""
-    return patch("vqcore.nearest._onednn_works", lambda device: False)(ours(z_ND, codes_KD))
-
-
 def peer(z_ND: Tensor, codes_KD: Tensor, rotation_trick: bool, attached: bool = False) -> Step:
     from vector_quantize_pytorch import VectorQuantize
 
@@ -141,7 +135,6 @@ ROWS: dict[str, Callable[[Tensor, Tensor], Step]] = {
     "floor": floor,
     "ours, rotation": ours,
     "ours, ste": partial(ours, estimator="ste"),
-    "ours, rotation, public operators": ours_public,
     "vector-quantize-pytorch, rotation": partial(peer, rotation_trick=True),
     "vector-quantize-pytorch, ste": partial(peer, rotation_trick=False),
     "vqrotate, rotation": partial(peer, rotation_trick=False, attached=True),
@@ -163,7 +156,6 @@ def measure(benchmark: QuantizerBenchmark, device: str, console: Console) -> Mea
     clock, extra = _cpu_ms, _cpu_extra_mib
     if device == "cuda":
         clock, extra = _cuda_ms, _cuda_extra_mib
-        names.remove("ours, rotation, public operators")  # oneDNN is the CPU's alone
     measured: Measured = {}
     for size in benchmark.sizes:
         if device == "cuda":
@@ -219,8 +211,6 @@ def targets(measured: Measured, kmeans: tuple[float, float] | None) -> Iterator[
         step, other = rows["ours, rotation"], rows.get(f"{PEERS[0]}, rotation")
         if size in LIMITS:
             yield Target("step, of the floor", size, LIMITS[size], step["ratio"])
-        public = rows["ours, rotation, public operators"]["ratio"]
-        yield Target("step with public operators, of the floor", size, 1.1, public)
         yield Target("step, of ours with ste", size, 1.1, ratio(step["each_ms"], rows["ours, ste"]["each_ms"]))
         if other:
             yield Target("step, of the peer's", size, 0.1, ratio(step["each_ms"], other["each_ms"]))

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
         from_taming_legacy,
         from_vqtorch_beta,
     )
-    from vqcore.fsq import FSQ
     from vqcore.metrics import CodeHistogram
-    from vqcore.quantized import Quantized
-    from vqcore.quantizers import VectorQuantizer, quantizer
+    from vqcore.quantizers import FSQ, Quantized, VectorQuantizer, quantizer
     from vqcore.vqvae import VQVAE, load, save
 
 __all__ = [
@@ -40,20 +38,15 @@ __all__ = [
     "save",
 ]
 
-_HOMES = {
-    "FSQ": "fsq",
-    "VQVAE": "vqvae",
-    "CodeHistogram": "metrics",
-    "Quantized": "quantized",
-    "VectorQuantizer": "quantizers",
-    "quantizer": "quantizers",
-    "load": "vqvae",
-    "save": "vqvae",
+_WITH_TORCH = {
+    "metrics": ("CodeHistogram",),
+    "quantizers": ("FSQ", "Quantized", "VectorQuantizer", "quantizer"),
+    "vqvae": ("VQVAE", "load", "save"),
 }
-"""Modules of the names; of the others ``config``."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"vqcore.{_HOMES.get(name, 'config')}"), name)
+    home = next((module for module, names in _WITH_TORCH.items() if name in names), "config")
+    return getattr(importlib.import_module(f"vqcore.{home}"), name)

@@ -1,27 +1,47 @@
-"""How codes start, move, and come back from the dead.
+"""How codes start (k-means++ among others), move, and come back from the dead.
 
 The raw codes are ``weight``; the codes in effect, which the layer looks up, are those after the affine map and the
 normalisation. Shapes: K codes of D dimensions, G affine groups, N vectors.
 """
 
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vqcore.config import QuantizerConfig
-from vqcore.kmeans import kmeans_plus_plus
-from vqcore.nearest import check_finite
+from vqcore.nearest import check_finite, nearest
 
 LAPLACE_EPS = 1e-5
 STATISTICS_MOMENTUM = 0.1
 """Of the running statistics of an affine map (Huh et al. 2023)."""
 
+LLOYD_ITERATIONS = 10
+"""Of k-means, after the seeding; each lowers the quantization error."""
 
-class Codes(nn.Module):
+MOST_PENDING = 64
+"""Checkpointed forward passes whose codes are kept until their backward pass."""
+
+
+class Fp32Module(nn.Module):
+    """A module whose parameters and buffers stay fp32 when its model becomes bf16: averages would stand still."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Fp32Module":
+        def moved(tensor: Tensor) -> Tensor:
+            there = fn(tensor)
+            return there if tensor.is_meta or not tensor.is_floating_point() else tensor.to(there.device)
+
+        # the one method through which all of .to(), .cuda() and .bfloat16() of a model reach its modules
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class Codes(Fp32Module):
     """K codes: a buffer moved by averages, or a parameter moved by an optimiser.
 
     With several processes (``torch.distributed``) all replicas see the same sums and move alike, to the last bit.
@@ -36,14 +56,13 @@ class Codes(nn.Module):
     ema_sums: Tensor
     steps: Tensor
     started: Tensor
-    revived: Tensor
-    """(K,) bool: the codes that the last training step moved to vectors of its batch; their optimiser state is void."""
+    revivals: Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.config = config
         size, dim = config.codebook_size, config.dim
-        weight_KD = torch.empty(size, dim)
+        weight_KD = torch.empty(size, dim, dtype=torch.float32)
         self.weight: Tensor
         if config.codebook == "gradient":
             self.weight = nn.Parameter(weight_KD)
@@ -52,23 +71,41 @@ class Codes(nn.Module):
         self._start(weight_KD)
         averages_from_zero = config.codebook == "ema_debiased"
         # n = 1 and m = c: from n = 0 an unused code would be m γ / ε, 1e5 away, after one step
-        self.register_buffer("ema_counts", torch.zeros(size) if averages_from_zero else torch.ones(size))
+        self._register("ema_counts", 0.0 if averages_from_zero else 1.0, size)
         if config.codebook != "gradient":
-            self.register_buffer("ema_sums", torch.zeros(size, dim) if averages_from_zero else weight_KD.clone())
+            self.register_buffer("ema_sums", torch.zeros_like(weight_KD) if averages_from_zero else weight_KD.clone())
         if averages_from_zero:
-            self.register_buffer("steps", torch.zeros(()))
+            self._register("steps", 0.0)
         if config.init == "kmeans++":
-            self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+            self._register("started", 0.0)
         if config.affine == "learned":
-            self.scale = nn.Parameter(torch.zeros(config.affine_groups, 1, dim))
-            self.shift = nn.Parameter(torch.zeros(config.affine_groups, 1, dim))
+            self.scale, self.shift = (nn.Parameter(weight_KD.new_zeros(config.affine_groups, 1, dim)) for _ in range(2))
         elif config.affine == "statistics":
-            for name, start in (("mean", torch.zeros(dim)), ("variance", torch.ones(dim)), ("seen", torch.zeros(()))):
-                self.register_buffer(name, start)
-            self.register_buffer("scale", torch.ones(config.affine_groups, 1, dim))
-            self.register_buffer("shift", torch.zeros(config.affine_groups, 1, dim))
-        self.register_buffer("revived", torch.zeros(size, dtype=torch.bool), persistent=False)
+            for name, start in (("mean", 0.0), ("variance", 1.0)):
+                self._register(name, start, dim)
+            self._register("seen", 0.0)
+            for name, start in (("scale", 1.0), ("shift", 0.0)):
+                self._register(name, start, config.affine_groups, 1, dim)
+        self._register("revivals", 0.0, size, persistent=False)
         self._started = config.init != "kmeans++"  # on the host: asking the buffer would wait for the GPU
+        self._pending: deque[tuple[Tensor, Tensor]] = deque(maxlen=MOST_PENDING)
+        before_loading: Callable[..., object] = self.register_load_state_dict_pre_hook
+        before_loading(_adopt)
+
+    def _register(self, name: str, value: float, *shape: int, persistent: bool = True) -> None:
+        # fp32 whatever the default dtype, and never bool: model averaging (torch.optim.swa_utils) takes floats alone
+        self.register_buffer(name, torch.full(shape, value, dtype=torch.float32), persistent=persistent)
+
+    @property
+    def revived(self) -> Bool[Tensor, " k"]:
+        """The codes that the last training step moved to vectors of its batch; their optimiser state is void."""
+        return self.revivals > 0
+
+    @property
+    def move_in_forward(self) -> bool:
+        """Whether a forward pass in training changes codes: then a recomputation of it must not do so again."""
+        config = self.config
+        return config.codebook != "gradient" or config.revive_below > 0 or config.affine == "statistics"
 
     @torch.no_grad()
     def _start(self, weight_KD: Tensor) -> None:
@@ -129,6 +166,38 @@ class Codes(nn.Module):
         if self.config.normalize in ("codes", "cosine"):
             self.weight.copy_(F.normalize(self.weight, dim=-1))
 
+    @torch.no_grad()
+    def keep_for_recomputation(self, z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> None:
+        """In a checkpointed forward pass: keep the codes of this batch for its recomputation."""
+        self._pending.append((z_ND.sum(), codes_KD.detach().clone()))
+
+    def recomputed(
+        self, z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"], keep: bool
+    ) -> Float[Tensor, "k d"]:
+        """In its recomputation: the codes that the batch ``z_ND`` had, where ``codes_KD`` are those of now.
+
+        ``keep`` holds them for another recomputation (nested checkpoints). ``RuntimeError`` if they are gone.
+        """
+        if not self._pending:
+            raise RuntimeError(
+                "a checkpointed forward pass is recomputed whose codes are gone: each may be recomputed once, and "
+                f"{MOST_PENDING} may wait for their backward passes; call backward() once a forward pass"
+            )
+        which = 0
+        if len(self._pending) > 1:  # by the sum of its vectors, which waits for a GPU
+            which = int((torch.stack([total for total, _ in self._pending]) - z_ND.detach().sum()).abs().argmin())
+        kept_KD = self._pending[which][1]
+        if not keep:
+            del self._pending[which]
+        if not codes_KD.requires_grad:
+            return kept_KD
+        if not torch.equal(codes_KD, kept_KD):
+            raise RuntimeError(
+                "the codes have moved since the forward pass that is recomputed: with revival or affine statistics, "
+                "call backward() before the next forward pass, or leave the layer out of the checkpointed part"
+            )
+        return codes_KD
+
     def _batch_sums(self, z_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
         counts_K = _counts(index_N, self.config.codebook_size)
         sums_KD = torch.zeros_like(self.ema_sums).index_add_(0, index_N, z_ND)
@@ -144,10 +213,10 @@ class Codes(nn.Module):
         first_KD = torch.zeros_like(self.weight)
         if not distributed() or dist.get_rank() == 0:
             first_KD = kmeans_plus_plus(z_ND, self.config.codebook_size)
-        self._put(torch.ones_like(self.revived), _from_first(first_KD))
+        self._put(torch.ones_like(self.ema_counts, dtype=torch.bool), _from_first(first_KD))
         if self.config.codebook == "ema":
             self.ema_sums.copy_(self.weight * self.ema_counts.unsqueeze(1))
-        self.started.fill_(True)
+        self.started.fill_(1.0)
         self._started = True
 
     def _measure(self, z_ND: Tensor) -> None:
@@ -183,12 +252,13 @@ class Codes(nn.Module):
         drawn_RD1 = _from_first(drawn_RD1)
         dead_R = (counts_R < self.config.revive_below * average) & (drawn_RD1[:, -1] > 0)
         vectors_KD = torch.zeros_like(self.weight).index_copy_(0, least_R, drawn_RD1[:, :-1])
-        self.revived.zero_().index_copy_(0, least_R, dead_R)
-        self._put(self.revived, vectors_KD)
-        self.ema_counts.copy_(torch.where(self.revived, average, self.ema_counts))
+        self.revivals.zero_().index_copy_(0, least_R, dead_R.float())
+        revived_K = self.revived
+        self._put(revived_K, vectors_KD)
+        self.ema_counts.copy_(torch.where(revived_K, average, self.ema_counts))
         if self.config.codebook != "gradient":
             sums_KD = self.weight * self.ema_counts.unsqueeze(1)
-            self.ema_sums.copy_(torch.where(self.revived.unsqueeze(1), sums_KD, self.ema_sums))
+            self.ema_sums.copy_(torch.where(revived_K.unsqueeze(1), sums_KD, self.ema_sums))
 
     def _put(self, where_K: Tensor, effective_KD: Tensor) -> None:
         """Give the codes ``where_K`` the values ``effective_KD`` in effect: through the inverse of the affine map."""
@@ -201,25 +271,21 @@ class Codes(nn.Module):
             raw_KD = F.normalize(raw_KD, dim=-1)
         self.weight.copy_(torch.where(where_K.unsqueeze(1), raw_KD, self.weight))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codes":
-        """Follow the model to its device, and stay fp32 when it becomes bf16: averages would stand still."""
 
-        def moved(tensor: Tensor) -> Tensor:
-            there = fn(tensor)
-            return there if tensor.is_meta or not tensor.is_floating_point() else tensor.to(there.device)
-
-        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def _load_from_state_dict(self, *arguments: object) -> None:
-        super()._load_from_state_dict(*arguments)
-        self._started = self.config.init != "kmeans++" or bool(self.started)
+def _adopt(codes: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Before a state is loaded: codes that come without ``started`` count as started, whatever ``init`` says."""
+    assert isinstance(codes, Codes)
+    if codes.config.init != "kmeans++":
+        state.pop(f"{prefix}started", None)
+    elif f"{prefix}weight" in state:
+        state.setdefault(f"{prefix}started", torch.ones(()))
+    codes._started = codes.config.init != "kmeans++"  # else the buffer is asked at the next training batch
 
 
 def _counts(index_N: Tensor, size: int) -> Tensor:
     """How often each code occurs, fp32. Not bincount: on a GPU that waits for the host."""
-    ones_N = torch.ones(index_N.shape[0], device=index_N.device)
-    return torch.zeros(size, device=index_N.device).index_add_(0, index_N, ones_N)
+    ones_N = torch.ones_like(index_N, dtype=torch.float32)
+    return ones_N.new_zeros(size).index_add_(0, index_N, ones_N)
 
 
 def _smoothed(counts_K: Tensor) -> Tensor:
@@ -244,3 +310,47 @@ def _from_first(tensor: Tensor) -> Tensor:
     if distributed():
         dist.broadcast(tensor := tensor.contiguous(), src=0)
     return tensor
+
+
+@torch.no_grad()
+def kmeans_plus_plus(
+    z_ND: Float[Tensor, "n d"], size: int, generator: torch.Generator | None = None
+) -> Float[Tensor, "k d"]:
+    """``size`` codes for ``z_ND``, one or more: k-means++ (Arthur & Vassilvitskii 2007), then Lloyd's iterations.
+
+    Memory is that of a few vectors of N. With more codes than distinct vectors the rest repeat vectors, moved by a
+    hundredth of the data's spread, so that no two codes tie.
+    """
+    z_ND = z_ND.float()
+    codes_KD = _seeds(z_ND, size, generator)
+    for _ in range(LLOYD_ITERATIONS):
+        index_N = nearest(z_ND, codes_KD)
+        sums_KD = torch.zeros_like(codes_KD).index_add_(0, index_N, z_ND)
+        counts_K = _counts(index_N, size)
+        used_K1 = counts_K.unsqueeze(1) > 0
+        codes_KD = torch.where(used_K1, sums_KD / counts_K.clamp(min=1).unsqueeze(1), codes_KD)
+    return codes_KD
+
+
+def _seeds(z_ND: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
+    rows, device = z_ND.shape[0], z_ND.device
+    centred_ND = z_ND - z_ND.mean(0)  # the expansion below cancels far from the origin
+    square_N = centred_ND.square().sum(-1)
+    u_K = torch.rand(size, generator=generator, dtype=torch.float64).to(device)
+    chosen_K = torch.zeros(size, dtype=torch.int64, device=device)
+    chosen_K[0] = (u_K[0] * rows).long()
+    distance_N = torch.full_like(square_N, torch.inf)
+    exhausted_K = torch.zeros(size, dtype=torch.bool, device=device)
+    for k in range(1, size):
+        last = chosen_K[k - 1 : k]
+        new_N = torch.addmv(square_N, centred_ND, centred_ND[last].squeeze(0), alpha=-2).add_(square_N[last])
+        rounding_N = 1e-6 * (square_N + square_N[last])  # what is less apart is the same vector
+        distance_N = torch.minimum(distance_N, torch.where(new_N > rounding_N, new_N, 0))
+        cumulative_N = distance_N.cumsum(0, dtype=torch.float64)
+        total = cumulative_N[-1]
+        drawn = torch.searchsorted(cumulative_N, (u_K[k] * total).reshape(1), right=True)
+        exhausted_K[k] = total <= 0
+        chosen_K[k : k + 1] = torch.where(total > 0, drawn.clamp(max=rows - 1), (u_K[k] * rows).long())
+    spread_D = z_ND.std(0, correction=0)
+    moved_KD = 0.01 * spread_D * torch.randn(size, z_ND.shape[1], generator=generator, dtype=torch.float32).to(device)
+    return z_ND[chosen_K] + moved_KD * exhausted_K.unsqueeze(1)

@@ -22,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vqcore.registry import ESTIMATORS as ESTIMATORS
-from vqcore.registry import GUMBEL as GUMBEL
 from vqcore.registry import VJP, estimator, parameters
 
 
@@ -117,9 +116,11 @@ BLOCK_ELEMENTS = 2**17
 
 
 def _blocks(z_ND: Tensor) -> Iterator[slice]:
-    whole = z_ND.is_cuda or torch.compiler.is_compiling()
-    rows = z_ND.shape[0] if whole else max(1, BLOCK_ELEMENTS // z_ND.shape[1])
-    for start in range(0, z_ND.shape[0], max(1, rows)):
+    if z_ND.is_cuda or torch.compiler.is_compiling():  # a loop would make a graph for each number of rows
+        yield slice(None)
+        return
+    rows = max(1, BLOCK_ELEMENTS // z_ND.shape[1])
+    for start in range(0, z_ND.shape[0], rows):
         yield slice(start, start + rows)
 
 

@@ -8,8 +8,10 @@ import math
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
+
+from vqcore.nearest import as_indices
 
 
 class CodeHistogram:
@@ -18,9 +20,9 @@ class CodeHistogram:
     def __init__(self, codebook_size: int, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=device)
 
-    def update(self, indices: Int[Tensor, "..."]) -> None:
-        """Count a batch of code indices of any shape."""
-        index_N = indices.reshape(-1)
+    def update(self, indices: Integer[Tensor, "..."]) -> None:
+        """Count a batch of code indices of any shape and integer type."""
+        index_N = as_indices(indices).reshape(-1)
         self.counts.index_add_(0, index_N, torch.ones_like(index_N))  # not bincount: on a GPU that waits for the host
 
     def merge(self, other: "CodeHistogram") -> None:

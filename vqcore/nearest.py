@@ -5,7 +5,6 @@ at offset 100 and spread 0.05 it picks the right code for 9 % of fp32 vectors. S
 both sides first changes no distance and removes the offset.
 """
 
-import functools
 import math
 
 import torch
@@ -29,8 +28,7 @@ def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[T
     ``FloatingPointError`` if a vector holds infinities or NaN; on a GPU, where asking would wait for it, they are
     assigned to some code, and the loss tells.
     """
-    # torch's compiler knows neither the loop nor oneDNN's private product, and takes the search as one operator;
-    # called as one, it would import the compiler
+    # to torch's compiler the search is one operator: tracing its loop would make a graph for each number of vectors
     search = _as_operator if torch.compiler.is_compiling() else _search
     index_N: Tensor = search(z_ND, codes_KD)
     return index_N
@@ -48,13 +46,12 @@ def _search(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
     codes_KD = codes_KD - centre_D
     half_norm_K = 0.5 * codes_KD.square().sum(-1)
     negative_KD = codes_KD.neg_()
-    linear = _onednn_linear if _onednn_works(z_ND.device) else F.linear
     rows = rows_at_once(codes_KD)
     index_N = torch.empty(z_ND.shape[0], dtype=torch.int64, device=z_ND.device)
     for start in range(0, z_ND.shape[0], rows):
         z_BD = z_ND[start : start + rows].float() - centre_D
         # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
-        score_BK = linear(z_BD, negative_KD, half_norm_K)
+        score_BK = F.linear(z_BD, negative_KD, half_norm_K)
         index_N[start : start + rows] = _argmin(score_BK)
     check_finite(z_ND)
     return index_N
@@ -88,20 +85,8 @@ def _argmin(score_BK: Tensor) -> Tensor:
     return group_B * _GROUP + winner_BE.argmin(-1)
 
 
-def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``F.linear`` by oneDNN, whose fp32 product is 2 to 3 times as fast as MKL's on AMD. A private operator."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return y
-
-
-@functools.cache
-def _onednn_works(device: torch.device) -> bool:
-    """Whether the private operator exists here and agrees with the public one."""
-    if device.type != "cpu":
-        return False
-    x, weight, bias = (torch.linspace(-1, 1, n).sin() for n in (24 * 7, 40 * 7, 40))
-    x, weight = x.view(24, 7), weight.view(40, 7)
-    try:
-        return torch.allclose(_onednn_linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
-    except (AttributeError, RuntimeError, TypeError):
-        return False
+def as_indices(indices: Tensor) -> Int[Tensor, "..."]:
+    """Code indices of any integer type as int64. ``TypeError`` for anything else."""
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise TypeError(f"code indices are integers, and these are {indices.dtype}; convert them with .long()")
+    return indices.long()

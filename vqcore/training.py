@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from vqcore.config import Precision, TrialConfig
 from vqcore.metrics import CodeHistogram, MeanSquaredError
-from vqcore.quantized import Quantized
+from vqcore.quantizers import Quantized
 from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 
 EVALUATION_BATCH = 256
@@ -205,7 +205,7 @@ class Trainer:
 
     def _minimise(self, loss: Tensor, optimizer: Adam) -> None:
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         codes = getattr(self.model.quantizer, "codes", None)
         if codes is not None and codes.config.revive_below and codes.weight in optimizer.state:
             for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from vqcore.config import ConfigError, ModelConfig, TrialConfig, read_toml, write_toml
 from vqcore.networks import decoder, encoder
-from vqcore.quantized import Quantized
-from vqcore.quantizers import VectorQuantizer, quantizer
+from vqcore.quantizers import Quantized, VectorQuantizer, quantizer
 
 
 class VQVAEOutput(NamedTuple):

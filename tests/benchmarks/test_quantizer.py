@@ -8,7 +8,6 @@ import torch
 
 from benchmarks import quantizer
 from benchmarks.quantizer import PEERS, ROWS, QuantizerBenchmark, Row, inputs, main, ratio, shape_of, targets
-from vqcore import nearest
 
 TINY = "96x8x64"
 
@@ -66,28 +65,15 @@ def test_targets_divide_ours_by_the_peer() -> None:
 
     size = "16384x64x8192"
     names = [name for name in ROWS if not name.startswith("vqrotate")]
-    rows = dict(
-        zip(names, (row(*m) for m in ((10, 9), (2, 30), (1, 30), (12, 30), (40, 1000), (40, 900))), strict=True)
-    )
+    rows = dict(zip(names, (row(*m) for m in ((10, 9), (2, 30), (1, 30), (40, 1000), (40, 900))), strict=True))
     found = {aim.what: (aim.figure, aim.met) for aim in targets({size: rows}, (3.0, 6.0))}
     assert found == {
         "step, of the floor": (0.2, True),
-        "step with public operators, of the floor": (1.2, False),
         "step, of ours with ste": (2.0, False),
         "step, of the peer's": (0.05, True),
         "extra memory, of the peer's": (0.03, True),
         "k-means++ on two threads, wall seconds": (3.0, True),
     }
-
-
-def test_public_operators_alone_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(nearest, "_onednn_works", lambda device: True)
-    monkeypatch.setattr(nearest, "_onednn_linear", lambda *args: calls.append(1) or torch.nn.functional.linear(*args))
-    ROWS["ours, rotation, public operators"](*inputs(TINY))()
-    assert not calls
-    ROWS["ours, rotation"](*inputs(TINY))()
-    assert calls
 
 
 def test_all_rows_start_from_the_same_codes() -> None:

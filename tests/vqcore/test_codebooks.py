@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqcore import QuantizerConfig, TrialConfig, VectorQuantizer
-from vqcore.codebooks import LAPLACE_EPS
+from vqcore.codebooks import LAPLACE_EPS, kmeans_plus_plus
 from vqcore.config import ConfigError
-from vqcore.kmeans import kmeans_plus_plus
 from vqcore.training import Images, Trainer, _Tally
 
 

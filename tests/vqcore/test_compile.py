@@ -73,24 +73,38 @@ def test_a_training_step_in_compiled_code(plain: ProcessPoolExecutor) -> None:
     plain.submit(assert_the_same, {"estimator": "rotation"}, "inductor").result()
 
 
+def graphs(config: QuantizerConfig, dynamic: bool | None) -> int:
+    """How many graphs batches of 2 to 15 need; runs in the plain process."""
+    torch.compiler.reset()
+    made: list[object] = []
+
+    def backend(graph: Any, inputs: object) -> Any:
+        made.append(graph)
+        return graph
+
+    compiled = torch.compile(quantizer(config), fullgraph=True, dynamic=dynamic, backend=backend)
+    for rows in range(2, 16):
+        z = normal(rows, 4, 6, 6).requires_grad_()
+        out = compiled(z)
+        (out.quantized.sum() + out.loss).backward()
+    return len(made)
+
+
+@pytest.mark.parametrize(("dynamic", "count"), [(True, 1), (None, 2)])
 @pytest.mark.parametrize(
     "config",
     [
         QuantizerConfig(codebook_size=32, dim=4),
-        QuantizerConfig(codebook_size=32, dim=4, normalize="cosine", codebook="gradient"),
+        QuantizerConfig(codebook_size=32, dim=4, codebook="gradient", nu=0.5, revive_below=0.1),
         QuantizerConfig(layer="fsq", levels="5,4,3,8", estimator="ste", commitment_weight=0),
     ],
-    ids=["ema", "cosine", "fsq"],
+    ids=["ema", "gradient", "fsq"],
 )
-def test_an_exported_layer(config: QuantizerConfig) -> None:
-    layer, z = quantizer(config).eval(), normal(2, 4, 6, 6)
-    program = torch.export.export(layer, (z,)).module()
-    for seed in range(2):
-        z = normal(2, 4, 6, 6, seed=seed)
-        out, expected = program(z), layer(z)
-        assert torch.equal(out.indices, expected.indices)
-        assert torch.equal(out.quantized, expected.quantized)
-        torch.testing.assert_close(out.codebook_loss, expected.codebook_loss)
+def test_one_graph_for_all_batches(
+    plain: ProcessPoolExecutor, config: QuantizerConfig, dynamic: bool | None, count: int
+) -> None:
+    """Unless told otherwise the compiler makes one of the first shape, and then the one for all."""
+    assert plain.submit(graphs, config, dynamic).result() == count
 
 
 def test_an_exported_model() -> None:
