@@ -198,9 +198,12 @@ class _Trial:
 
 
 def _fits(trainer: Trainer, checkpoint: Checkpoint) -> bool:
-    """Whether the tensors are those that this model's training has, as they are not after a change of its code."""
+    """Whether the tensors are those that this model's training has, as they are not after a change of its code.
+
+    By names and shapes: of its dtypes one flag's has changed between versions, and loading converts it.
+    """
     ours, theirs = (
-        {name: (tensor.shape, tensor.dtype) for name, tensor in state.items() if name != "generator.cuda"}
+        {name: tensor.shape for name, tensor in state.items() if name != "generator.cuda"}
         for state in (trainer.state(), checkpoint.tensors)
     )
     return ours == theirs and int(checkpoint.tensors["epoch"]) == checkpoint.facts["epoch"]
