@@ -26,10 +26,15 @@ import numpy as np
 from trainables.errors import FatalRunError
 from trainables.sources import Images, Item, Split, find
 from trainables.storage import replace_file, size, sync_folder
+from vqcore.config import ModelConfig
 from vqcore.errors import ConfigError
+from vqcore.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_STEP = ARCHITECTURES[ModelConfig().architecture].downsampling
+"""Sides of images are multiples of it; another architecture's is checked with its configuration."""
 
 _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
@@ -93,7 +98,7 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
 
     ``source``: ``cifar10-mini`` (embedded), ``cifar10`` (downloaded once), or a folder with a Parquet export in the
     Hugging Face layout, the official ``cifar-10-batches-py``, or images in ``train/`` and ``test/``.
-    ``image_size``: side in pixels, divisible by 4 as the encoder halves it twice. Every image is resized to that
+    ``image_size``: side in pixels, a multiple of the usual downsampling. Every image is resized to that
     square, whole: one that is not square changes its proportions, none is cropped. Without it all images must be
     square and of one size. Raises ``ConfigError`` with every problem found.
     """
@@ -128,8 +133,8 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
 
 
 def _size_problems(size: int | None) -> Iterator[str]:
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 4 or size % 4):
-        yield f"image_size = {size!r}: must be a whole number of pixels, at least 4 and divisible by 4; 32 is usual"
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < _STEP or size % _STEP):
+        yield f"image_size = {size!r}: must be a whole number of pixels, a multiple of {_STEP}; 32 is usual"
 
 
 def _prepare(source: str, splits: tuple[Split, Split], image_size: int | None) -> DataSet:
@@ -320,22 +325,22 @@ def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iter
 def _natural_size(splits: Iterable[Split]) -> int:
     """Side of the first image that decodes (the others are reported when their turn comes).
 
-    Raises ``ConfigError`` if it is not square, or its side not divisible by 4.
+    Raises ``ConfigError`` if it is not square, or its side no multiple of the usual downsampling.
     """
     for item in (item for split in splits for item in split.items()):
         try:
             width, height = _rgb(item).size
         except ConfigError:
             continue
-        near = max(4, round(min(width, height) / 4) * 4)
+        near = max(_STEP, round(min(width, height) / _STEP) * _STEP)
         if width != height:
             rule = f"images must be square; --image-size {near} resizes all to {near} x {near}, cropping none"
-        elif width % 4:
-            rule = f"sides must be divisible by 4, as the encoder halves them twice; --image-size {near} resizes"
+        elif width % _STEP:
+            rule = f"sides must be divisible by {_STEP}, as the encoder divides them; --image-size {near} resizes"
         else:
             return width
         raise ConfigError([f"{item[0]}: is {width} x {height}; {rule}"])
-    return 4  # none decodes, so none will be stored
+    return _STEP  # none decodes, so none will be stored
 
 
 def _decode(items: Sequence[Item], side: int, resize: bool) -> tuple[Images, list[str]]:

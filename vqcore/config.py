@@ -20,7 +20,7 @@ import tomli_w
 
 from vqcore.errors import ConfigError as ConfigError
 from vqcore.errors import problems_of as problems_of
-from vqcore.registry import GUMBEL, estimator_names, reads
+from vqcore.registry import ARCHITECTURES, GUMBEL, estimator_names, reads
 
 Precision = Literal["auto", "fp32", "bf16"]
 Layer = Literal["vq", "fsq"]
@@ -256,7 +256,7 @@ def from_taming_legacy(beta: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelConfig(_Checked):
-    """Encoder, quantizer, decoder. The encoder halves the image's sides twice."""
+    """Encoder, quantizer, decoder."""
 
     channels: int = 64
     """Channels after the first convolution (half the image's sides)."""
@@ -268,10 +268,21 @@ class ModelConfig(_Checked):
     """Residual blocks in the encoder, and again in the decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     """The layer between encoder and decoder."""
+    architecture: str = "residual"
+    """Encoder and decoder: a name in ``vqcore.registry.ARCHITECTURES``."""
 
     def _problems(self) -> Iterable[str]:
         yield from _at_least(self, 1, "channels", "hidden_channels", "residual_channels")
         yield from _at_least(self, 0, "residual_blocks", most=10_000)
+        yield from _one_of(self, "architecture", tuple(ARCHITECTURES))
+
+    def size_problems(self, image_size: int) -> Iterable[str]:
+        """What is wrong with images of this side, in pixels, for this architecture: a line, or none."""
+        step = ARCHITECTURES[self.architecture].downsampling
+        if image_size % step:
+            near = max(step, round(image_size / step) * step)
+            rule = f"architecture {self.architecture!r} takes multiples of {step}"
+            yield f"images of {image_size} x {image_size}: {rule}; --image-size {near} resizes them"
 
 
 PRESETS: dict[str, ModelConfig] = {

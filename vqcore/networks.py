@@ -1,13 +1,10 @@
-"""Encoder and decoder of the paper: stride-2 4x4 convolutions with ReLU, residual blocks, Tanh at the end."""
+"""The architecture ``residual``, of the paper: stride-2 4x4 convolutions with ReLU, residual blocks, a last Tanh."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqcore.config import ModelConfig
-
-STRIDE = 4
-"""Image pixels a code spans, along each side."""
 
 
 class ResidualBlock(nn.Module):

@@ -181,7 +181,7 @@ class Trainer:
 
     def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
         with self._autocast():
-            latents = self.model.encoder(batch)
+            latents = self.model.latents(batch)
             quantize = self._alternated if self.config.training.alternate else self.model.quantizer
             quantized = quantize(latents)
             out = VQVAEOutput(self.model.decoder(quantized.quantized), quantized)

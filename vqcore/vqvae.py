@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vqcore.config import ConfigError, ModelConfig, TrialConfig, read_toml, write_toml
-from vqcore.networks import decoder, encoder
 from vqcore.quantizers import Quantized, VectorQuantizer, quantizer
+from vqcore.registry import ARCHITECTURES
 
 
 class VQVAEOutput(NamedTuple):
@@ -28,21 +28,34 @@ class VQVAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder(config)
+        architecture = ARCHITECTURES[config.architecture]
+        self.encoder = architecture.encoder(config)
         self.quantizer = quantizer(config.quantizer)
-        self.decoder = decoder(config)
+        self.decoder = architecture.decoder(config)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> VQVAEOutput:
-        """Reconstruct; h and w are multiples of 4."""
-        quantized = self.quantizer(self.encoder(images))
+        """Reconstruct; h and w are multiples of the architecture's downsampling."""
+        quantized = self.quantizer(self.latents(images))
         return VQVAEOutput(self.decoder(quantized.quantized), quantized)
 
-    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h4 w4"]:
+    def latents(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d y x"]:
+        """Of images, by the encoder. ``ValueError`` if it does not reduce the sides as its architecture says."""
+        latents: Tensor = self.encoder(images)
+        factor = ARCHITECTURES[self.config.architecture].downsampling
+        if (latents.shape[-2] * factor, latents.shape[-1] * factor) != tuple(images.shape[-2:]):
+            name = self.config.architecture
+            raise ValueError(
+                f"architecture {name!r}: images of {tuple(images.shape[-2:])} became latents of "
+                f"{tuple(latents.shape[-2:])}, and its downsampling is {factor}; correct it in ARCHITECTURES"
+            )
+        return latents
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b y x"]:
         """The code indices of images."""
-        indices: Tensor = self.quantizer(self.encoder(images)).indices
+        indices: Tensor = self.quantizer(self.latents(images)).indices
         return indices
 
-    def decode(self, indices: Int[Tensor, "b h4 w4"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(self, indices: Int[Tensor, "b y x"]) -> Float[Tensor, "b 3 h w"]:
         """Images of code indices."""
         images: Tensor = self.decoder(self.quantizer.decode(indices))
         return images

@@ -102,6 +102,9 @@ def check_request(request: Request) -> Ready:
     if spec.drawn:
         problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])
     data = problems.of(lambda: prepare(request.data, request.image_size))
+    if data is not None:
+        models = dict.fromkeys(config.model for config in (spec.base, *(configs or ())))
+        problems.add(*(line for model in models for line in model.size_problems(data.image_size)))
     booking = problems.of(lambda: _booking(request))
     problems.of(lambda: accept(request.tracking_uri))
     if request.storage is not None:

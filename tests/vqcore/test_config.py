@@ -24,6 +24,7 @@ from vqcore.config import (
     read_toml,
     write_toml,
 )
+from vqcore.registry import ARCHITECTURES
 
 WHOLE = ("codebook_size", "dim", "channels", "hidden_channels", "residual_channels", "epochs", "batch_size")
 NOT_WHOLE = (0, -1, 2.0, True, "64", None, float("nan"))
@@ -186,7 +187,24 @@ LATER: list[dict[str, Any]] = [
     GRADIENT | {"affine": "learned"}, GRADIENT | {"affine": "learned", "affine_groups": 2},
     GRADIENT | {"affine": "learned", "affine_rate": 2.0}, GRADIENT | {"affine": "statistics"},
     {"revive_below": 0.1}, {"revive_below": 0.1, "revive_share": 0.5}, GRADIENT | {"alternate": True},
+    {"architecture": "eighth"},
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def eighth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another architecture, of the usual networks in name only."""
+    monkeypatch.setitem(ARCHITECTURES, "eighth", dataclasses.replace(ARCHITECTURES["residual"], downsampling=8))
+
+
+def test_images_that_an_architecture_does_not_divide_are_refused_with_a_size_that_it_does() -> None:
+    assert not list(ModelConfig().size_problems(20))
+    (problem,) = ModelConfig(architecture="eighth").size_problems(20)
+    assert "20 x 20" in problem
+    assert "multiples of 8" in problem
+    assert "--image-size 16" in problem
+    with pytest.raises(ConfigError, match="architecture = 'x': there are residual"):
+        ModelConfig(architecture="x")
 
 
 def test_the_key_names_the_training_but_not_its_length() -> None:

@@ -1,5 +1,6 @@
 """The whole model: its shapes and sizes, what the decoder really receives, and what is kept on disk."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import vqcore
 from vqcore import VQVAE, ConfigError, ModelConfig, QuantizerConfig, TrialConfig
 from vqcore.config import PRESETS
 from vqcore.networks import ResidualBlock, UpConv
+from vqcore.registry import ARCHITECTURES
 from vqcore.vqvae import parameter_count, seeded
 
 SMALL = ModelConfig(8, 12, 4, 2, QuantizerConfig(codebook_size=16, dim=6))
@@ -215,3 +217,16 @@ def test_a_missing_half_is_told(tmp_path: Path) -> None:
     path.with_suffix(".toml").unlink()
     with pytest.raises(ConfigError, match=r"model\.toml: cannot be read"):
         vqcore.load(path)
+
+
+def test_an_estimator_and_a_network_of_ones_own_in_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate of fixed-length codes follows from the network's own downsampling."""
+    from examples import own_parts
+
+    own_parts.main()
+    config = ModelConfig(architecture="patches", quantizer=QuantizerConfig(codebook_size=16, dim=8))
+    assert VQVAE(config).encode(torch.zeros(2, 3, 32, 32)).shape == (2, 4, 4)
+    wrong = dataclasses.replace(ARCHITECTURES["patches"], downsampling=4)
+    monkeypatch.setitem(ARCHITECTURES, "patches", wrong)
+    with pytest.raises(ValueError, match=r"'patches': images of \(32, 32\) became latents of \(4, 4\).* is 4"):
+        VQVAE(config).encode(torch.zeros(2, 3, 32, 32))
