@@ -18,10 +18,10 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# one worker: 1 ms a request, where several take 44; no job processes: 8 x 226 MB; points in bulk (docs/tracking.md)
+# through the shell's variables, since a path may hold spaces and quotes
+ui: export RUNS_FOLDER := $(RUNS)
 ui: .venv/installed
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 --app-name vqsweep \
-		--backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --artifacts-destination $(abspath $(RUNS))/mlartifacts
+	$(BIN)/python -m trainables.mlflow_sender "$$RUNS_FOLDER" --ui --port $(PORT)
 
 # pip runs again only when what is to be installed has changed
 .venv/installed: pyproject.toml

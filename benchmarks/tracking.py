@@ -1,9 +1,8 @@
 """python -m benchmarks.tracking: what telling MLflow costs a sweep, and how long MLflow takes to catch up.
 
 The driver's side: the wall time of recording a report, and the CPU time of the driver's process, with a tracker beside
-it and without, in turn. MLflow's side: a run's whole journal sent to a database, or through a server of one worker,
-started as docs/tracking.md says or as it comes with MLflow. Beside it stands the peer: as many points sent to the same
-place by MLflow's client alone, in the fewest calls.
+it and without, in turn. MLflow's side: a run's whole journal sent to a database, or through a server of one worker.
+Beside it stands the peer: as many points sent to the same place by MLflow's client alone, in the fewest calls.
 """
 
 import json
@@ -29,7 +28,6 @@ from rich.table import Table
 
 from sweeps.engine.provenance import provenance
 from trainables.journal import Journal
-from trainables.mlflow_client import quiet
 from trainables.recorder import Recorder
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker, check, default_uri, sync
@@ -42,16 +40,15 @@ METRICS = (*NAMES, *(f"train_{name}" for name in NAMES))
 TAGS = dict.fromkeys(("commit", "data_hash", "torch", "ray", "mlflow", "hardware"), "as long as a version or a hash")
 CONFIG = {f"field_{number}": number / 2 for number in range(28)}
 
-Store = Literal["sqlite", "server", "plain-server"]
+Store = Literal["sqlite", "server"]
 
 
 @dataclass(frozen=True)
 class TrackingBenchmark:
     """Measure what telling MLflow costs, and catching up."""
 
-    stores: tuple[Store, ...] = ("sqlite", "server", "plain-server")
-    """Where what was missed is sent: straight to a SQLite file, or through a server of one worker over one, with
-    `--app-name vqsweep` or without."""
+    stores: tuple[Store, ...] = ("sqlite", "server")
+    """Where what was missed is sent: straight to a SQLite file, or through a server of one worker over one."""
     uri: str | None = None
     """One more place, as `--tracking-uri` takes it, such as `postgresql://...`; not written down."""
     runs: int = 1000
@@ -127,13 +124,12 @@ def client_alone(uri: str, benchmark: TrackingBenchmark) -> float:
 
 
 @contextmanager
-def server(folder: Path, *options: str) -> Iterator[str]:
+def server(folder: Path) -> Iterator[str]:
     """MLflow's server, as ``make ui`` starts it but for its options; its URI."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "art")]
-    command += options
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     null = subprocess.DEVNULL
     with subprocess.Popen(command, env=env, stdout=null, stderr=null, start_new_session=True) as process:
@@ -211,7 +207,6 @@ def main(benchmark: TrackingBenchmark) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    quiet()
     console, load = Console(highlight=False), [round(value, 2) for value in os.getloadavg()]
     caught: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -219,11 +214,10 @@ def main(benchmark: TrackingBenchmark) -> int:
         driver = driver_cost(benchmark, out / "driver")
         if "sqlite" in benchmark.stores:
             caught["sqlite"] = catch_up(default_uri(out / "straight"), benchmark, out / "straight")
-        for store, options in (("server", ("--app-name", "vqsweep")), ("plain-server", ())):
-            if store in benchmark.stores:
-                (out / store).mkdir()
-                with server(out / store, *options) as uri:
-                    caught[store] = catch_up(uri, benchmark, out / store)
+        if "server" in benchmark.stores:
+            (out / "server").mkdir()
+            with server(out / "server") as uri:
+                caught["server"] = catch_up(uri, benchmark, out / "server")
         if benchmark.uri is not None:
             caught[benchmark.uri.partition(":")[0]] = catch_up(benchmark.uri, benchmark, out / "other")
     show(console, benchmark, driver, caught)

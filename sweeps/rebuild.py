@@ -10,7 +10,7 @@ from trainables.commands import Terminal, run_command
 from trainables.journal import RunRecord, latest_sweep, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
 from trainables.storage import replace_file
-from trainables.tracking import default_uri, sync
+from trainables.tracking import sync
 from vqcore.config import ConfigError, toml_text
 
 
@@ -24,7 +24,7 @@ def main(
     Args:
         name: The run's name, a path to its folder, or `latest`.
         out: The folder of all runs.
-        tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
+        tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the one that the run was started with.
     """
     from analysis.report import analyse  # --help need not wait for torch and scipy
 
@@ -37,7 +37,7 @@ def main(
             replace_file(folder / "sweep.toml", [toml_text(sweep["toml"], TOML_HEADER).encode()])
             terminal.print(summary(folder, run))
             terminal.print(analyse(folder).renderable())
-            runs = sync(folder, tracking_uri or default_uri(folder.absolute().parent.parent))
+            runs = sync(folder, tracking_uri)
             terminal.print(f"MLflow has all of it: the sweep, and trials: {runs - 1}")
     except Timeout:
         raise ConfigError([f"{folder}: a driver is at work on this run; wait for it, or end it"]) from None

@@ -8,7 +8,7 @@ import tyro
 
 from trainables.commands import exit_status
 from trainables.runs import find_run
-from trainables.tracking import default_uri, sync
+from trainables.tracking import sync
 
 
 def main(
@@ -21,11 +21,11 @@ def main(
     Args:
         name: The sweep's name, a path to its folder, or `latest`.
         out: The folder of all runs.
-        tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the database beside the runs.
+        tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the one that the run was started with.
     """
     with exit_status() as status:
         run = find_run(name, out)
-        runs = sync(run, tracking_uri or default_uri(run.absolute().parent.parent))
+        runs = sync(run, tracking_uri)
         print(f"{run}: MLflow has all of it: the sweep, and trials: {runs - 1}")
     return status.code
 

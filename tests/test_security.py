@@ -19,9 +19,9 @@ from analysis.report import analyse
 from analysis.results import load
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import Start, command
-from trainables.artifacts import artifacts
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Journal, latest_sweep, read
+from trainables.mlflow_sender import artifacts
 from trainables.storage import Folder, join
 from trainables.trial import PICTURES
 from vqcore.config import ConfigError, TrialConfig, read_toml

@@ -28,7 +28,7 @@ from trainables.journal import Event, read
 from trainables.recorder import Recorder
 from trainables.runs import JOURNAL, LOCK, NAME, usable_cpus
 from trainables.storage import open_store
-from trainables.tracking import Tracker, accept, check, default_uri, sync_command
+from trainables.tracking import Tracker, accept, check, default_uri, sync_command, without_password
 from trainables.trial import TrialJob, run_trial
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
 from vqcore.metrics import psnr
@@ -152,7 +152,7 @@ def _flag_problems(flags: Final) -> Iterator[str]:
 def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> int:
     console, uri = Console(highlight=False), flags.tracking_uri or default_uri(flags.out)
     recorder, tracker = Recorder(folder), Tracker(folder, uri)
-    _record(recorder, job, folder)
+    _record(recorder, job, folder, uri)
     if warning := check(uri):
         console.print(Text(f"MLflow: {warning}. The training goes on.", style="yellow"))
     for note in job.data.notes:
@@ -207,7 +207,7 @@ def _run(job: TrialJob, recorder: Recorder, console: Console, signals: Interrupt
                 raise Preempted
 
 
-def _record(recorder: Recorder, job: TrialJob, folder: Path) -> None:
+def _record(recorder: Recorder, job: TrialJob, folder: Path, uri: str) -> None:
     data: DataSet = job.data
     facts: dict[str, Any] = {"data": data.source, "data_hash": data.hash, "image_size": data.image_size}
     recorder.write(
@@ -220,6 +220,7 @@ def _record(recorder: Recorder, job: TrialJob, folder: Path) -> None:
         epochs=job.config.training.epochs,
         tags={"data": data.source, "data_hash": data.hash, "torch": torch.__version__},
         params={**facts, "started": time.strftime("%Y-%m-%d")},
+        **({} if uri == default_uri(folder.parents[1]) else {"tracking_uri": without_password(accept(uri))}),
     )
 
 

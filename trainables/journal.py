@@ -186,6 +186,8 @@ class TrialRecord:
     info: dict[str, Any] = field(default_factory=dict)
     """What its process reported at the latest start."""
     started: float = 0.0
+    end_time: float | None = None
+    """When it ended or its driver was gone, in seconds since 1970; None while it is under way."""
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     """Metrics by epoch; of an epoch that is recorded twice, the first."""
     times: dict[int, float] = field(default_factory=dict)
@@ -235,7 +237,7 @@ class TrialRecord:
             self.rungs.setdefault(event["epoch"], arrival)
         elif event["event"] == "end":
             self.status, self.reason = event["status"], event.get("reason", "")
-            self.ended, self.end_arrival = event.get("epoch", 0), arrival
+            self.ended, self.end_arrival, self.end_time = event.get("epoch", 0), arrival, event["time"]
         elif (epoch := event["epoch"]) not in self.epochs:
             self.epochs[epoch] = {name: float(value) for name, value in event["metrics"].items()}
             self.times[epoch], self.arrivals[epoch] = event["time"], arrival
@@ -251,6 +253,10 @@ class RunRecord:
     decided: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Configurations that will be run, by their keys; some may have begun."""
     done: bool = False
+    started: float = 0.0
+    end_time: float | None = None
+    """When the run was done or paused, in seconds since 1970; None while it is under way."""
+    last_time: float = field(default=0.0, compare=False)
     damaged: int = field(default=0, compare=False)
     """Lines of the journal that could not be read."""
     orphans: dict[str, list[tuple[Mapping[str, Any], int]]] = field(default_factory=dict, compare=False)
@@ -278,12 +284,21 @@ class RunRecord:
         elif kind == "start":
             self._start(event)
         elif kind == "sweep":
-            self.sweep = dict(event)
-            self.done = False
+            self._interrupt(self.last_time)  # trials of a driver that was killed
+            self.sweep, self.done, self.end_time = dict(event), False, None
+            self.started = self.started or event["time"]
         elif kind == "decided":
             self.decided |= event["trials"]
-        elif kind == "done":
-            self.done = True
+        elif kind in ("pause", "done"):
+            self.done, self.end_time = kind == "done", event["time"]
+            self._interrupt(event["time"])
+        self.last_time = event.get("time", self.last_time)
+
+    def _interrupt(self, when: float) -> None:
+        """End what was under way, until it starts again."""
+        for trial in self.trials.values():
+            if trial.end_time is None:
+                trial.end_time = when
 
     def _apply_to_trial(self, event: Mapping[str, Any], arrival: int) -> None:
         key = event["trial"]
@@ -302,7 +317,7 @@ class RunRecord:
             self.trials[key] = TrialRecord(key, event["number"], event["config"], started=event["time"])
         trial = self.trials[key]
         trial.info = {**trial.info, **event.get("info", {})}
-        trial.status, trial.reason, trial.ended = "running", "", 0
+        trial.status, trial.reason, trial.ended, trial.end_time = "running", "", 0, None
         for orphan, arrival in self.orphans.pop(key, ()):
             trial.apply(orphan, arrival)
 

@@ -1,156 +1,279 @@
-"""What MLflow is told: a view of the journal, sent by a process of its own, which may be behind, or find nobody.
+"""MLflow as a view of the journal: a parent run for a sweep, a child for each trial, found again by their tags.
 
-The journal file is the queue: the driver writes it and gives nothing to anybody. Beside it ``trainables.follower``
-reads what was written, folds it into what MLflow should show (``trainables.mirror``), and sends the difference
-(``trainables.sender``). It is a process, since MLflow's client costs milliseconds of Python for each report, for which
-a driver of hundreds of trials must not wait; its import takes seconds and 200 MB, which the driver never spends.
+A process of its own (``trainables.mlflow_sender``) reads the journal while the driver writes it and sends what MLflow
+lacks through MLflow's client. It is a process since that client takes seconds to import and milliseconds for a report,
+for which no driver of hundreds of trials should wait. Sending again changes nothing: MLflow
+keeps a metric's point once for its step, time and value, and the journal keeps each epoch's time. So whatever fails is
+sent again, and ``python -m sweeps.sync`` is the same process without ``--follow``. Nothing of MLflow's is deleted.
 """
 
-import contextlib
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from trainables.follower import AGAIN, LONGEST_WAIT, POLL, Said
+from trainables.errors import LOG
+from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, command_line
-from trainables.sender import Sender
-from trainables.tracking_uri import accept, check, default_uri, mask, one_line, without_password
+from trainables.tracking_uri import accept, default_uri, is_server, mask, sqlite_path, without_password
 from vqcore.errors import ConfigError
 
-__all__ = ["Tracker", "accept", "check", "default_uri", "sync", "sync_command", "without_password"]
+__all__ = [
+    "Tracker",
+    "accept",
+    "browse_command",
+    "check",
+    "default_uri",
+    "recorded_uri",
+    "sync",
+    "sync_command",
+    "without_password",
+]
+
+RESTART = 75
+"""Exit code of the process when only a fresh one can go on: its database was deleted or replaced."""
+
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts, at most."""
+
+_ENVIRONMENT = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the process sends again by itself
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""How MLflow's client behaves in the process, unless the user's environment says otherwise."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far MLflow is behind the journal, as the process reports it in lines of JSON."""
+
+    problem: str | None = None
+    """Why nothing can be sent now, in one line without secrets."""
+    refused: str | None = None
+    """A value that MLflow does not take, however often it is sent."""
+    runs: int = 0
+    """Runs that MLflow has, the parent included."""
+    closing: bool = False
+    """Whether the sweep had ended before this attempt began."""
+    sent: bool = False
+    """Whether MLflow has all, up to the sweep's end."""
 
 
 class Tracker:
-    """Follows the journal of a running sweep and tells MLflow. Never blocks its caller, never raises, never gives up.
+    """Follows the journal of a running sweep in a process. Never blocks its caller, never raises, never gives up.
 
     ``uri`` is what ``accept`` takes; ``ConfigError`` otherwise. Nothing is started or imported before ``start``.
     """
 
-    def __init__(self, run_folder: Path, uri: str) -> None:
-        self._uri = accept(uri)
-        self._task = json.dumps({"folder": str(run_folder.absolute()), "uri": self._uri})
-        self._said = Said()
+    def __init__(self, folder: Path, uri: str) -> None:
+        self._folder, self._uri = folder.absolute(), accept(uri)
+        self._status = Status()
         self._error: str | None = None
-        self._through = False
-        """Whether anything ever was."""
+        self._connected = False
+        """Whether anything was ever sent."""
         self._process: subprocess.Popen[str] | None = None
-        self._closing, self._stop, self._writing = threading.Event(), threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name="mlflow", daemon=True)
+        self._closing, self._stop, self._starting = threading.Event(), threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._keep_following, name="mlflow", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow the journal, in a process; the journal need not exist yet."""
+        """Begin to follow the journal, which need not exist yet."""
         self._thread.start()
 
     def close(self, timeout: float = 30.0) -> bool:
-        """Send what is left, for ``timeout`` seconds at most; whether all of it was sent.
+        """Send the rest, for ``timeout`` seconds at most; whether all of it was sent.
 
-        Where nothing got through before, once more is enough. After False the caller says: ``python -m sweeps.sync NAME
-        --tracking-uri URI``.
+        One attempt is enough where every one before had failed. After False the caller prints ``sync_command``.
         """
-        failing, late = self.problem is not None or not self._through, time.monotonic() + timeout
+        failing, deadline = self.problem is not None or not self._connected, time.monotonic() + timeout
         self._closing.set()
-        with self._writing:
-            self._write("close")
-        while self._thread.is_alive() and time.monotonic() < late:
-            if failing and self._said.over and self._said.problem:
+        with self._starting:
+            self._announce_end()
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            if failing and self._status.closing and self._status.problem:
                 break
             self._thread.join(0.05)
         self._stop.set()
-        with self._writing:
+        with self._starting:
             if self._process is not None:
                 self._process.kill()
         if self._thread.is_alive():
             self._thread.join(1.0)
-        return self._said.caught_up and self._said.refused is None
+        return self._status.sent and self._status.refused is None
 
     @property
     def problem(self) -> str | None:
         """Why MLflow is behind, in one line without secrets; None while it is not."""
-        return self._error or self._said.problem or self._said.refused
+        return self._error or self._status.problem or self._status.refused
 
-    def _keep(self) -> None:
-        """A follower as long as it is needed: one that was killed is followed by another."""
-        wait = POLL
-        while not (self._stop.is_set() or self._said.caught_up):
+    def _keep_following(self) -> None:
+        """Start the process again whenever it ends before its work does."""
+        wait = 1.0
+        while not (self._stop.is_set() or self._status.sent):
             try:
                 code = self._follow()
-            except OSError as error:  # no memory, no processes left
-                self._error, code = one_line(error, self._uri), None
-            else:
-                if code != AGAIN and not self._said.caught_up and not self._stop.is_set():
-                    self._error = f"the process that tells MLflow ended, with code {code}"
-            if code != AGAIN and not self._said.caught_up:
-                self._stop.wait(wait)
-                wait = POLL if self._closing.is_set() else min(2 * wait, LONGEST_WAIT)
+            except OSError as error:  # no memory, no processes left, no disk
+                self._error, code = mask(str(error), self._uri), None
+            if code == RESTART or self._status.sent or self._stop.is_set():
+                continue
+            self._error = self._error or f"the process that sends to MLflow ended, with code {code}"
+            self._stop.wait(wait)
+            wait = 1.0 if self._closing.is_set() else min(2 * wait, LONGEST_WAIT)
 
     def _follow(self) -> int:
-        """One follower, from its start to its end; its exit code."""
-        with self._writing:
+        """One process, from its start to its end; its exit code."""
+        with self._starting:
             if self._stop.is_set():
-                return AGAIN
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "trainables.follower"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": _python_path()},
-                text=True,
-                start_new_session=True,  # Ctrl-C is for the driver
-            )
-            self._write(self._task)  # not among its arguments: those anybody may read, and a URI may hold a password
+                return RESTART
+            self._process = _start(self._uri, self._folder, "--follow")
             if self._closing.is_set():
-                self._write("close")
+                self._announce_end()
         with self._process as process:
             assert process.stdout is not None
             for line in process.stdout:
-                self._said, self._error = Said(**json.loads(line)), None
-                self._through = self._through or self._said.problem is None
+                self._status, self._error = Status(**json.loads(line)), None
+                self._connected = self._connected or self._status.problem is None
         return process.returncode
 
-    def _write(self, line: str) -> None:
+    def _announce_end(self) -> None:
         process = self._process
         if process is not None and process.stdin is not None and process.poll() is None:
-            with contextlib.suppress(OSError):  # it ended just now
-                process.stdin.write(line + "\n")
+            with suppress(OSError):  # it ended just now
+                process.stdin.write("close\n")
                 process.stdin.flush()
 
 
-def _python_path() -> str:
-    """So that the process finds this package, wherever the driver was started."""
-    here = str(Path(__file__).parents[1])
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+def _start(uri: str, folder: Path, mode: str) -> "subprocess.Popen[str]":
+    """The process. The URI goes to its standard input: arguments are public, and a URI may hold a password."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    with (folder / LOG).open("ab") if folder.is_dir() else Path(os.devnull).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainables.mlflow_sender", str(folder), mode],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**_ENVIRONMENT, **os.environ, "PYTHONPATH": path},
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the driver, which decides what is sent before the end
+        )
+    assert process.stdin is not None
+    with suppress(OSError):  # it ended just now
+        process.stdin.write(json.dumps(uri) + "\n")
+        process.stdin.flush()
+    return process
 
 
-def sync(run_folder: Path, uri: str) -> int:
-    """Tell MLflow everything that the journal of ``run_folder`` holds; returns the number of runs, parent included.
+def _status_of(uri: str, folder: Path, mode: str, timeout: float | None = None) -> Status | None:
+    """The last status of a process that runs to its end; None where it ended without any or had no time left."""
+    process = _start(uri, folder, mode)
+    try:
+        lines = process.communicate(timeout=timeout)[0].splitlines()
+    except subprocess.TimeoutExpired:
+        return Status(problem=f"no answer within {timeout:g} s")
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode == RESTART:
+        return _status_of(uri, folder, mode, timeout)
+    return Status(**json.loads(lines[-1])) if lines else None
 
-    What is there already stays as it is. Nobody writes the journal now, so a run that was killed is closed as such.
-    Raises ``ConfigError`` if the journal is empty, a sweep is sending it at this moment, or the server fails.
+
+def check(uri: str, timeout: float = 20.0) -> str | None:
+    """One line if nothing can be sent to ``uri`` now, else None; within ``timeout`` seconds.
+
+    A server is asked by MLflow's own client, which alone knows every way in (certificates, ``.netrc``, tokens), in a
+    process. A sweep goes on after a warning, since its journal keeps everything. ``ConfigError`` as ``accept``.
     """
     uri = accept(uri)
-    sender = Sender(run_folder, uri)
-    if unreachable := check(uri):
-        raise ConfigError([unreachable])
+    problem = unreachable(uri, timeout)
+    if problem is None and sqlite_path(uri) is None:
+        status = _status_of(uri, Path(), "--check", timeout)
+        problem = status.problem if status else "MLflow's client ended without an answer"
+    if problem is None:
+        return None
+    where = f"--tracking-uri {shlex.quote(without_password(uri))}"
+    return f"{where}: {problem}; put it right, then send with `python -m sweeps.sync NAME {where}`"
+
+
+def unreachable(uri: str, timeout: float = 5.0) -> str | None:
+    """Why it is useless to import MLflow's client: no folder that can be written to, nobody who listens at an address.
+
+    None where there is no such reason. Where a proxy stands between, only the client knows.
+    """
+    if (path := sqlite_path(uri)) is not None:
+        return _unwritable(path)
+    if not is_server(uri) or getproxies():
+        return None
+    parts = urlsplit(uri)
     try:
-        sender.update(nobody_writes=True)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError([f"--tracking-uri {mask(uri, uri)}: {one_line(error, uri)}; run the same again"]) from error
-    finally:
-        sender.release()
-    if sender.refused:
-        raise ConfigError([f"{run_folder.name}: all but this was sent: {sender.refused}"])
-    if not sender.runs:
-        raise ConfigError([f"{run_folder}: its {JOURNAL} is missing or empty: there is nothing to send"])
-    return sender.runs
+        socket.create_connection((parts.hostname or "", parts.port or (80, 443)[parts.scheme == "https"]), timeout)
+    except OSError as error:
+        return f"no answer ({error.strerror or error})"
+    return None
 
 
-def sync_command(run_folder: Path, uri: str) -> str:
+def _unwritable(path: Path) -> str | None:
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return f"{folder} is not a folder that can be written to"
+    if not path.exists():
+        return None
+    try:
+        with path.open("r+b") as file:
+            start = file.read(16)
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+    return None if start in (b"", b"SQLite format 3\0") else "is not a SQLite database"
+
+
+def sync(folder: Path, uri: str | None = None) -> int:
+    """Send all that the journal of the run ``folder`` holds; returns the number of runs, the parent included.
+
+    ``uri`` is the run's own unless given. What MLflow has already stays. Nobody writes the journal now, so a run that
+    was killed is closed as such. ``ConfigError`` if the journal is empty, a sweep is sending it now, or MLflow fails.
+    """
+    uri = accept(recorded_uri(folder) if uri is None else uri)
+    problem, status = unreachable(uri), None
+    if problem is None:
+        status = _status_of(uri, folder.absolute(), "--once")
+        problem = status.problem if status else f"the process that sends ended early; {folder / LOG} says why"
+    if problem is not None:
+        raise ConfigError([f"--tracking-uri {without_password(uri)}: {problem}; run the same again"])
+    assert status is not None
+    if status.refused:
+        raise ConfigError([f"{folder.name}: all but this was sent: {status.refused}"])
+    if not status.runs:
+        raise ConfigError([f"{folder}: its {JOURNAL} is missing or empty: there is nothing to send"])
+    return status.runs
+
+
+def recorded_uri(folder: Path) -> str:
+    """The tracking URI that a run was last started with; by default the database beside the runs."""
+    sweep = latest_sweep(folder / JOURNAL)
+    flags = sweep.get("toml", {}).get("flags")
+    recorded = sweep.get("tracking_uri") or (flags.get("tracking_uri") if isinstance(flags, dict) else None)
+    return recorded if isinstance(recorded, str) else default_uri(folder.absolute().parent.parent)
+
+
+def sync_command(folder: Path, uri: str) -> str:
     """The command that sends later what could not be sent to ``uri``; a password in it is left for its owner to add."""
-    words = [] if uri == default_uri(run_folder.parent.parent) else ["--tracking-uri", without_password(uri)]
-    return command_line("sweeps.sync", run_folder, *words)
+    given = [] if uri == default_uri(folder.absolute().parent.parent) else ["--tracking-uri", without_password(uri)]
+    return command_line("sweeps.sync", folder, *given)
+
+
+def browse_command(out: Path) -> str:
+    """The command that shows the embedded database in a browser: make's in a checkout, elsewhere the one behind it."""
+    if not (Path("Makefile").is_file() and Path("trainables").is_dir()):
+        return command_line("trainables.mlflow_sender", out, "--ui")
+    return "make ui" if str(out) == "runs" else f"make ui RUNS={shlex.quote(str(out))}"

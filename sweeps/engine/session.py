@@ -25,7 +25,7 @@ from trainables.mend import mend
 from trainables.recorder import Recorder
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, command_line
 from trainables.storage import is_bucket, join
-from trainables.tracking import Tracker, check, default_uri, sync_command
+from trainables.tracking import Tracker, browse_command, check, default_uri, sync_command
 from vqcore.config import ConfigError, read_toml, write_toml
 
 
@@ -270,8 +270,7 @@ class _Session:
             self.console.print(Text(f"MLflow is behind: {self.tracker.problem or 'it is slow'}", style="yellow"))
             lines.append(("tell MLflow", sync_command(request.folder, request.tracking_uri)))
         elif request.tracking_uri == default_uri(request.out):
-            elsewhere = "" if str(request.out) == "runs" else f" RUNS={request.out}"
-            lines.append(("browse", f"make ui{elsewhere}"))
+            lines.append(("browse", browse_command(request.out)))
         if lines:
             self.console.print("Next:")
         for what, how in lines:

@@ -12,7 +12,6 @@ from tracked import (
     artifacts,
     assert_mlflow_holds_the_journal,
     eventually,
-    find,
     finish,
     free_port,
     open_sweep,
@@ -22,10 +21,8 @@ from tracked import (
 )
 
 from sweeps.sync import main as sync_command
-from trainables import mlflow_client
-from trainables.mirror import Mirror
+from trainables.mlflow_sender import Sender
 from trainables.runs import JOURNAL, find_run
-from trainables.sender import Sender
 from trainables.tracking import Tracker, accept, check, default_uri, sync
 from vqcore.config import ConfigError
 
@@ -194,7 +191,6 @@ def test_epochs_that_the_journal_lost_and_trained_again_are_points_once(out, fol
     sender.update()  # looks at what MLflow has while the journal has no epoch
     report(journal, "aaa", 1, 2, 3)
     sender.update()
-    sender.release()
     points = seen(uri, folder)[2]["aaa"]
     assert [step for step, _, _ in points] == [1, 2, 3]
     assert points[:2] == before
@@ -213,54 +209,6 @@ def test_an_epoch_mended_after_the_end_was_told_arrives(out, folder):
     assert_mlflow_holds_the_journal(uri, folder)
     assert sync(folder, uri) == 3
     assert_mlflow_holds_the_journal(uri, folder)
-
-
-def test_a_trial_whose_start_alone_was_lost_ended_when_it_did():
-    mirror = Mirror()
-    mirror.apply({"event": "sweep", "name": "s", "id": "1", "time": 1.0})
-    mirror.apply({"event": "end", "trial": "aaa", "status": "completed", "time": 2.0})
-    mirror.apply({"event": "start", "trial": "aaa", "number": 0, "config": {}, "time": 3.0})
-    mirror.apply({"event": "done", "time": 4.0})
-    assert (mirror.view("aaa", None).status, mirror.view("aaa", None).ended) == ("FINISHED", 3.0)
-
-
-def test_histories_of_trials_that_ended_are_not_asked_for(out, folder, monkeypatch):
-    """One request a trial: of 10,000 that a resume finds, minutes."""
-    from mlflow import MlflowClient
-
-    uri, journal = default_uri(out), open_sweep(folder)
-    start(journal, "aaa", "bbb", "ccc")
-    report(journal, "aaa", 1)
-    report(journal, "bbb", 2)
-    report(journal, "ccc", 2)
-    finish(journal, "aaa", "bbb", "ccc")
-    assert sync(folder, uri) == 4
-    report(journal, "bbb", 1)
-    report(journal, "ccc", 1)
-    start(journal, "ccc")  # trained further after it was mended: a new end, told after all
-    finish(journal, "ccc")
-    assert sync(folder, uri) == 4
-    asked, real = [], MlflowClient.get_metric_history
-    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *words: (asked.append(words[1]), real(*words))[1])
-    assert sync(folder, uri) == 4
-    monkeypatch.undo()
-    assert set(asked) == {seen(uri, folder)[1]["bbb"].info.run_id}
-
-
-def test_runs_made_twice_are_found_on_every_page_and_none_is_made_a_third_time(out, folder, monkeypatch):
-    monkeypatch.setattr(mlflow_client, "_PAGE", 2)
-    uri, journal, keys = default_uri(out), open_sweep(folder), [f"trial{number}" for number in range(7)]
-    start(journal, *keys)
-    for key in keys:
-        report(journal, key, 1)
-    assert sync(folder, uri) == 8
-    before = {key: run.info.run_id for key, run in seen(uri, folder)[1].items()}
-    client, runs = find(uri, folder)
-    for run in runs:  # as a slow server makes them, whose answer came too late
-        client.create_run(run.info.experiment_id, run.info.start_time, run.data.tags, run.info.run_name)
-    assert sync(folder, uri) == 8
-    assert {key: run.info.run_id for key, run in seen(uri, folder)[1].items()} == before, "those that have the points"
-    assert_mlflow_holds_the_journal(uri, folder, state="KILLED")
 
 
 def test_a_server_that_was_dead_all_along_is_tried_once_more_and_not_waited_for(tmp_path):
