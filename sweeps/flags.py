@@ -17,7 +17,7 @@ from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
 from trainables.tracking import accept, without_password
-from vqcore.config import PRESETS, ConfigError, Precision, TrainingConfig, TrialConfig, read_settings
+from vqcore.config import PRESETS, ConfigError, Precision, Preset, TrainingConfig, TrialConfig, read_settings
 from vqcore.errors import Problems
 from vqcore.registry import estimator_names
 
@@ -34,7 +34,7 @@ class Flags:
     cifar-10-batches-py, or train/ and test/ with images."""
     image_size: int | None = None
     """Resize images to this side, in pixels; a multiple of 4."""
-    preset: Literal["compact", "paper"] = "compact"
+    preset: Preset = "compact"
     """The model: compact (64/128 channels, 512 codes of 64), paper (128/256 channels, 1,024 codes of 256)."""
     codebook_size: int | None = None
     """Number of codes; the preset's unless given."""

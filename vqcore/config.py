@@ -24,6 +24,7 @@ from vqcore.registry import ARCHITECTURES, GUMBEL, estimator_names, reads
 
 Precision = Literal["auto", "fp32", "bf16"]
 Layer = Literal["vq", "fsq"]
+Preset = Literal["compact", "paper"]
 Codebook = Literal["ema", "ema_debiased", "gradient"]
 Init = Literal["uniform", "normal", "kmeans++"]
 Normalize = Literal["none", "inputs", "codes", "cosine"]
@@ -285,7 +286,7 @@ class ModelConfig(_Checked):
             yield f"images of {image_size} x {image_size}: {rule}; --image-size {near} resizes them"
 
 
-PRESETS: dict[str, ModelConfig] = {
+PRESETS: dict[Preset, ModelConfig] = {
     "compact": ModelConfig(),
     "paper": ModelConfig(128, 256, 256, 2, QuantizerConfig(codebook_size=1024, dim=256)),
 }
