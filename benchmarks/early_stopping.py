@@ -35,9 +35,9 @@ from rich.table import Table
 from analysis.fronts import Directions, Point, hypervolume
 from analysis.objectives import objectives
 from benchmarks.peer_stopping import InOrder, Stops, moasha, ray_asha
-from sweeps.engine.pareto_asha import Ladder, Rule, automatic
 from sweeps.engine.provenance import provenance
-from sweeps.engine.slices import Slices
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.scheduler import Rule, SuccessiveHalving, automatic
 from sweeps.replay import Curve, Scheduler, recorded, replay, shuffled
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, Scalar, problems_of
@@ -164,10 +164,10 @@ class Contender:
 def ours(rule: Rule) -> Build:
     """Our engine, as a sweep runs it."""
 
-    def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> Slices:
-        slices = Slices(slots, Ladder(rule), budget=budget)
-        slices.add((job, 0) for job in jobs)
-        return slices
+    def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> TrialQueue:
+        queue = TrialQueue(slots, SuccessiveHalving(rule, jobs[0].config.training.epochs), budget=budget)
+        queue.add((job, 0) for job in jobs)
+        return queue
 
     return build
 
@@ -177,16 +177,16 @@ def peer(stops: Callable[..., Stops]) -> Build:
 
     def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> InOrder:
         epochs = jobs[0].config.training.epochs
-        return InOrder(iter(jobs), stops(epochs=epochs), budget or epochs * len(jobs))
+        return InOrder(list(jobs), stops(epochs=epochs), slots, budget or epochs * len(jobs))
 
     return build
 
 
-def at_random(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> Slices:
+def at_random(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> TrialQueue:
     """Every trial to its full budget, in the order given."""
-    slices = Slices(slots, budget=budget)
-    slices.add((job, 0) for job in jobs)
-    return slices
+    queue = TrialQueue(slots, budget=budget)
+    queue.add((job, 0) for job in jobs)
+    return queue
 
 
 def contenders() -> dict[str, Contender]:
@@ -203,7 +203,7 @@ def contenders() -> dict[str, Contender]:
         "ours, mse and perplexity, over all": replace(spread, group_by=None),
         "ours, mse and rate, forecasts": replace(rate, forecast=True),
         "ours, mse and rate, within K": replace(rate, group_by="codebook_size"),
-        "ours, mse and rate, grace 1, reduction 3": replace(rate, grace=1, reduction=3),
+        "ours, mse and rate, grace 1, reduction 3": replace(rate, grace_period=1, reduction_factor=3),
     }
     found = {name: Contender(ours(rule)) for name, rule in rules.items()}
     # as they are shipped, and as ours
@@ -245,7 +245,7 @@ def measure(grid: Grid, benchmark: EarlyStoppingBenchmark, runs: Mapping[str, Co
     def outcomes(build: Build, budgets: Iterable[int | None]) -> list[dict[str, float]]:
         found = []
         for jobs, budget in zip(orders, budgets, strict=True):
-            steps = replay(curves, build(jobs, benchmark.slots, budget), benchmark.slots)
+            steps = replay(curves, build(jobs, benchmark.slots, budget))
             kept = grid.kept(step.key for step in steps if step.complete)
             found.append({"epochs": steps[-1].spent / grid.epochs, **asdict(kept)})
         return found

@@ -3,7 +3,7 @@
 Both are of the stopping type: a trial keeps its slot until it is told to stop, and is never taken up again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from analysis.objectives import Objective
-from sweeps.engine.slices import Slice
 from sweeps.replay import Metrics
 from trainables.trial import TrialJob
 
@@ -75,30 +74,32 @@ def moasha(objectives: Sequence[Objective], epochs: int, grace: int, reduction: 
 class InOrder:
     """A ``Scheduler``: trials begin in the order given and keep their slots until they end or ``stops`` says so."""
 
-    jobs: Iterator[TrialJob]
+    jobs: Sequence[TrialJob]
     stops: Stops
+    slots: int
     budget: int
     """Epochs that may be trained in all."""
-    _held: dict[str, TrialJob] = field(default_factory=dict)
-    """Trials with a slot, by key."""
-    _epochs: dict[str, int] = field(default_factory=dict)
-    _ready: list[str] = field(default_factory=list)
+    _begun: int = 0
+    _running: set[str] = field(default_factory=set)
 
-    def next(self) -> Slice | None:
-        """One more epoch of a trial that holds a slot, else the first of a new one."""
-        if self.budget <= 0:
-            return None
-        if not self._ready and (job := next(self.jobs, None)) is not None:
-            self._held[job.key], self._epochs[job.key] = job, 0
-            self._ready.append(job.key)
-        if not self._ready:
-            return None
-        key = self._ready.pop(0)
+    def next(self) -> str | None:
+        """A new trial, while a slot is free and the budget has an epoch left for each that runs."""
+        full = len(self._running) >= self.slots or len(self._running) >= self.budget
+        return None if full or self._begun == len(self.jobs) else self.jobs[self._begun].key
+
+    def begin(self, key: str) -> None:
+        """Give it the slot."""
+        self._begun += 1
+        self._running.add(key)
+
+    def on_result(self, key: str, epoch: int, metrics: Metrics) -> bool:
+        """Whether the trial keeps its slot."""
         self.budget -= 1
-        return Slice(self._held[key], self._epochs[key] + 1)
+        goes_on = not self.stops(key, epoch, metrics) and len(self._running) <= self.budget
+        if not goes_on:
+            self._running.discard(key)
+        return goes_on
 
-    def returned(self, key: str, epoch: int, ended: bool, metrics: Metrics) -> None:
-        """An epoch is over."""
-        self._epochs[key] = epoch
-        if not (self.stops(key, epoch, metrics) or ended):
-            self._ready.append(key)
+    def ended(self, key: str) -> None:
+        """Free its slot."""
+        self._running.discard(key)

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.objectives import objectives
-from sweeps.engine.pareto_asha import Ladder, automatic
 from sweeps.engine.provenance import provenance
-from sweeps.engine.slices import Slices
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.scheduler import SuccessiveHalving, automatic
 from sweeps.replay import Curve, replay, shuffled
 
 QUESTIONS = (("mse", "perplexity"), ("mse", "bits"), ("mse",))
@@ -63,10 +63,10 @@ def main(benchmark: ReplayBenchmark) -> None:
     found = {}
     for words in QUESTIONS:
         rule = automatic(objectives(words), benchmark.epochs, known=True)
-        slices = Slices(benchmark.slots, Ladder(rule))
+        queue = TrialQueue(benchmark.slots, SuccessiveHalving(rule, benchmark.epochs))
         started = time.process_time()
-        slices.add((job, 0) for job in jobs)
-        reports = replay(curves, slices, benchmark.slots)[-1].spent
+        queue.add((job, 0) for job in jobs)
+        reports = replay(curves, queue)[-1].spent
         seconds = time.process_time() - started
         found[" ".join(words)] = {
             "reports": reports,

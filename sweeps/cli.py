@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
+from sweeps.engine.ray_settings import prepare_environment
 from sweeps.engine.spec import Search, SweepSpec
 from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
 from trainables.commands import Terminal, exit_status
@@ -91,6 +92,9 @@ def command(
     words = "Interrupted before the first trial.", "Ended by SIGTERM; everything recorded is kept."
     with exit_status(*words) as status:
         flags = _parse(start, flags_type, arguments, file_flags)
+        terminal = Terminal()
+        for warning in prepare_environment(flags.address):
+            terminal.print(warning, style="yellow")
         # torch, ray and the others take seconds to import: after the flags have turned out to be right
         from sweeps.engine.plan import print_plan
         from sweeps.engine.request import check_request
@@ -98,9 +102,9 @@ def command(
 
         ready = check_request(request_of(start, flags, spec(flags)))
         if flags.plan:
-            print_plan(Terminal(), ready)
+            print_plan(terminal, ready)
             return 0
-        return run_session(ready, Terminal())
+        return run_session(ready, terminal)
     return status.code
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import tyro
 
 from analysis.objectives import HELP, Objective, objectives, reported
-from sweeps.engine.pareto_asha import Rule, automatic
+from sweeps.engine.scheduler import Rule, automatic
 from sweeps.engine.space import SIZE, Constraint, Range, Space
 from sweeps.engine.spec import MOST_TRIALS, Search
 from trainables.runs import find_run
@@ -166,11 +166,11 @@ def search_of(flags: SearchFlags) -> Search:
 
 
 def _rule(flags: SearchFlags, aims: tuple[Objective, ...]) -> Rule:
-    given: dict[str, Any] = {"grace": flags.grace, "reduction": flags.reduction}
+    given: dict[str, Any] = {"grace_period": flags.grace, "reduction_factor": flags.reduction}
     given = {name: value for name, value in given.items() if value is not None}
     if flags.compare_within != "auto":
         given["group_by"] = None if flags.compare_within == "all" else flags.compare_within
-    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **given, seed=flags.search_seed)
+    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **given)
 
 
 def kept(flags: Flags) -> dict[str, Any]:

@@ -7,29 +7,27 @@ python -m sweeps.replay NAME --objectives mse perplexity
 """
 
 import heapq
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from analysis.fronts import Point, front, hypervolume
 from analysis.objectives import Objective, objectives
 from analysis.results import load
-from sweeps.engine.pareto_asha import Ladder, automatic
-from sweeps.engine.slices import Slice, Slices
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.scheduler import SuccessiveHalving, automatic
 from trainables.commands import run_command
 from trainables.data import DataSet
 from trainables.journal import RunRecord
 from trainables.runs import find_run
 from trainables.trial import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
-
-if TYPE_CHECKING:
-    from sweeps.engine.searcher import Kind
 
 Metrics = Mapping[str, float]
 
@@ -58,18 +56,24 @@ class Curve:
 
 
 class Scheduler(Protocol):
-    """Who gets a free slot: ``sweeps.engine.slices.Slices``, or a peer in its clothes."""
+    """The questions that a replay asks: a ``sweeps.engine.queue.TrialQueue`` answers them, or an adapter of a peer."""
 
-    def next(self) -> Slice | None:
-        """The next slice; None while there is none."""
+    def next(self) -> str | None:
+        """The key of the trial that gets the next slot; None while no slot is free, or no trial may have it."""
 
-    def returned(self, key: str, epoch: int, ended: bool, metrics: Metrics) -> object:
-        """A slice is over."""
+    def begin(self, key: str) -> object:
+        """Give it the slot."""
+
+    def on_result(self, key: str, epoch: int, metrics: Metrics) -> bool:
+        """Whether the trial keeps its slot after this epoch."""
+
+    def ended(self, key: str) -> None:
+        """Take note that a trial has had its last epoch."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A slice of a replay that is over."""
+    """The moment of a replay at which a trial gave up its slot."""
 
     time: float
     """Simulated seconds since the start."""
@@ -79,68 +83,39 @@ class Step:
     epoch: int
     """Of the trial."""
     complete: bool
-    """Whether the trial reached its budget."""
+    """Whether the trial has had its last epoch."""
 
 
-def replay(curves: Iterable[Curve], scheduler: Scheduler, slots: int) -> list[Step]:
-    """Run ``scheduler`` over ``curves`` until it hands out nothing more; the slices in the order they ended.
+def replay(curves: Iterable[Curve], scheduler: Scheduler) -> list[Step]:
+    """Run ``scheduler`` over ``curves`` until it gives no slot any more; in the order of the simulated clock.
 
-    An epoch takes the ``seconds`` that it recorded, or 1. ``scheduler`` knows the curves' jobs already.
+    An epoch takes the ``seconds`` that it recorded, or 1. ``scheduler`` has the curves' jobs already.
     """
-    known = {curve.key: curve for curve in curves}
-    reached = dict.fromkeys(known, 0)
-    busy: list[tuple[float, int, Slice]] = []
+    epochs = {curve.key: curve.epochs for curve in curves}
+    reached = dict.fromkeys(epochs, 0)
+    running: list[tuple[float, int, str]] = []
     steps: list[Step] = []
-    now, spent, begun = 0.0, 0, 0
+    now, spent, order = 0.0, 0, itertools.count()
+
+    def train(key: str) -> None:
+        heapq.heappush(running, (now + epochs[key][reached[key]].get("seconds", 1.0), next(order), key))
+
     while True:
-        while len(busy) < slots and (piece := scheduler.next()) is not None:
-            key, begun = piece.job.key, begun + 1
-            work = known[key].epochs[reached[key] : piece.until]
-            heapq.heappush(busy, (now + sum(epoch.get("seconds", 1.0) for epoch in work), begun, piece))
-        if not busy:
+        while (following := scheduler.next()) is not None:
+            scheduler.begin(following)
+            train(following)
+        if not running:
             return steps
-        now, _, piece = heapq.heappop(busy)
-        key, curve = piece.job.key, known[piece.job.key]
-        spent += piece.until - reached[key]
-        reached[key] = piece.until
-        complete = piece.until == len(curve.epochs)
-        scheduler.returned(key, piece.until, complete, curve.epochs[piece.until - 1])
-        steps.append(Step(now, spent, key, piece.until, complete))
-
-
-class Searched:
-    """A ``Scheduler`` whose trials a sampler draws from the recorded ones, told of each as a sweep tells it."""
-
-    def __init__(
-        self, curves: Sequence[Curve], aims: Sequence[Objective], kind: "Kind", slices: Slices, seed: int = 0
-    ) -> None:
-        from sweeps.engine.searcher import Sampler
-
-        jobs = {job.config: job for number, curve in enumerate(curves) for job in (curve.job(number),)}
-        base = next(iter(jobs))
-        flats = [config.flat() for config in jobs]
-        space = {name: tuple(dict.fromkeys(flat[name] for flat in flats)) for name in base.flat()}
-        varied = {name: values for name, values in space.items() if len(values) > 1}
-        self._jobs, self._sampler, self._slices = jobs, Sampler(varied, base, aims, kind, seed), slices
-        self._configs = {job.key: config for config, job in jobs.items()}
-        slices.draw = self._draw
-
-    def next(self) -> Slice | None:
-        """The next slice, of a trial drawn now if nothing else is to be done."""
-        return self._slices.next()
-
-    def returned(self, key: str, epoch: int, ended: bool, metrics: Metrics) -> None:
-        """A slice is over; who is through is told to the sampler."""
-        self._slices.returned(key, epoch, ended, metrics)
-        if ended:
-            self._sampler.tell(self._configs[key], "completed", metrics)
-
-    def _draw(self) -> TrialJob | None:
-        while (config := self._sampler.ask()) is not None:
-            if config in self._jobs:
-                return self._jobs[config]
-            self._sampler.tell(config, "failed", {})  # a gap of the record
-        return None
+        now, _, key = heapq.heappop(running)
+        spent, reached[key] = spent + 1, reached[key] + 1
+        complete = reached[key] == len(epochs[key])
+        goes_on = scheduler.on_result(key, reached[key], epochs[key][reached[key] - 1])
+        if complete:
+            scheduler.ended(key)
+        if goes_on and not complete:
+            train(key)
+        else:
+            steps.append(Step(now, spent, key, reached[key], complete))
 
 
 def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, TrialJob]]:
@@ -174,7 +149,7 @@ def say(asked: Replay) -> Iterator[str]:
     path = Path(asked.run)
     curves = recorded(path if path.is_file() else find_run(asked.run, asked.out))
     aims = objectives(asked.objectives)
-    given: dict[str, Any] = {"grace": asked.grace, "reduction": asked.reduction}
+    given: dict[str, Any] = {"grace_period": asked.grace, "reduction_factor": asked.reduction}
     epochs = len(curves[0].epochs)
     rule = automatic(aims, epochs, known=True)
     rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
@@ -183,9 +158,9 @@ def say(asked: Replay) -> Iterator[str]:
     best = {curves[i].key for i in front(whole)}
     spent, times, areas, kept = [], [], [], []
     for seed in range(asked.shuffles):
-        slices = Slices(asked.slots, Ladder(rule))
-        slices.add((job, 0) for _, job in shuffled(curves, seed))
-        steps = replay(curves, slices, asked.slots)
+        queue = TrialQueue(asked.slots, SuccessiveHalving(rule, epochs))
+        queue.add((job, 0) for _, job in shuffled(curves, seed))
+        steps = replay(curves, queue)
         found = {step.key for step in steps if step.complete}
         spent.append(steps[-1].spent)
         times.append(steps[-1].time)

@@ -77,13 +77,16 @@ def keep_checkpoint(store: Store, name: str, before: int = 0) -> None:
                 store.delete(other)
 
 
-def load_checkpoint(store: Store, key: str) -> Found:
-    """The newest whole checkpoint of trial ``key``, and the damaged ones. ``StorageError`` if nothing can be read."""
+def load_checkpoint(store: Store, key: str | None) -> Found:
+    """The newest whole checkpoint of trial ``key``, or of any trial if that is None; and the damaged ones.
+
+    ``StorageError`` if nothing can be read.
+    """
     damaged: list[str] = []
     return Found(next(whole_checkpoints(store, key, damaged), None), tuple(damaged))
 
 
-def whole_checkpoints(store: Store, key: str, damaged: list[str]) -> Iterator[Checkpoint]:
+def whole_checkpoints(store: Store, key: str | None, damaged: list[str]) -> Iterator[Checkpoint]:
     """The whole checkpoints of trial ``key``, the newest first; those that are skipped are added to ``damaged``."""
     names = [name for name in store.names() if name.startswith("epoch-") and not name.endswith(PART)]
     for name in sorted(names, key=lambda name: (_epoch(name), name), reverse=True):
@@ -118,7 +121,7 @@ def _epoch(name: str) -> int:
     return int(match[1]) if match else 0  # a copy, or of a version that named them otherwise: older than any
 
 
-def _read(store: Store, name: str, key: str) -> Checkpoint:
+def _read(store: Store, name: str, key: str | None) -> Checkpoint:
     named = _NAME.fullmatch(name)
     if named is None:
         raise _DamagedError("its name has no checksum")
@@ -129,7 +132,7 @@ def _read(store: Store, name: str, key: str) -> Checkpoint:
         tensors, facts = load(content), _facts(content)
     except Exception as error:  # whatever a parser says of a file that was made to deceive it
         raise _DamagedError(f"is no checkpoint ({type(error).__name__})") from error
-    if facts.get("trial") != key:
+    if key is not None and facts.get("trial") != key:
         raise _DamagedError("is of another trial")
     if not _consistent(facts, int(named[1])):
         raise _DamagedError("its facts contradict each other")

@@ -29,7 +29,7 @@ from trainables.recorder import Recorder
 from trainables.runs import JOURNAL, LOCK, NAME, usable_cpus
 from trainables.storage import open_store
 from trainables.tracking import Tracker, accept, check, default_uri, sync_command, without_password
-from trainables.trial import TrialJob, run_trial
+from trainables.trial import Trial, TrialJob
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
 from vqcore.metrics import psnr
 from vqcore.training import Trainer
@@ -170,7 +170,7 @@ def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> 
     except OSError as error:  # storage, which may be there again at the next start
         code, trouble = 1, one_line(error)
     except Exception as error:
-        recorder.failed(job, " ".join(f"{type(error).__name__}: {error}".split()))
+        recorder.ended(job, "failed", one_line(error))
     signals.finish()
     trial = recorder.run.trials.get(job.key)
     completed = code == 0 and trial is not None and trial.status == "completed"
@@ -201,9 +201,12 @@ def _run(job: TrialJob, recorder: Recorder, console: Console, signals: Interrupt
 
         recorder.listeners.append(show)
         progress.update(bar, completed=recorder.run.last_epoch(job.key))
-        for event in run_trial(job, known=recorder.run.known(job.key)):
-            recorder.told(job, event)
-            if signals.terminating and recorder.run.trials[job.key].status == "running":
+        trial, running = Trial.open(job, recorder.run.known(job.key)), True
+        while running:
+            report = trial.step()
+            recorder.report(job, report)
+            running = report.status == "running"
+            if signals.terminating and running:
                 raise Preempted
 
 

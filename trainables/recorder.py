@@ -6,7 +6,7 @@ from typing import Any
 
 from trainables.journal import Event, Journal, RunRecord, read
 from trainables.runs import JOURNAL
-from trainables.trial import TrialJob
+from trainables.trial import Report, TrialJob
 
 Listener = Callable[[Event], None]
 
@@ -18,7 +18,6 @@ class Recorder:
         self._journal = Journal(run_folder / JOURNAL)  # first, since it may end a line, which then counts
         self.run: RunRecord = read(self._journal.path)
         """What the journal says, kept up to date."""
-        self._started: set[str] = set()
         self.listeners: list[Listener] = listeners or []
 
     def write(self, event: str, **fields: Any) -> None:
@@ -28,41 +27,31 @@ class Recorder:
         for listener in self.listeners:
             listener(record)
 
-    def told(self, job: TrialJob, event: Event) -> None:
-        """Record what a trial yielded, unless it is known already."""
-        fields = {name: value for name, value in event.items() if name != "event"}
-        known = self.run.trials.get(job.key)
-        first = known is None or not known.epochs
-        identity = {"start": _identity(job)} if first else {}
-        match event["event"]:
-            case "start":
-                again = known is not None and known.info.get("pid") != event["info"].get("pid")
-                if job.key not in self._started or again:  # another process has it now
-                    self._started.add(job.key)
-                    self.write("start", trial=job.key, **_identity(job), **fields)
-            case "epoch":
-                if known is None or event["epoch"] not in known.epochs:
-                    self.write("epoch", trial=job.key, **fields, **identity)
-            case "end":
-                if known is None or known.status == "running":
-                    self.write("end", trial=job.key, epoch=known.last_epoch if known else 0, **fields, **identity)
+    def started(self, job: TrialJob, info: dict[str, Any] | None = None) -> None:
+        """Record that a trial starts, or starts again; ``info`` says where and with what, once its process has it."""
+        self.write("start", trial=job.key, **_identity(job), info=info or {})
 
-    def failed(self, job: TrialJob, reason: str) -> None:
-        """Record that a trial ended by an error, with the error's own words."""
-        if job.key not in self._started:
-            self.told(job, {"event": "start", "info": {}})
-        self.told(job, {"event": "end", "status": "failed", "reason": reason})
+    def report(self, job: TrialJob, report: Report) -> None:
+        """Record what a trial reported. An epoch that is recorded already, and a second end, are passed over."""
+        record = self.run.trials.get(job.key)
+        if record is None or (report.info and _process(record.info) != _process(report.info)):
+            self.started(job, report.info)
+        record = self.run.trials[job.key]
+        # the configuration once more: what a search drew nobody can tell whose one line of it is damaged
+        identity = {} if record.epochs else {"start": _identity(job)}
+        if report.metrics and report.epoch not in record.epochs:
+            epoch = {"epoch": report.epoch, "metrics": report.metrics, "time": report.time}
+            self.write("epoch", trial=job.key, **epoch, **identity)
+        if report.status != "running":
+            self.ended(job, report.status, report.reason)
 
-    def slice_over(self, job: TrialJob, until: int, error: str | None = None) -> None:
-        """A slice of a trial has ended. One that neither ended the trial nor reached ``until`` has failed too."""
-        trial = self.run.trials.get(job.key)
-        told = (
-            trial is not None and job.key in self._started and (trial.status != "running" or trial.last_epoch >= until)
-        )
-        if error is None and not told:
-            error = f"it stopped after epoch {self.run.last_epoch(job.key)} without saying why"
-        if error is not None:
-            self.failed(job, error)
+    def ended(self, job: TrialJob, status: str, reason: str = "") -> None:
+        """Record the end of a trial, unless it has one."""
+        record = self.run.trials.get(job.key)
+        if record is None or record.status == "running":
+            identity = {} if record is not None and record.epochs else {"start": _identity(job)}
+            epoch = self.run.last_epoch(job.key)
+            self.write("end", trial=job.key, status=status, reason=reason, epoch=epoch, **identity)
 
     def waits(self, job: TrialJob) -> None:
         """Record that a trial waits at a rung."""
@@ -72,10 +61,6 @@ class Recorder:
         """Record that these trials will be run, before any of them begins."""
         self.write("decided", trials={job.key: job.config.flat() for job in jobs})
 
-    def stopped(self, job: TrialJob, reason: str) -> None:
-        """Record that a trial goes no further."""
-        self.told(job, {"event": "end", "status": "stopped", "reason": reason})
-
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
@@ -83,3 +68,8 @@ class Recorder:
 
 def _identity(job: TrialJob) -> dict[str, Any]:
     return {"number": job.number, "config": job.config.flat()}
+
+
+def _process(info: dict[str, Any]) -> tuple[object, ...]:
+    """Which process a trial runs in. Process ids repeat from node to node and, in time, on one."""
+    return tuple(info.get(name) for name in ("host", "pid", "process_started"))

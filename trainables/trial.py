@@ -1,7 +1,9 @@
 """A trial: configuration in, one report an epoch out, a checkpoint an epoch on disk.
 
-Runs alike under Ray Tune, in process and in the final training. Imports neither mlflow, optuna nor matplotlib.
+It runs alike under Ray Tune, in process and in the final training. Imports neither ray, mlflow, optuna nor matplotlib.
 """
+
+from __future__ import annotations
 
 import ctypes
 import functools
@@ -10,8 +12,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ import torch
 from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
 from trainables.storage import Store, open_store
-from vqcore.config import TrialConfig
+from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import DivergedError, Images, Trainer
 from vqcore.vqvae import parameter_count
 
 RECONSTRUCTIONS = 8
 """Test images whose reconstructions a trial keeps."""
+
+PROCESS_STARTED = round(time.time(), 3)
+"""When this process was new, which with its host and its id tells it from every other."""
 
 PICTURES = "reconstructions.npy"
 """Where it keeps them."""
@@ -70,36 +74,6 @@ class TrialJob:
     """Whether to stop when the codebook collapses."""
 
 
-def run_trial(job: TrialJob, until: int | None = None, known: int = 0) -> Iterator[dict[str, Any]]:
-    """Train, yielding the trial's journal events: ``start``, an ``epoch`` each, ``end``.
-
-    Goes on from the newest whole checkpoint if there is one, and tells the epochs after ``known``: also those that it
-    had already, so that none is lost between a checkpoint and a crash. The configuration's ``epochs`` is the budget,
-    and may be larger than at the last run; a slice that stops at an earlier epoch, ``until``, has no ``end``.
-    ``StorageError`` if nothing can be kept.
-    """
-    budget = job.config.training.epochs
-    until = budget if until is None else min(until, budget)
-    device = prepare_process(job.cpus, job.gpus)
-    trial = _Trial.begun(job, open_store(job.folder), device)
-    yield {"event": "start", "info": _info(trial)}
-    yield from trial.history[known:until]
-    try:
-        for event in trial.epochs(until):
-            if event["epoch"] > known:
-                yield event
-    except DivergedError as error:
-        end = {"event": "end", "status": "diverged", "reason": str(error)}
-    except _CollapsedError as error:
-        end = {"event": "end", "status": "stopped", "reason": str(error)}
-    else:
-        if until < budget:
-            return
-        end = {"event": "end", "status": "completed", "reason": ""}
-    trial.keep_one()
-    yield end
-
-
 def prepare_process(cpus: float, gpus: float) -> torch.device:
     """Set what a process carries from one trial to the next: threads, generators, the GPU memory it may take."""
     torch.set_num_threads(max(1, int(cpus)))
@@ -128,73 +102,148 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-@dataclass
-class _Trial:
-    """A trial in progress."""
+@dataclass(frozen=True)
+class Report:
+    """What a trial reports after a step: an epoch, its end, or both."""
 
-    job: TrialJob
-    store: Store
-    trainer: Trainer
-    history: list[dict[str, Any]]
-    """The event of each epoch."""
-    checkpoint: str
-    """Name of the newest; empty before the first."""
-    damaged: list[str]
-    """Checkpoints that were passed over, each with the reason."""
+    epoch: int
+    """Epochs that it has now; 0 before the first."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of that epoch; empty where none was trained, as in a training that diverged."""
+    time: float = 0.0
+    """When that epoch ended, in seconds since 1970."""
+    status: str = "running"
+    """``running``, or how the trial ended: ``completed``, ``stopped``, ``diverged``."""
+    reason: str = ""
+    """Why it ended, in words."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Where and with what it trains: device, precision, host, process, ..."""
+
+
+class Trial:
+    """A training in progress. Each step trains an epoch, evaluates it and writes a checkpoint.
+
+    The state after an epoch depends on the configuration alone: a trial may leave its slot after any step and be opened
+    again on another one, and its metrics are the same to the last bit on a CPU.
+    """
+
+    def __init__(self, job: TrialJob, trainer: Trainer, store: Store | None) -> None:
+        self.job, self.trainer, self._store = job, trainer, store
+        self.history: list[dict[str, Any]] = []
+        """The event of each epoch, as the journal has it."""
+        self.damaged: list[str] = []
+        """Checkpoints that could not be used, each with the reason."""
+        self._recorded = 0
+        self._checkpoint = ""
+        self.info: dict[str, Any] = {}
+        self._sets: tuple[Images, Images] | None = None
 
     @classmethod
-    def begun(cls, job: TrialJob, store: Store, device: torch.device) -> "_Trial":
-        """As the newest checkpoint that is whole and fits left it; from the beginning if there is none."""
+    def open(cls, job: TrialJob, recorded: int = 0) -> Trial:
+        """The trial as its newest whole checkpoint left it; from the beginning if there is none.
+
+        ``recorded`` epochs are known to the caller; the first report is of the next one, which the checkpoint may have
+        already: so no epoch is lost between a checkpoint and a crash. ``StorageError`` if nothing can be read.
+        """
+        device, store = prepare_process(job.cpus, job.gpus), open_store(job.folder)
         remove_parts(store)
         damaged: list[str] = []
         for checkpoint in whole_checkpoints(store, job.key, damaged):
             # as it began: "auto" may mean something else on the machine that goes on
             trainer = Trainer(job.config.replace(precision=checkpoint.facts["precision"]), device)
             if _fits(trainer, checkpoint):
-                trainer.load_state(checkpoint.tensors)
-                return cls(job, store, trainer, checkpoint.facts["history"], checkpoint.name, damaged)
+                trial = cls(job, trainer, store)
+                trial.load(checkpoint)
+                break
             damaged.append(f"{checkpoint.name}: its tensors are not those of this model")
-        return cls(job, store, Trainer(job.config, device), [], "", damaged)
+        else:
+            trial = cls(job, Trainer(job.config, device), store)
+        trial.damaged, trial._recorded = damaged, recorded
+        trial.info = _info(trial)
+        return trial
 
-    def epochs(self, until: int) -> Iterator[dict[str, Any]]:
-        """Train to epoch ``until``, a checkpoint and an event each."""
-        job, trainer = self.job, self.trainer
-        if trainer.epoch >= until:
-            return
-        job.data.check()
-        train, test = _images(job.data, trainer.device)
-        while trainer.epoch < until:
-            if job.collapse is not None and (reason := job.collapse.reason(self.history)):
-                raise _CollapsedError(reason)
-            started = time.perf_counter()
-            trained = trainer.train_epoch(train)
-            metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
-            if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
-            metrics["seconds"] = round(time.perf_counter() - started, 3)
-            event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
-            self.history.append(event)
-            self.keep(test, durable=trainer.epoch == until)
-            yield event
+    @classmethod
+    def begin(cls, job: TrialJob) -> Trial:
+        """A trial from its beginning that writes no checkpoints: its caller keeps and restores its state."""
+        trial = cls(job, Trainer(job.config, prepare_process(job.cpus, job.gpus)), None)
+        trial.info = _info(trial)
+        return trial
 
-    def keep(self, test: Images, durable: bool) -> None:
-        """Write what there is after an epoch; the pictures first, for they must never be the older of the two."""
-        buffer = io.BytesIO()
-        np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
-        self.store.write(PICTURES, [buffer.getvalue()], durable)  # the next epoch's would replace them anyway
-        facts = {
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, which may be of a trial with another configuration, but for the shapes of its model.
+
+        ``ConfigError`` if its tensors are not those of this model.
+        """
+        if not _fits(self.trainer, checkpoint):
+            raise ConfigError([f"{checkpoint.name}: its tensors are not those of this model; keep what shapes it"])
+        self.trainer.load_state(checkpoint.tensors)
+        self.history, self._checkpoint = checkpoint.facts["history"], checkpoint.name
+        self._recorded = len(self.history)
+
+    def step(self) -> Report:
+        """The epoch after the one reported last: as the checkpoint has it, or trained now."""
+        if self._status()[0] != "running":
+            return self._report(Report(self._recorded))
+        try:
+            while len(self.history) <= self._recorded:
+                self._train()
+        except DivergedError as error:
+            return self._report(Report(self._recorded), ("diverged", str(error)))
+        event = self.history[self._recorded]
+        self._recorded += 1
+        return self._report(Report(self._recorded, event["metrics"], event["time"]))
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says beside its tensors."""
+        return {
             "trial": self.job.key,
             "number": self.job.number,
             "config": self.job.config.flat(),
             "precision": self.trainer.precision,
             "history": self.history,
         }
-        self.checkpoint = save_checkpoint(self.store, self.trainer.epoch, self.trainer.state(), facts)
 
-    def keep_one(self) -> None:
-        """Of a trial that has ended, the last checkpoint is enough."""
-        if self.checkpoint:
-            keep_checkpoint(self.store, self.checkpoint)
+    def _status(self) -> tuple[str, str]:
+        """The status that the reported epochs have led to, and its reason."""
+        if self.job.collapse and (reason := self.job.collapse.reason(self.history[: self._recorded])):
+            return "stopped", reason
+        return ("completed" if self._recorded >= self.job.config.training.epochs else "running"), ""
+
+    def _report(self, report: Report, outcome: tuple[str, str] | None = None) -> Report:
+        status, reason = outcome or self._status()
+        if status != "running" and self._store is not None and self._checkpoint:
+            keep_checkpoint(self._store, self._checkpoint)  # of a trial that has ended, the last one is enough
+        return replace(report, status=status, reason=reason, info=self.info)
+
+    def _train(self) -> None:
+        """Train an epoch, evaluate it, and write what there is then."""
+        trainer, started = self.trainer, time.perf_counter()
+        train, test = self._images()
+        trained = trainer.train_epoch(train)
+        metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
+        if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
+        metrics["seconds"] = round(time.perf_counter() - started, 3)
+        event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
+        self.history.append(event)
+        if self._store is not None:
+            self._keep(self._store, test)
+
+    def _images(self) -> tuple[Images, Images]:
+        """The training and the test images, opened once. ``DamagedDataError`` if they are not as they were prepared."""
+        if self._sets is None:
+            self.job.data.check()
+            on_gpu = self.trainer.device.type == "cuda"
+            self._sets = (_on_gpu if on_gpu else _mapped)(self.job.data, self.trainer.device)
+        return self._sets
+
+    def _keep(self, store: Store, test: Images) -> None:
+        """The pictures first, for they must never be the older of the two; the next epoch's replace them anyway."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
+        ends = self.trainer.epoch == self.job.config.training.epochs
+        store.write(PICTURES, [buffer.getvalue()], durable=ends)
+        self._checkpoint = save_checkpoint(store, self.trainer.epoch, self.trainer.state(), self.facts())
 
 
 def _fits(trainer: Trainer, checkpoint: Checkpoint) -> bool:
@@ -209,23 +258,15 @@ def _fits(trainer: Trainer, checkpoint: Checkpoint) -> bool:
     return ours == theirs and int(checkpoint.tensors["epoch"]) == checkpoint.facts["epoch"]
 
 
-class _CollapsedError(RuntimeError):
-    """The codebook collapsed, as ``Collapse`` says."""
-
-
-def _images(data: DataSet, device: torch.device) -> tuple[Images, Images]:
-    return _on_gpu(data, device) if device.type == "cuda" else _mapped(data, device)
-
-
 def _mapped(data: DataSet, device: torch.device) -> tuple[Images, Images]:
     return Images(data.train(), device), Images(data.test(), device)
 
 
 _on_gpu = functools.lru_cache(maxsize=1)(_mapped)
-"""One copy of the data set on the GPU, kept from slice to slice of a process."""
+"""One copy of the data set on the GPU, kept from trial to trial of a process."""
 
 
-def _info(trial: _Trial) -> dict[str, Any]:
+def _info(trial: Trial) -> dict[str, Any]:
     trainer = trial.trainer
     gpu = torch.cuda.get_device_name() if trainer.device.type == "cuda" else ""
     return {
@@ -234,6 +275,7 @@ def _info(trial: _Trial) -> dict[str, Any]:
         "parameters": parameter_count(trainer.model),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "process_started": PROCESS_STARTED,
         "threads": torch.get_num_threads(),
         "resumed_from": trainer.epoch,
         **({"damaged": trial.damaged} if trial.damaged else {}),

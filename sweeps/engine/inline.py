@@ -1,52 +1,25 @@
-"""The runner's contract in process, one trial at a time: what tests use, and machines without Ray."""
+"""A sweep in this process, one trial at a time: for machines without Ray, and for tests."""
 
-import traceback
-from collections.abc import Callable
-
-from sweeps.engine.slices import Slice, Slices
+from sweeps.engine.driver import Driver
 from trainables.errors import FatalRunError
-from trainables.recorder import Recorder
-from trainables.trial import run_trial
+from trainables.trial import Trial
 
 
-def run_inline(slices: Slices, recorder: Recorder, asked: Callable[[], bool] = lambda: False) -> None:
-    """Run until every trial has ended, or to the end of the epoch in which it is ``asked`` to stop.
+def run_inline(driver: Driver) -> None:
+    """Train until no trial is left, or to the end of the epoch at which the run is asked to halt.
 
-    An error ends its trial as ``failed``. ``KeyboardInterrupt``, and what no other trial could do better with (a full
-    disk), pass through.
+    An error ends its trial as ``failed``. ``KeyboardInterrupt`` passes through, as does what ends the run and no single
+    trial: a full disk.
     """
-    while (piece := slices.next()) is not None:
-        job, error = piece.job, None
-        events = None
-        while True:
-            try:
-                events = events or run_trial(job, piece.until, recorder.run.known(job.key))
-                event = next(events, None)
-            except FatalRunError:
-                raise
-            except Exception as problem:
-                error, event = describe(problem), None
-            if event is None:
-                break
-            recorder.told(job, event)
-            if asked():
-                slices.halted = True
-                return
-        slice_over(slices, recorder, piece, error)
-
-
-def slice_over(slices: Slices, recorder: Recorder, piece: Slice, error: str | None) -> None:
-    """Record how a slice ended, and where its trial waits if it now does."""
-    job = piece.job
-    recorder.slice_over(job, piece.until, error)
-    trial = recorder.run.trials[job.key]
-    metrics = trial.epochs.get(trial.last_epoch, {})
-    if slices.returned(job.key, trial.last_epoch, trial.status != "running", metrics):
-        recorder.waits(job)
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line: type, words, and the line of code that raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1:]
-    place = f" ({frame[0].filename.rsplit('/', 1)[-1]}:{frame[0].lineno})" if frame else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    while (key := driver.next()) is not None:
+        job, recorded = driver.begin(key)
+        try:
+            trial, goes_on = Trial.open(job, recorded), True
+            while goes_on:
+                report = trial.step()
+                goes_on = driver.decide(key, report)
+                driver.record(key, report)
+        except FatalRunError:
+            raise
+        except Exception as error:
+            driver.broke_off(key, error)

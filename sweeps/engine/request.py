@@ -12,7 +12,6 @@ from typing import Any
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
-from sweeps.engine.uncollected import uncollected
 from trainables.checkpoint import check_disk, checkpoint_bytes
 from trainables.data import DataSet, prepare
 from trainables.journal import latest_sweep
@@ -89,7 +88,6 @@ class Ready:
         return TrialJob(key, number, config, self.data, folder, self.booking.cpus, self.booking.gpus, collapse)
 
 
-@uncollected()
 def check_request(request: Request) -> Ready:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
     problems = Problems()
@@ -196,9 +194,9 @@ def _join(request: Request) -> Available:
     """Connect to the cluster at ``address``. ``ConfigError`` if none answers, or its nodes share no storage."""
     assert request.address is not None
     _probe(request.address)
-    from sweeps.engine.cluster import connect
+    from sweeps.engine.ray_cluster import join
 
-    available = connect(request.address, 0, 0)
+    available = join(request.address)
     if request.storage is None:  # also where there is one node: others may join
         raise ConfigError(
             [

@@ -1,8 +1,8 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
+import logging
 import uuid
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.report import analyse
-from sweeps.engine.course import Course
-from sweeps.engine.inline import describe, run_inline
+from sweeps.engine.driver import Driver
+from sweeps.engine.inline import run_inline
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import fingerprint, provenance
-from sweeps.engine.request import INLINE, Ready, Request
-from sweeps.engine.resources import Available, Booking, fitting
-from sweeps.engine.slices import Slices
-from sweeps.engine.uncollected import uncollected
-from trainables.errors import one_line
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.request import INLINE, Ready
+from sweeps.engine.resources import fitting
+from sweeps.engine.trials import TrialPlan
+from trainables.errors import one_line, run_log
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 from trainables.mend import mend
 from trainables.recorder import Recorder
@@ -27,6 +27,8 @@ from trainables.runs import JOURNAL, LOCK, TOML_HEADER, command_line
 from trainables.storage import is_bucket, join
 from trainables.tracking import Tracker, browse_command, check, default_uri, sync_command
 from vqcore.config import ConfigError, read_toml, write_toml
+
+logger = logging.getLogger(__name__)
 
 
 def run_session(ready: Ready, console: Console) -> int:
@@ -37,10 +39,8 @@ def run_session(ready: Ready, console: Console) -> int:
     folder = ready.request.folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0), Interruption() as signals:
-            with uncollected():
-                session = _Session(ready, console, signals)
-            return session.run()
+        with FileLock(folder / LOCK, timeout=0), Interruption() as signals, run_log(folder):
+            return _Session(ready, console, signals).run()
     except Timeout:
         raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
 
@@ -55,11 +55,11 @@ class _Session:
         self.begun_with: dict[str, Any] = self.recorder.run.sweep.get("tags", {})
         """Facts about the code that this run was last driven by; none of a new one."""
         self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
-        self.course = Course(ready, self.recorder.run)
-        self.recorder.listeners.append(self.course.heard)
+        self.plan = TrialPlan(ready, self.recorder.run)
+        self.recorder.listeners.append(self.plan.on_event)
         self.unreachable: str | None = None
         """Why MLflow could not be told anything at the start."""
-        self.part: Slices | None = None
+        self.queue: TrialQueue | None = None
         """What is to be trained next; None when nothing is."""
 
     def run(self) -> int:
@@ -67,12 +67,11 @@ class _Session:
         failed = False
         try:
             self.record_sweep()
-            with uncollected():
-                self.part = self.course.slices()
-            if self.part.finished:
-                self.next_part()
+            self.queue = self.plan.queue()
+            if self.queue.finished:
+                self.next_queue()
             self.greet()
-            if self.part is None:
+            if self.queue is None:
                 self.tracker.start()
             else:
                 self.train()
@@ -87,61 +86,72 @@ class _Session:
                 self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
                 return self.finish(PREEMPTED)
             failed = True
-            self.console.print(Text(f"The sweep cannot go on: {_words(error)}", style="red"), soft_wrap=True)
+            logger.exception("the run ended")
+            self.console.print(Text(f"The sweep cannot go on: {one_line(error)}", style="red"), soft_wrap=True)
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
         return self.finish(1 if failed or not completed else 0, failed)
 
     def train(self) -> None:
-        """Run all parts of the course, on Ray or in this process."""
-        booking = self.ready.booking
+        """Run all that is wanted, on Ray or in this process."""
         if self.request.address == INLINE:
             self.tracker.start()
-            self.train_parts(lambda part, recorder: run_inline(part, recorder, self._asked))
+            self.train_all(run_inline)
             return
-        # before the tracker's thread imports mlflow: two large imports at once get in each other's way
-        from sweeps.engine.cluster import available_now, connect, disconnect, watched
-        from sweeps.engine.runner import run_on_ray
+        # before the tracker's process imports mlflow: two large imports at once get in each other's way
+        from sweeps.engine import ray_cluster
+        from sweeps.engine.ray_runner import run_on_ray
 
         self.tracker.start()
+        booking, address = self.ready.booking, self.request.address
         try:
-            if not self.request.address:
-                connect(None, max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-                self.signals.listen()  # Ray's C++ has put a handler before ours, which writes where the code stood
-            room = partial(_room, available_now, self.request, booking) if self.request.address else None
-            with watched(self._asked):
-                self.train_parts(
-                    lambda part, recorder: run_on_ray(part, recorder, booking, asked=self._asked, room=room)
-                )
+            if address is None:
+                ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
+            self.signals.listen()  # Ray has put its own handlers before ours
+            arrays = None if address is None else (self.ready.data.train(), self.ready.data.test())
+            self.train_all(lambda driver: run_on_ray(driver, arrays))
         finally:
-            disconnect()
+            ray_cluster.disconnect()
 
-    def train_parts(self, run: Callable[[Slices, Recorder], None]) -> None:
-        """``run`` one part of the course after the other, under one screen."""
-        screen = Screen(self.console, self.recorder.run, self.course, self.ready.spec.swept, self._slots)
+    def train_all(self, run: Callable[[Driver], None]) -> None:
+        """``run`` one queue of trials after the other, under one screen."""
+        screen = Screen(self.console, self.recorder.run, self.plan, self.ready.spec.swept, self._slots)
         self.recorder.listeners.append(screen)
         with screen:
-            while self.part is not None:
-                run(self.part, self.recorder)
-                if self.part.halted:
+            while self.queue is not None:
+                run(Driver(self.queue, self.recorder, self._asked, self._capacity()))
+                if self.queue.halted:
                     raise Preempted
-                if not self.part.finished:
+                if not self.queue.finished:
                     raise RuntimeError("the trials' processes ended before their work did")
-                self.next_part()
+                self.next_queue()
+
+    def _capacity(self) -> Callable[[], int] | None:
+        """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
+        request, booking, address = self.request, self.ready.booking, self.request.address
+        if address in (None, INLINE):
+            return None
+        from sweeps.engine.ray_cluster import available
+
+        def capacity() -> int:
+            fit = fitting(available(str(address)), booking)
+            return fit if request.num_gpus is None and request.num_cpus is None else min(fit, booking.slots)
+
+        return capacity
 
     def _slots(self) -> int:
-        """Trials at once, as there is room and memory for them now."""
-        return self.part.slots if self.part is not None else self.ready.booking.slots
+        """Trials at once, as many as there are room and memory for now."""
+        return self.queue.slots if self.queue is not None else self.ready.booking.slots
 
     def _asked(self) -> bool:
         return self.signals.terminating
 
-    def next_part(self) -> None:
-        """Record who goes no further now that a part is over; find what comes next."""
-        assert self.part is not None
-        for job, reason in self.part.stopped():
+    def next_queue(self) -> None:
+        """Record which trials go no further now that a queue is finished; find what comes next."""
+        assert self.queue is not None
+        for job, reason in self.queue.stopped():
             if job.key in self.recorder.run.trials:  # else it never began
-                self.recorder.stopped(job, reason)
-        self.part = self.course.more_seeds(self.recorder.decided)
+                self.recorder.ended(job, "stopped", reason)
+        self.queue = self.plan.more_seeds(self.recorder.decided)
 
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
@@ -163,7 +173,7 @@ class _Session:
             name=request.name,
             id=identity,
             swept=list(spec.swept),
-            trials=self.course.planned,
+            trials=self.plan.planned,
             epochs=spec.base.training.epochs,
             storage=request.storage and request.trials_folder,
             toml=tables,
@@ -191,8 +201,8 @@ class _Session:
 
     def greet(self) -> None:
         """What is about to run, and whether MLflow will hear of it."""
-        request, data, booking, trials = self.request, self.ready.data, self.ready.booking, self.course.planned
-        if self.part is None:
+        request, data, booking, trials = self.request, self.ready.data, self.ready.booking, self.plan.planned
+        if self.queue is None:
             self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
@@ -252,7 +262,7 @@ class _Session:
         try:
             self.recorder.write("done" if ended else "pause")
         except OSError as error:
-            self.console.print(Text(f"Its end could not be recorded: {_words(error)}", style="red"), soft_wrap=True)
+            self.console.print(Text(f"Its end could not be recorded: {one_line(error)}", style="red"), soft_wrap=True)
             return False
         finally:
             self.recorder.close()
@@ -276,16 +286,6 @@ class _Session:
         for what, how in lines:
             # soft_wrap: a command that the terminal breaks cannot be copied
             self.console.print(Text(f"  {what + ':':<16}{how}"), soft_wrap=True)
-
-
-def _room(available_now: Callable[[str], Available], request: Request, booking: Booking) -> int:
-    """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
-    fit = fitting(available_now(request.address or ""), booking)
-    return fit if request.num_gpus is None and request.num_cpus is None else min(fit, booking.slots)
-
-
-def _words(error: Exception) -> str:
-    return one_line(error) if isinstance(error, OSError) else describe(error)
 
 
 def _id_in(sweep_toml: Path) -> str | None:

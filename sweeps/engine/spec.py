@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.objectives import Objective, objectives
-from sweeps.engine.pareto_asha import Rule
+from sweeps.engine.scheduler import Rule
 from sweeps.engine.space import Constraint, Range, Space, corners, every, resolve
 from vqcore.config import ConfigError, Scalar, TrialConfig
 
@@ -47,7 +47,11 @@ class Search:
     def told(self) -> dict[str, str]:
         """What a reader of the results must know of it, by name."""
         rule = self.rule
-        stops = f"1 in {rule.reduction:g} from epoch {rule.grace}, by {rule.group_by or 'all'}" if rule else "none"
+        stops = (
+            f"1 in {rule.reduction_factor:g} from epoch {rule.grace_period}, by {rule.group_by or 'all'}"
+            if rule
+            else "none"
+        )
         return {
             "objectives": " ".join(map(str, self.objectives)),
             "sampler": self.sampler or "grid",

@@ -13,12 +13,13 @@ from damage import absurd, blows, damaged, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
+from stepping import run_trial
 
 from analysis.results import images_of
 from trainables.checkpoint import load_checkpoint, whole_checkpoints
 from trainables.data import DataSet
 from trainables.storage import Folder
-from trainables.trial import PICTURES, TrialJob, run_trial
+from trainables.trial import PICTURES, TrialJob
 from vqcore.config import TrialConfig
 
 KEY = "0123456789ab"

@@ -12,6 +12,7 @@ from PIL import Image
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import Start, command
 from trainables.data import prepare
+from trainables.trial import Report, Trial
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +64,23 @@ def started(images: Path, out: Path) -> Callable[..., "subprocess.Popen[str]"]:
         )
 
     return start
+
+
+@pytest.fixture
+def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """Let something happen in the n-th epoch of a sweep in this process: after its checkpoint, before its report."""
+
+    def arrange(number: int, happen: Callable[[], None]) -> None:
+        real, trained = Trial.step, 0
+
+        def step(trial: Trial) -> Report:
+            nonlocal trained
+            report = real(trial)
+            trained += bool(report.metrics)
+            if trained == number and report.metrics:
+                happen()
+            return report
+
+        monkeypatch.setattr(Trial, "step", step)
+
+    return arrange

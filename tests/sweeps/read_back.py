@@ -15,3 +15,7 @@ def metrics(run: Path) -> dict[str, dict[int, dict[str, float]]]:
         key: {epoch: {n: v for n, v in m.items() if n != "seconds"} for epoch, m in trial.epochs.items()}
         for key, trial in read(run / "journal.jsonl").trials.items()
     }
+
+
+def ctrl_c() -> None:
+    raise KeyboardInterrupt

@@ -6,9 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +15,6 @@ from filelock import FileLock
 from read_back import folder, metrics
 
 from sweeps import rebuild
-from sweeps.engine import inline
 from trainables.data import prepare
 from trainables.journal import read
 from vqcore.config import ConfigError
@@ -41,34 +39,14 @@ def undisturbed(sweep: Sweep, out: Path) -> Path:
     return folder(out, "undisturbed")
 
 
-@pytest.fixture
-def after_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """Do something once so many epochs of the sweep have been trained."""
-
-    def arm(count: int, strike: Callable[[], None]) -> None:
-        real, told = inline.run_trial, 0
-
-        def struck(*words: Any) -> Iterator[dict[str, Any]]:
-            nonlocal told
-            for event in real(*words):
-                yield event
-                told += event["event"] == "epoch"
-                if event["event"] == "epoch" and told == count:
-                    strike()
-
-        monkeypatch.setattr(inline, "run_trial", struck)
-
-    return arm
-
-
 def test_sigterm_ends_with_the_epoch_and_says_resume_me(
     undisturbed: Path,
     place: Path,
     sweep: Sweep,
-    after_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: Callable[[int, Callable[[], None]], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    after_epoch(1, lambda: os.kill(os.getpid(), signal.SIGTERM))  # in the second epoch
+    in_epoch(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert sweep("--name", "preempted") == 75
     assert f"--resume {place / 'preempted'}" in capsys.readouterr().out
     assert sum(len(epochs) for epochs in metrics(place / "preempted").values()) == 2, "it was finished, and no more"
@@ -81,10 +59,10 @@ def test_sigterm_ends_with_the_epoch_and_says_resume_me(
 def test_a_run_folder_removed_meanwhile_ends_the_sweep_in_words(
     place: Path,
     sweep: Sweep,
-    after_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: Callable[[int, Callable[[], None]], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    after_epoch(1, lambda: shutil.rmtree(place / "removed"))
+    in_epoch(1, lambda: shutil.rmtree(place / "removed"))
     assert sweep("--name", "removed") == 1
     said = capsys.readouterr().out
     assert "journal.jsonl: removed while the run goes on" in said
@@ -173,7 +151,7 @@ def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
     tmp_path: Path,
     place: Path,
     sweep: Sweep,
-    after_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: Callable[[int, Callable[[], None]], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -185,7 +163,7 @@ def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
         pixels.unlink()  # this very process has it mapped
         pixels.write_bytes(content[:-1])
 
-    after_epoch(2, damage)
+    in_epoch(2, damage)
     assert sweep("--name", "truncated") == 1
     assert "the prepared data set is damaged" in capsys.readouterr().out
     assert "failed" not in {status for _, status, _ in states(place / "truncated").values()}, "no trial is to blame"
@@ -200,11 +178,11 @@ def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
     disk_of: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
     sweep: Sweep,
-    after_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: Callable[[int, Callable[[], None]], None],
 ) -> None:
     """Journal, checkpoints and MLflow's database lie on one small disk, which others fill."""
     small = disk_of("60m")
-    after_epoch(3, lambda: fill(small))
+    in_epoch(3, lambda: fill(small))
     assert sweep("--name", "full", "--out", str(small), "--tracking-uri", f"sqlite:///{tmp_path}/m.db") == 1
     said = capsys.readouterr().out
     assert "The sweep cannot go on" in said

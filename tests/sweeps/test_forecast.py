@@ -8,7 +8,7 @@ import pytest
 from analysis.fronts import Point
 from analysis.objectives import objectives
 from sweeps.engine.forecast import Config, Forecast
-from sweeps.engine.pareto_asha import ENOUGH, Ladder, Rule
+from sweeps.engine.scheduler import FORECAST_FROM, Rule, SuccessiveHalving
 
 BETAS = (0.1, 0.25, 1.0, 4.0)
 BOTH = objectives(["mse", "perplexity"])
@@ -59,30 +59,30 @@ def test_what_is_equal_everywhere_divides_by_nothing(second: float) -> None:
     assert all(map(math.isfinite, forecast.ends([{"decay": 0.9}], [(0.2, second)])[0]))
 
 
-def arrive(ladder: Ladder, number: int, one: tuple[Config, Point, Point], epoch: int) -> str:
+def arrive(halving: SuccessiveHalving, number: int, one: tuple[Config, Point, Point], epoch: int) -> str:
     config, *points = one
     mse, negated = points[epoch == 8]
     key = f"t{number}"
-    ladder.arrive(key, number, config, epoch, 8, {"mse": mse, "perplexity": -negated})
+    halving.on_result(key, config, epoch, {"mse": mse, "perplexity": -negated})
     return key
 
 
-def test_a_ladder_forecasts_once_enough_are_through() -> None:
-    ladder = Ladder(Rule(BOTH, grace=2, reduction=4, group_by=None, forecast=True))
+def test_a_halving_forecasts_once_enough_are_through() -> None:
+    halving = SuccessiveHalving(Rule(BOTH, 2, reduction_factor=4, group_by=None, forecast=True), 8)
     slow, fast = trial(4.0, "rotation", 1.0), trial(0.1, "ste", 1.0)
-    waiting = [arrive(ladder, number, one, 2) for number, one in enumerate([fast, slow, fast, slow])]
-    assert ladder.promotable() == waiting[0]
-    for number, one in enumerate(some(ENOUGH), start=4):
-        ladder.promote(arrive(ladder, number, one, 2))
-        arrive(ladder, number, one, 8)
-    assert ladder.promotable("all") == waiting[1]
+    waiting = [arrive(halving, number, one, 2) for number, one in enumerate([fast, slow, fast, slow])]
+    assert halving.promotable() == waiting[0]
+    for number, one in enumerate(some(FORECAST_FROM), start=4):
+        halving.promote(arrive(halving, number, one, 2))
+        arrive(halving, number, one, 8)
+    assert halving.promotable("all") == waiting[1]
 
 
 def test_what_is_not_finite_is_never_promoted_by_a_forecast() -> None:
-    ladder = Ladder(Rule(BOTH, grace=2, reduction=2, group_by=None, forecast=True))
-    for number, one in enumerate(some(ENOUGH)):
-        ladder.promote(arrive(ladder, number, one, 2))
-        arrive(ladder, number, one, 8)
-    ladder.arrive("broken", 99, trial(4.0, "rotation", 1.0)[0], 2, 8, {"mse": math.nan, "perplexity": 300.0})
-    assert ladder.promotable("all") is None
-    assert ladder.reason("broken").startswith("rung 2: rank")
+    halving = SuccessiveHalving(Rule(BOTH, 2, reduction_factor=2, group_by=None, forecast=True), 8)
+    for number, one in enumerate(some(FORECAST_FROM)):
+        halving.promote(arrive(halving, number, one, 2))
+        arrive(halving, number, one, 8)
+    halving.on_result("broken", trial(4.0, "rotation", 1.0)[0], 2, {"mse": math.nan, "perplexity": 300.0})
+    assert halving.promotable("all") is None
+    assert halving.reason("broken").startswith("rung 2: rank")

@@ -5,23 +5,21 @@ import os
 import pickle
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
-from read_back import folder, metrics
+from read_back import ctrl_c, folder, metrics
 
 from analysis.report import analyse
-from sweeps.engine import inline
 from trainables import storage
 from trainables.journal import read
 from trainables.storage import _filesystem, join, open_store
 
 Sweep = Callable[..., int]
-Run = Callable[..., Iterator[dict[str, Any]]]
 
 SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
 
@@ -33,37 +31,12 @@ def whole(sweep: Sweep, out: Path) -> Path:
     return folder(out, "whole_elsewhere")
 
 
-@pytest.fixture
-def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """Let something happen before the trials' event of so many epochs is told."""
-    honest: Run = inline.run_trial
-
-    def arrange(epochs: int, happen: Callable[[], None]) -> None:
-        seen = 0
-
-        def run(*arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
-            nonlocal seen
-            for event in honest(*arguments, **named):
-                seen += event["event"] == "epoch"
-                if event["event"] == "epoch" and seen == epochs:
-                    happen()
-                yield event
-
-        monkeypatch.setattr(inline, "run_trial", run)
-
-    return arrange
-
-
-def ctrl_c() -> None:
-    raise KeyboardInterrupt
-
-
 def test_a_sweep_in_a_bucket_interrupted_and_resumed(
-    bucket: str, out: Path, sweep: Sweep, whole: Path, disturbed: Callable[..., None]
+    bucket: str, out: Path, sweep: Sweep, whole: Path, in_epoch: Callable[..., None]
 ) -> None:
-    disturbed(2, ctrl_c)
+    in_epoch(2, ctrl_c)
     assert sweep("--name", "cloud", "--storage", bucket, *SMALL) == 130
-    disturbed(99, ctrl_c)
+    in_epoch(99, ctrl_c)
     assert sweep("--resume", "cloud") == 0
     run = folder(out, "cloud")
     assert metrics(run) == metrics(whole)
@@ -82,7 +55,7 @@ def test_an_endpoint_that_dies_ends_the_sweep_in_words_and_resume_goes_on(
     out: Path,
     sweep: Sweep,
     whole: Path,
-    disturbed: Callable[..., None],
+    in_epoch: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -91,7 +64,7 @@ def test_an_endpoint_that_dies_ends_the_sweep_in_words_and_resume_goes_on(
     host, port = mortal.get_host_and_port()
     location = f"s3://sweeps/mortal?endpoint_override={host}:{port}&scheme=http"
     monkeypatch.setattr(storage, "ATTEMPTS", 2)
-    disturbed(3, mortal.stop)
+    in_epoch(3, mortal.stop)
     assert sweep("--name", "mortal", "--storage", location, *SMALL) == 1
     said = capsys.readouterr()
     assert "nothing answers at the endpoint" in said.out
@@ -114,7 +87,7 @@ def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
     out: Path,
     sweep: Sweep,
     whole: Path,
-    disturbed: Callable[..., None],
+    in_epoch: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ballast = small_disk / "ballast"
@@ -122,7 +95,7 @@ def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
     def fill() -> None:
         ballast.write_bytes(b"\1" * (shutil.disk_usage(small_disk).free - 20_000))
 
-    disturbed(3, fill)
+    in_epoch(3, fill)
     assert sweep("--name", "full_disk", "--storage", str(small_disk), *SMALL) == 1
     said = capsys.readouterr().out
     assert " missing; free them, then --resume" in said
@@ -131,7 +104,7 @@ def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
     assert sweep("--resume", "full_disk") == 2, "checked before the first trial"
     assert "missing; free them" in capsys.readouterr().err
     ballast.unlink()
-    disturbed(99, ctrl_c)
+    in_epoch(99, ctrl_c)
     assert sweep("--resume", "full_disk") == 0
     assert metrics(folder(out, "full_disk")) == metrics(whole)
 
@@ -145,11 +118,11 @@ def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
     out: Path,
     sweep: Sweep,
     whole: Path,
-    disturbed: Callable[..., None],
+    in_epoch: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As a file system does after an error of its disk; a network folder whose server is gone is told alike."""
-    disturbed(2, lambda: remount(small_disk, "ro"))
+    in_epoch(2, lambda: remount(small_disk, "ro"))
     assert sweep("--name", "read_only", "--storage", str(small_disk), *SMALL) == 1
     said = capsys.readouterr().out
     assert f"The sweep cannot go on: {small_disk}/" in said
@@ -160,7 +133,7 @@ def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
     assert sweep("--resume", "read_only") == 2, "checked before the first trial"
     assert "Read-only file system" in capsys.readouterr().err
     remount(small_disk, "rw")
-    disturbed(99, ctrl_c)
+    in_epoch(99, ctrl_c)
     assert sweep("--resume", "read_only") == 0
     assert metrics(folder(out, "read_only")) == metrics(whole)
 
@@ -170,7 +143,7 @@ def test_a_storage_that_is_unmounted_gets_nothing_on_the_disk_below(
     out: Path,
     sweep: Sweep,
     whole: Path,
-    disturbed: Callable[..., None],
+    in_epoch: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     mounted, away = tmp_path / "mounted", tmp_path / "away"
@@ -180,10 +153,10 @@ def test_a_storage_that_is_unmounted_gets_nothing_on_the_disk_below(
         mounted.rename(away)
         mounted.mkdir()
 
-    disturbed(2, unmount)
+    in_epoch(2, unmount)
     assert sweep("--name", "unmounted", "--storage", str(mounted), *SMALL) == 1
     assert "No such file or directory" in capsys.readouterr().out
-    disturbed(99, ctrl_c)
+    in_epoch(99, ctrl_c)
     assert sweep("--resume", "unmounted") == 2
     assert f"--storage {mounted}: holds no files of run unmounted now; mount it as it was" in capsys.readouterr().err
     assert not list(mounted.iterdir())
@@ -222,13 +195,13 @@ def test_a_run_folder_full_of_hostile_files_does_no_harm(
     out: Path,
     sweep: Sweep,
     whole: Path,
-    disturbed: Callable[..., None],
+    in_epoch: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disturbed(3, ctrl_c)
+    in_epoch(3, ctrl_c)
     assert sweep("--name", "hostile", *SMALL) == 130
-    disturbed(99, ctrl_c)
+    in_epoch(99, ctrl_c)
     run, bomb, victim = folder(out, "hostile"), pickle.dumps(Bomb()), tmp_path / "victim"
     victim.write_text("precious")
     monkeypatch.chdir(tmp_path)

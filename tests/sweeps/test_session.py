@@ -6,17 +6,16 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from read_back import folder, metrics
+from read_back import ctrl_c, folder, metrics
 
-from sweeps.engine import inline
 from trainables.errors import FatalRunError
 from trainables.journal import read
+from trainables.trial import Trial
 from vqcore.config import TrialConfig
 
 Sweep = Callable[..., int]
@@ -72,37 +71,16 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(whole: Path, out: Path) -> None
     assert len(client.get_metric_history(child.info.run_id, "mse")) == 2
 
 
-@pytest.fixture
-def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Make Ctrl-C come after so many epochs, between a trial's checkpoint and the journal's line."""
-    honest = inline.run_trial
-
-    def arrange(epochs: int) -> None:
-        seen = 0
-
-        def interrupted(*arguments: Any, **named: Any) -> Iterator[dict[str, Any]]:
-            nonlocal seen
-            for event in honest(*arguments, **named):
-                seen += event["event"] == "epoch"
-                if seen > epochs:
-                    raise KeyboardInterrupt
-                yield event
-
-        monkeypatch.setattr(inline, "run_trial", interrupted)
-
-    return arrange
-
-
 @pytest.mark.parametrize("epochs", [0, 1, 2, 5])
 def test_ctrl_c_exits_130_and_resume_ends_with_the_same_numbers(
     whole: Path,
     out: Path,
     sweep: Sweep,
-    interrupted_after: Callable[[int], None],
+    in_epoch: Callable[[int, Callable[[], None]], None],
     monkeypatch: pytest.MonkeyPatch,
     epochs: int,
 ) -> None:
-    interrupted_after(epochs)
+    in_epoch(epochs + 1, ctrl_c)
     assert sweep("--name", f"interrupted{epochs}") == 130
     monkeypatch.undo()
     assert sweep("--resume", f"interrupted{epochs}") == 0
@@ -183,10 +161,10 @@ def test_an_extension_that_fails_is_told(
 ) -> None:
     shutil.copytree(whole, folder(out, "failing"))
 
-    def broken(*_: object) -> Iterator[dict[str, Any]]:
+    def broken(*_: object) -> None:
         raise RuntimeError("the disk is on fire")
 
-    monkeypatch.setattr(inline, "run_trial", broken)
+    monkeypatch.setattr(Trial, "step", broken)
     assert sweep("--resume", "failing", "--epochs", "3") == 1
     assert "the disk is on fire" in capsys.readouterr().out
     assert {t.status for t in read(folder(out, "failing") / "journal.jsonl").trials.values()} == {"failed"}
@@ -300,12 +278,12 @@ def test_checkpoints_can_lie_elsewhere(out: Path, tmp_path: Path, sweep: Sweep) 
 def test_a_sweep_that_fails_before_a_trial_begins_is_not_called_done(
     out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lost(*_: object) -> Iterator[dict[str, Any]]:
+    def lost(*_: object) -> None:
         raise FatalRunError(5, "the storage is gone")
 
-    monkeypatch.setattr(inline, "run_trial", lost)
+    monkeypatch.setattr(Trial, "open", lost)
     assert sweep("--name", "unbegun") == 1
     assert "--resume" in capsys.readouterr().out
     run = read(folder(out, "unbegun") / "journal.jsonl")
-    assert not run.trials
+    assert [trial.status for trial in run.trials.values()] == ["running"]
     assert not run.done

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stepping import run_trial
 
 from trainables import storage
 from trainables.data import DataSet
@@ -30,7 +31,7 @@ from trainables.storage import (
     open_store,
     size,
 )
-from trainables.trial import TrialJob, run_trial
+from trainables.trial import TrialJob
 from vqcore.config import ConfigError, TrialConfig, problems_of
 
 OUTSIDE = ["../x", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", ".hidden", "a?b", "x" * 300]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stepping import reports, run_trial
 
 from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
 from trainables.journal import JournalReader, read
 from trainables.recorder import Recorder
 from trainables.storage import Folder, StorageFullError
-from trainables.trial import Collapse, TrialJob, run_trial
+from trainables.trial import Collapse, TrialJob
 from vqcore.config import TrialConfig
 
 CONFIG = TrialConfig().replace(
@@ -262,8 +263,8 @@ def test_a_full_disk_ends_no_trial_and_costs_no_epoch_that_was_told(
 def test_a_diverging_trial_ends_with_its_reason(tmp_path: Path, data_set: DataSet, batch_size: int) -> None:
     job = job_of(tmp_path / "trial", data_set, learning_rate=1e30, batch_size=batch_size)
     recorder = Recorder(tmp_path)
-    for event in run_trial(job):
-        recorder.told(job, event)
+    for report in reports(job):
+        recorder.report(job, report)
     recorder.close()
     for line in (tmp_path / "journal.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
@@ -323,8 +324,8 @@ def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, da
     seen: list[Event] = []
     recorder = Recorder(tmp_path, [seen.append])
     for _ in range(2):
-        for event in run_trial(job, known=0):
-            recorder.told(job, event)
+        for report in reports(job):
+            recorder.report(job, report)
     recorder.close()
     written = list(JournalReader(tmp_path / "journal.jsonl").new())
     assert kinds(written) == ["start", "epoch", "epoch", "epoch", "end"]
@@ -337,15 +338,15 @@ def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, da
 def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
     first = Recorder(tmp_path)
-    for event in list(run_trial(job, until=2))[:2]:  # epoch 2 is in the checkpoint only
-        first.told(job, event)
+    for report in list(reports(job, until=2))[:1]:  # epoch 2 is in the checkpoint only
+        first.report(job, report)
     first.close()
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b'{"event":"epoch","trial":"')
     second = Recorder(tmp_path)
     assert second.run.last_epoch(job.key) == 1
-    for event in run_trial(job, known=second.run.last_epoch(job.key)):
-        second.told(job, event)
+    for report in reports(job, known=second.run.last_epoch(job.key)):
+        second.report(job, report)
     second.close()
     trial = read(tmp_path / "journal.jsonl").trials[job.key]
     assert (trial.status, sorted(trial.epochs)) == ("completed", [1, 2, 3])
@@ -356,34 +357,19 @@ def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data
 def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
     recorder = Recorder(tmp_path)
-    recorder.failed(job, "OSError: No space left on device")
-    recorder.failed(job, "told a second time")
+    recorder.started(job)
+    recorder.ended(job, "failed", "OSError: No space left on device")
+    recorder.ended(job, "failed", "a second time")
     recorder.close()
     path = tmp_path / "journal.jsonl"
     trial = read(path).trials[job.key]
     assert (trial.status, trial.reason, trial.last_epoch) == ("failed", "OSError: No space left on device", 0)
     assert not trial.finished(3)
     second = Recorder(tmp_path)
-    for event in run_trial(job):
-        second.told(job, event)
+    second.started(job)
+    for report in reports(job):
+        second.report(job, report)
     second.close()
     assert read(path).trials[job.key].status == "completed"
-    assert kinds(list(JournalReader(path).new())) == ["start", "end", "start", "epoch", "epoch", "epoch", "end"]
-
-
-def test_a_slice_that_ends_without_a_word_has_failed(tmp_path: Path, data_set: DataSet) -> None:
-    # handed out again it would end so again, for ever
-    recorder = Recorder(tmp_path)
-    config = TrialConfig().replace(epochs=4)
-    job = TrialJob("silent", 0, config, data_set, str(tmp_path / "silent"))
-    recorder.slice_over(job, 2)
-    assert recorder.run.trials["silent"].status == "failed"
-    assert "without saying why" in recorder.run.trials["silent"].reason
-    spoken = TrialJob("spoken", 1, config, data_set, str(tmp_path / "spoken"))
-    recorder.told(spoken, {"event": "start", "info": {}})
-    for epoch in (1, 2):
-        recorder.told(spoken, {"event": "epoch", "epoch": epoch, "metrics": {"mse": 0.1}})
-    recorder.slice_over(spoken, 2)
-    assert recorder.run.trials["spoken"].status == "running"
-    recorder.slice_over(spoken, 3)
-    assert recorder.run.trials["spoken"].status == "failed"
+    starts = ["start", "end", "start", "start"]  # when it is given a slot, and when its process reports
+    assert kinds(list(JournalReader(path).new())) == [*starts, "epoch", "epoch", "epoch", "end"]

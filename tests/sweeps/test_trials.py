@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import pytest
 from analysis.objectives import objectives
 from sweeps.cli import Start, command
 from sweeps.engine import inline, session
-from sweeps.engine.pareto_asha import Rule
-from sweeps.engine.rebuilt import rebuilt
+from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.trials import replayed
 from sweeps.pareto import Pareto, spec
 from sweeps.run import run
 from trainables.journal import Event, JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker
-from trainables.trial import TrialJob
+from trainables.trial import Report, TrialJob
 
 Search = Callable[..., int]
 
@@ -33,19 +33,29 @@ def metrics(job: TrialJob, epoch: int) -> dict[str, float]:
     return {**told, "mse": (0.1 + off) / epoch, "perplexity": perplexity, "bits": 16 * math.log2(perplexity)}
 
 
-def reporting(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
+class Reporting:
     """A trial that trains nothing."""
-    yield {"event": "start", "info": {"parameters": 1}}
-    for epoch in range(known + 1, until + 1):
-        yield {"event": "epoch", "epoch": epoch, "metrics": metrics(job, epoch)}
-    if until == job.config.training.epochs:
-        yield {"event": "end", "status": "completed", "reason": ""}
+
+    def __init__(self, job: TrialJob, recorded: int) -> None:
+        self.job, self.epoch = job, recorded
+
+    @classmethod
+    def open(cls, job: TrialJob, recorded: int) -> "Reporting":
+        return cls(job, recorded)
+
+    def step(self) -> Report:
+        info, last = {"parameters": 1}, self.job.config.training.epochs
+        if self.epoch == last:
+            return Report(last, status="completed", info=info)
+        self.epoch += 1
+        status = "completed" if self.epoch == last else "running"
+        return Report(self.epoch, metrics(self.job, self.epoch), 1.0, status, info=info)
 
 
 @pytest.fixture
 def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     """Run ``sweeps.pareto`` inline, with trials that only report; its exit code."""
-    monkeypatch.setattr(inline, "run_trial", reporting)
+    monkeypatch.setattr(inline, "Trial", Reporting)
     monkeypatch.setattr(session, "analyse", lambda folder: None)  # a second each time, for what nobody looks at here
     monkeypatch.setattr(Tracker, "start", lambda self: None)
 
@@ -66,16 +76,15 @@ def events(journal: Path) -> list[Event]:
 def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
     search: Search, out: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    def second_seed_breaks(job: TrialJob, until: int, known: int) -> Iterator[dict[str, Any]]:
-        if job.config.training.seed != 1:
-            yield from reporting(job, until, known)
-        elif status == "failed":
-            raise RuntimeError("only with this seed")
-        else:
-            yield {"event": "start", "info": {}}
-            yield {"event": "end", "status": "diverged", "reason": "not finite"}
+    class SecondSeedBreaks(Reporting):
+        def step(self) -> Report:
+            if self.job.config.training.seed != 1:
+                return super().step()
+            if status == "failed":
+                raise RuntimeError("only with this seed")
+            return Report(0, status="diverged", reason="not finite")
 
-    monkeypatch.setattr(inline, "run_trial", second_seed_breaks)
+    monkeypatch.setattr(inline, "Trial", SecondSeedBreaks)
     assert search("--name", status, "--trials", "6", "--seeds", "4") == 0
     run = read(out / "pareto" / status / JOURNAL)
     seeds = defaultdict(dict)
@@ -91,12 +100,12 @@ def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
 @pytest.mark.parametrize(
     ("name", "cuts", "words"),
     [
-        ("tpe", 24, "--trials 20"),
-        ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
+        ("tpe", 4, "--trials 20"),
+        ("nsga2", 3, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
         ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
-        ("budget", 24, "--trials 20 --budget 30"),
-        ("forecast", 12, "--trials 24 --objectives mse --epochs 8"),
-        ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
+        ("budget", 6, "--trials 20 --budget 30"),
+        ("forecast", 4, "--trials 24 --objectives mse --epochs 8"),
+        ("collapse", 4, "--trials 16 --collapse-usage 0.6"),
     ],
 )
 def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
@@ -113,7 +122,7 @@ def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Pat
     words = ["run", str(file), "--out", str(out), "--address", "inline"]
     grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
     assert run([*words, *grid, "--grace", "1", "--name", "grid"]) == 0
-    assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
+    assert_alike_when_cut(out / "grid" / "grid", 6, lambda name: run([*words, "--resume", name]))
 
 
 def assert_alike_when_cut(whole: Path, cuts: int, resume: Callable[[str], int]) -> None:
@@ -131,17 +140,17 @@ def decisions(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
     return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
 
 
-def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_on_the_ladder(search: Search, out: Path) -> None:
+def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_at_the_rungs(search: Search, out: Path) -> None:
     assert search("--name", "mended", "--trials", "12", "--seeds", "1") == 0
     told = events(out / "pareto" / "mended" / JOURNAL)
-    rule = Rule(objectives(["mse", "perplexity"]), grace=1, reduction=2)
+    rule = Rule(objectives(["mse", "perplexity"]), grace_period=1, reduction_factor=2)
     several = 0
     for end in range(len(told)):
         run = fold(told[:end])
         several += any(trial.last_epoch > 1 and trial.waits for trial in run.trials.values())
         for lost in [event for event in told[:end] if event["event"] == "epoch"]:
             mended = fold([*(event for event in told[:end] if event is not lost), lost])
-            assert standing(rebuilt(rule, mended, 4, 1, "up"), mended) == standing(rebuilt(rule, run, 4, 1, "up"), run)
+            assert standing(replayed(rule, mended, 4), mended) == standing(replayed(rule, run, 4), run)
     assert several, "trials that wait above the first rung were among them"
 
 
@@ -152,11 +161,11 @@ def fold(told: list[Event]) -> RunRecord:
     return run
 
 
-def standing(ladder: Any, run: RunRecord) -> tuple[Any, ...]:
+def standing(halving: SuccessiveHalving, run: RunRecord) -> tuple[Any, ...]:
     """Who waits and why, and who goes on next, until nobody may."""
-    waiting = {key: ladder.reason(key) for key in run.trials if ladder.waits(key)}
+    waiting = {key: halving.reason(key) for key in run.trials if halving.waits(key)}
     order = []
-    while (key := ladder.promotable()) is not None:
+    while (key := halving.promotable()) is not None:
         order.append(key)
-        ladder.promote(key)
+        halving.promote(key)
     return waiting, order

@@ -1,28 +1,28 @@
-"""What a sweep does next: the trials that are known, those a sampler draws, then more seeds near the front.
+"""The trials that a sweep wants: those of a grid, those a sampler draws, then more seeds of what is near the front.
 
-Everything here is rebuilt from the journal, so that a resumed sweep takes up the decisions it had taken.
+All of it is rebuilt from the journal, so that a resumed sweep takes up the decisions that were taken.
 """
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from analysis.fronts import Directions, SeedPoints, near_front, probability_on_front
-from sweeps.engine.pareto_asha import Ladder
-from sweeps.engine.rebuilt import rebuilt
+from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import Ready
-from sweeps.engine.slices import Slices, last_resort
+from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
 from trainables.trial import TrialJob
 from vqcore.config import Scalar, TrialConfig
 
-NEAR = 8
+MOST_FINALISTS = 8
 """Configurations at most that get more seeds at a time."""
 
 
-class Course:
+class TrialPlan:
     """The trials of one run, in the order in which they are wanted."""
 
     def __init__(self, ready: Ready, run: RunRecord) -> None:
@@ -32,19 +32,21 @@ class Course:
         """Every trial so far; grows as more are drawn."""
         taken = {trial.number for trial in run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
-        self._samplers = {v: part.sampler() for v, part in ready.spec.strata.items()} if ready.spec.drawn else {}
+        self._samplers = (
+            {value: spec.sampler() for value, spec in ready.spec.strata.items()} if ready.spec.drawn else {}
+        )
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)
         self._configs: dict[str, TrialConfig] = {}
         """Those of recorded trials, by key: each is wanted several times, and to check it takes time."""
         self._learn()
-        for config in self._known():
+        for config in self._planned_configs():
             self.jobs.append(self._job(config))
 
     @property
     def planned(self) -> int:
-        """Trials there will be, as far as is known; more seeds of the best may come."""
+        """Trials there will be, as far as can be told; more seeds of the best may come."""
         return max(len(self.jobs), self._spec.drawn_trials)
 
     @property
@@ -56,20 +58,19 @@ class Course:
         rule, budget = self._search.rule, self._search.budget
         return min(budget or whole, rule.expected_epochs(self.planned, self._epochs) if rule else whole)
 
-    def slices(self) -> Slices:
-        """The first part of the course: everything but more seeds."""
-        search, ladder = self._search, None
-        if search is not None and search.rule is not None:
-            slots, resort = self._ready.booking.slots, last_resort(search.budget)
-            ladder = rebuilt(search.rule, self._run, self._epochs, slots, resort)
-        return self._slices([job for job in self.jobs if not self._repeats(job)], ladder, draws=bool(self._behind()))
+    def queue(self) -> TrialQueue:
+        """Everything but more seeds, for the slots that are booked."""
+        halving = None
+        if self._search is not None and self._search.rule is not None:
+            halving = replayed(self._search.rule, self._run, self._epochs)
+        return self._queue([job for job in self.jobs if not self._repeats(job)], halving, draws=bool(self._behind()))
 
-    def more_seeds(self, decided: Callable[[list[TrialJob]], None]) -> Slices | None:
-        """The next part: new seeds of what may be on the front, twice as many as before; None when it is settled.
+    def more_seeds(self, record: Callable[[list[TrialJob]], None]) -> TrialQueue | None:
+        """New seeds of what may be on the front, twice as many as before; None when no more are wanted.
 
         Successive doubling as in SMAC's racing (Lindauer et al. 2022, section 3.2), by the probability to be on the
-        front instead of a single incumbent's mean. What was ``decided`` before an interruption comes first, since the
-        half of it that was trained by then might tell otherwise.
+        front instead of a single incumbent's mean. ``record`` keeps the decision; what was decided before an
+        interruption comes first, since the half of it that was trained by then might tell otherwise.
         """
         if self._search is None or self._spec.seeds < 2:
             return None
@@ -80,60 +81,60 @@ class Course:
             for job in self.jobs
             if self._repeats(job) and job.key not in self._tried and not self._run.finished(job.key, self._epochs)
         ]
-        jobs = left or self._chosen()
+        jobs = left or self._finalists()
         self._tried |= {job.key for job in jobs}
         if not left and jobs:
-            decided(jobs)
+            record(jobs)
             self.jobs += jobs
-        return self._slices(jobs, None, draws=False) if jobs else None
+        return self._queue(jobs, None, draws=False) if jobs else None
+
+    def on_event(self, event: Event) -> None:
+        """A listener of the journal's writer: the sampler learns from the end of each trial."""
+        if event["event"] == "end":
+            trial = self._run.trials[event["trial"]]
+            self._tell(trial, trial.status)
 
     def _repeats(self, job: TrialJob) -> bool:
-        """Whether it is one of the seeds that only what is near the front gets."""
+        """Whether it is one of the seeds that only configurations near the front get."""
         return self._search is not None and job.config.training.seed != self._spec.base.training.seed
 
-    def _chosen(self) -> list[TrialJob]:
-        """For what is near the front as many seeds more as it had: also one that diverged or failed was one of them."""
-        had: dict[str, set[int]] = {}
+    def _finalists(self) -> list[TrialJob]:
+        """For what is near the front as many seeds more as it had; one that diverged or failed was one of them."""
+        seeds_of: dict[str, set[int]] = {}
         for job in self.jobs:
-            had.setdefault(self._alike(job.config), set()).add(job.config.training.seed)
+            seeds_of.setdefault(self._without_seed(job.config), set()).add(job.config.training.seed)
         return [
             self._job(config.replace(seed=seed))
-            for part in self._spec.strata
-            for config, _ in self._near([pair for pair in self._screened() if self._part(pair[0].flat()) == part])
-            for seeds in [had[self._alike(config)]]
+            for stratum in self._spec.strata
+            for config, _ in self._near([pair for pair in self._screened() if self._stratum(pair[0].flat()) == stratum])
+            for seeds in [seeds_of[self._without_seed(config)]]
             for seed in [seed for seed in range(self._spec.seeds) if seed not in seeds][: len(seeds)]
         ]
 
-    def _alike(self, config: TrialConfig) -> str:
-        """One for all seeds of a configuration."""
+    def _without_seed(self, config: TrialConfig) -> str:
+        """One key for all seeds of a configuration."""
         return config.replace(seed=0).key(self._ready.data.hash)
 
     def _near(self, screened: list[tuple[TrialConfig, SeedPoints]]) -> list[tuple[TrialConfig, SeedPoints]]:
         """Those whose place on or off the front more seeds would settle."""
         values, directions = [by_seed for _, by_seed in screened], self._directions()
         probabilities = probability_on_front(values, directions)
-        return [screened[index] for index in near_front(values, probabilities, NEAR, directions)]
-
-    def heard(self, event: Event) -> None:
-        """A listener of the recorder: what a trial came to is told to the sampler."""
-        if event["event"] == "end":
-            trial = self._run.trials[event["trial"]]
-            self._tell(trial, trial.status)
+        return [screened[index] for index in near_front(values, probabilities, MOST_FINALISTS, directions)]
 
     def _learn(self) -> None:
-        """What earlier trials came to, of the run to start from and of this one."""
+        """Tell the samplers of earlier trials, of the run to start from and of this one."""
         if self._search is not None and self._search.warm_start is not None:
             for trial in read(self._search.warm_start / JOURNAL).trials.values():
-                if trial.status != "running":  # of the other run, which nobody goes on with here
+                if trial.status != "running":  # in the other run, which nobody resumes here
                     self._tell(trial, trial.status)
         for trial in sorted(self._run.trials.values(), key=lambda trial: trial.number):
             if self._tell(trial, "running"):
-                self._drawn[self._part(trial.config)] += 1
+                self._drawn[self._stratum(trial.config)] += 1
         for trial in sorted(self._run.trials.values(), key=lambda trial: trial.end_arrival):
             if trial.status != "running":  # some samplers learn from the order of ends, which is another one
                 self._tell(trial, trial.status)
 
-    def _known(self) -> Iterator[TrialConfig]:
+    def _planned_configs(self) -> Iterator[TrialConfig]:
         configs = list(self._ready.configs)
         if self._search is not None:
             random.Random(self._search.seed).shuffle(configs)  # a rung should have seen some of everything
@@ -153,37 +154,35 @@ class Course:
         trial = self._run.trials.get(job.key)
         return replace(job, number=next(self._numbers) if trial is None else trial.number)
 
-    def _slices(self, jobs: list[TrialJob], ladder: Ladder | None, draws: bool) -> Slices:
+    def _queue(self, jobs: list[TrialJob], halving: SuccessiveHalving | None, draws: bool) -> TrialQueue:
         budget = self._search.budget if self._search else None
-        slices = Slices(self._ready.booking.slots, ladder, self._draw if draws else None, budget, self._spent)
-        slices.add(
-            (job, self._run.last_epoch(job.key)) for job in jobs if not self._run.finished(job.key, self._epochs)
-        )
-        return slices
+        queue = TrialQueue(self._ready.booking.slots, halving, self._draw if draws else None, budget, self._spent)
+        queue.add((job, self._run.last_epoch(job.key)) for job in jobs if not self._run.finished(job.key, self._epochs))
+        return queue
 
     def _draw(self) -> TrialJob | None:
-        """A new configuration, of the part that has the fewest."""
-        for part in self._behind():
-            if (config := self._samplers[part].ask()) is not None:
+        """A new configuration, of the stratum that has the fewest."""
+        for stratum in self._behind():
+            if (config := self._samplers[stratum].ask()) is not None:
                 self.jobs.append(self._job(config))
-                self._drawn[part] += 1
+                self._drawn[stratum] += 1
                 return self.jobs[-1]
         return None
 
     def _behind(self) -> list[Scalar]:
-        """Parts that have not all their trials, the one with the fewest first."""
+        """Strata that have not all their trials, the one with the fewest first."""
         most = self._search.trials if self._search else 0
-        return sorted((part for part, drawn in self._drawn.items() if drawn < most), key=self._drawn.__getitem__)
+        return sorted((stratum for stratum, drawn in self._drawn.items() if drawn < most), key=self._drawn.__getitem__)
 
     def _tell(self, trial: TrialRecord, status: str) -> bool:
-        """Let the sampler of a trial's part know how it stands; whether it was new to it."""
-        sampler = self._samplers.get(self._part(trial.config))
+        """Let the sampler of a trial's stratum know its status; whether that was new to it."""
+        sampler = self._samplers.get(self._stratum(trial.config))
         if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
             return False
-        metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", float("nan"))}
+        metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", math.nan)}
         return sampler.tell(self._config(trial.key, trial.config), status, metrics)
 
-    def _part(self, config: Mapping[str, Scalar]) -> Scalar:
+    def _stratum(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.stratify_by, "") if self._spec.stratify_by else ""
 
     def _screened(self) -> list[tuple[TrialConfig, SeedPoints]]:
@@ -197,7 +196,7 @@ class Course:
                 config = self._config(trial.key, trial.config)
                 first, *rest = (metrics[column] for column in columns)
                 point = (first, rest[0] if rest else first)
-                found.setdefault(self._alike(config), (config, {}))[1][config.training.seed] = point
+                found.setdefault(self._without_seed(config), (config, {}))[1][config.training.seed] = point
         return list(found.values())
 
     def _directions(self) -> Directions:
@@ -213,3 +212,29 @@ class Course:
     def _spent(self) -> int:
         """Epochs of all trials so far."""
         return sum(trial.last_epoch for trial in self._run.trials.values())
+
+
+def replayed(rule: Rule, run: RunRecord, max_epochs: int) -> SuccessiveHalving:
+    """The rungs as they stood when a run was interrupted: its results taken in again, in the order of the journal."""
+    halving = SuccessiveHalving(rule, max_epochs)
+    trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]
+    for _, epoch, key in sorted(result for trial in trials for result in _results(trial)):
+        if epoch < math.inf:
+            halving.on_result(key, run.trials[key].config, int(epoch), run.trials[key].epochs[int(epoch)])
+        elif run.trials[key].status == "stopped":
+            halving.drop(key)
+        else:
+            halving.promote(key)  # it broke off above the rung, if it stood at one
+    return halving
+
+
+def _results(trial: TrialRecord) -> Iterator[tuple[float, float, str]]:
+    """When each epoch arrived, and then the end (epoch infinity). An epoch whose line was lost and is written again
+    later had arrived before those that follow it."""
+    arrived = math.inf
+    if trial.status != "running":
+        arrived = trial.end_arrival
+        yield arrived, math.inf, trial.key
+    for epoch in sorted(trial.epochs, reverse=True):
+        arrived = min(arrived, trial.arrivals[epoch], trial.rungs.get(epoch, math.inf))
+        yield arrived, epoch, trial.key

@@ -1,0 +1,184 @@
+"""A sweep as a program of Ray Tune: a trial of the sweep is a trial of Tune, a rung is a pause.
+
+Tune places trials on fractional GPUs, reuses their processes and notices dead ones. The queue decides who trains next,
+behind two questions of Tune's: the searcher is asked for trials that Tune does not hold yet, the scheduler for one of
+those that it has paused. A callback keeps the journal. Tune's own state is not kept: a sweep is resumed from its
+journal and the trials' checkpoints.
+"""
+
+import logging
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.engine.driver import Driver
+from trainables.trial import Report
+from trainables.tune_trial import Arrays, VQTrial
+from vqcore.estimators import ESTIMATORS
+
+logger = logging.getLogger(__name__)
+
+
+def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQTrial] = VQTrial) -> None:
+    """Train on the Ray that this process is connected to, until no trial is left or the run is asked to halt.
+
+    ``arrays`` go to nodes that lack the prepared data set. Raises what ends the run and no single trial: a full disk,
+    damaged data. When a node runs out of memory Ray ends the youngest trial and Tune ends with it; it is started again
+    with a slot less, and each trial goes on from its checkpoint.
+    """
+    while not driver.finished:
+        try:
+            _fit(driver, tune.with_parameters(trainable, arrays=arrays))
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, OutOfMemoryError) or not driver.fewer_slots():
+                raise
+            logger.warning("out of memory; %d trials at once from now on", driver.queue.slots)
+    if driver.trouble is not None:
+        raise driver.trouble
+
+
+def _fit(driver: Driver, trainable: type[tune.Trainable]) -> None:
+    scheduler = SweepScheduler(driver)
+    with tempfile.TemporaryDirectory(prefix="vqsweep-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, _resources),
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler,
+                search_alg=SweepSearcher(scheduler),
+                num_samples=-1,
+                max_concurrent_trials=driver.queue.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                callbacks=[JournalCallback(driver)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),  # the driver decides which trial starts again
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": config["job"].cpus, "GPU": config["job"].gpus}])
+
+
+class SweepScheduler(TrialScheduler):
+    """Asked after each epoch whether a trial goes on, and then which of the paused trials runs next."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.driver = driver
+        self.paused: dict[str, Any] = {}
+        """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
+        trials of Tune until they are promoted."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: the queue has it."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: the callback hears of it, with the error."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing: a paused trial is removed when all is over."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A result with ``done`` comes here alone, after the callback had it."""
+        self.driver.decide(trial.config["job"].key, result["report"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Let a trial go on, or pause it: without a checkpoint of Tune's, since it has written its own."""
+        key = trial.config["job"].key
+        if self.driver.decide(key, result["report"]):
+            return str(self.CONTINUE)
+        self.paused[key] = trial
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        return str(self.NOOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The paused trial that the queue names, if it names one; at the end, stop those that are left."""
+        while self.driver.finished and self.paused:
+            tune_controller.stop_trial(self.paused.popitem()[1])
+        key = self.driver.next()
+        if key is None or key not in self.paused:
+            return None
+        trial = self.paused.pop(key)
+        trial.set_config(_config(self.driver, key))
+        return trial
+
+    def debug_string(self) -> str:
+        """A line of Tune's own table."""
+        return f"{self.driver.queue.running} running, {len(self.paused)} paused"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TrialScheduler, ()  # Tune pickles it for a restore, which nobody asks for
+
+
+class SweepSearcher(Searcher):
+    """Asked for trials that Tune does not hold: new ones, and those that go on after an accident or a resume."""
+
+    def __init__(self, scheduler: SweepScheduler) -> None:
+        super().__init__()
+        self._driver, self._paused = scheduler.driver, scheduler.paused
+
+    def suggest(self, trial_id: str) -> Any:
+        """The configuration of the trial that the queue names, unless the scheduler runs it."""
+        if self._driver.finished:
+            return str(Searcher.FINISHED)  # not before: Tune would keep no process for the trials that are paused
+        key = self._driver.next()
+        return None if key is None or key in self._paused else _config(self._driver, key)
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """The queue keeps count: Tune would count the paused trials too."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing: the callback hears of it, with the error."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Searcher, ()
+
+
+class JournalCallback(tune.Callback):
+    """Writes the journal, and tells the driver of trials that broke off."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record a report."""
+        report: Report = result["report"]
+        self._driver.record(trial.config["job"].key, report)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Find out why a trial broke off. Tune has no error of a process that ran out of memory as it started."""
+        path = trial.pickled_error_file
+        error = pickle.loads(Path(path).read_bytes()) if path else None
+        died = error is None or isinstance(error, RayActorError)
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        self._driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tune.Callback, ()
+
+
+def _config(driver: Driver, key: str) -> dict[str, Any]:
+    """What a trial's process needs, beside the fields, which Ray's own tools show."""
+    job, recorded = driver.begin(key)
+    # an estimator that the user's own module registered travels along: no process of a trial imports that module
+    return {"job": job, "recorded": recorded, "estimators": dict(ESTIMATORS), **job.config.flat()}

@@ -1,0 +1,118 @@
+"""A training as a trial of Ray Tune: a step is an epoch.
+
+``VQTrial`` works in anyone's own ``tune.Tuner``, with Ray's schedulers, searchers and callbacks. Its configuration then
+is flat: ``data``, ``preset``, ``image_size``, and any field of ``vqcore.config.TrialConfig``. Tune keeps and restores
+its checkpoints, so PBT and ``Tuner.restore`` work as for every trainable.
+
+In a sweep of this package the configuration holds a ``TrialJob`` instead. The trial then writes checkpoints of its own
+after every epoch, named by their digests and kept where every node reaches them, and Tune keeps none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.data import ensure_local, prepare
+from trainables.storage import Folder, check_seen
+from trainables.trial import Trial, TrialJob
+from vqcore.config import FIELDS, PRESETS, ConfigError, TrainingConfig, TrialConfig
+from vqcore.estimators import ESTIMATORS
+from vqcore.training import DivergedError
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Training and test images, (N, H, W, 3) uint8."""
+
+OWN = ("data", "image_size", "preset")
+"""Names in a flat configuration that are no fields of ``TrialConfig``."""
+
+
+class VQTrial(tune.Trainable):
+    """One training of a VQ-VAE. Every column of ``results.parquet`` is in its results; ``training_iteration`` is the
+    epoch, and ``done`` comes with the last one, which ``epochs`` names."""
+
+    def setup(self, config: dict[str, Any], arrays: Arrays | None = None) -> None:
+        """Take a configuration; the model is made with the first step, so that its errors are the trial's.
+
+        ``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set.
+        """
+        self._arrays = arrays
+        self._trial: Trial | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Let the actor, with its imports and its GPU context, go on with another trial."""
+        self.config, self._trial = new_config, None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train an epoch and evaluate it. ``DivergedError`` where it is no number, but in a sweep, which records it."""
+        report = self.trial.step()
+        result = {**report.metrics, "training_iteration": report.epoch, "done": report.status != "running"}
+        if "job" in self.config:
+            return {**result, "report": report}
+        if report.status == "diverged":
+            raise DivergedError(report.reason)
+        return {**result, "info": report.info}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the state into a folder of Tune's, as one file; in a sweep, nothing: the trial has written it."""
+        if "job" not in self.config:
+            trainer = self.trial.trainer
+            save_checkpoint(Folder(checkpoint_dir), trainer.epoch, trainer.state(), self.trial.facts())
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
+        """Go on from a state that ``save_checkpoint`` wrote, perhaps of a trial with another configuration (PBT).
+
+        ``ConfigError`` if the file is damaged, or of a model with other shapes.
+        """
+        if "job" in self.config:
+            return
+        found = load_checkpoint(Folder(str(checkpoint)), key=None)
+        if found.checkpoint is None:
+            raise ConfigError(
+                [f"{checkpoint}: holds no whole checkpoint ({'; '.join(found.damaged) or 'none at all'})"]
+            )
+        self.trial.load(found.checkpoint)
+
+    @property
+    def trial(self) -> Trial:
+        """The training, made from the configuration when it is first wanted."""
+        if self._trial is None:
+            self._trial = self._open() if "job" in self.config else Trial.begin(self._job())
+        return self._trial
+
+    def _open(self) -> Trial:
+        """A trial of a sweep, from its newest checkpoint."""
+        job: TrialJob = self.config["job"]
+        ESTIMATORS.update(self.config["estimators"])
+        arrays = self._arrays
+        if arrays is not None:
+            check_seen(job.folder)
+            job = replace(job, data=ensure_local(job.data, lambda: arrays))
+        return Trial.open(job, self.config["recorded"])
+
+    def _job(self) -> TrialJob:
+        """A trial of anyone's own Tuner, from a flat configuration."""
+        data = prepare(self.config.get("data", "cifar10-mini"), self.config.get("image_size"))
+        config = trial_config(self.config)
+        booked = getattr(self.trial_resources, "required_resources", {})
+        cpus, gpus = float(booked.get("CPU", 1)), float(booked.get("GPU", 0))
+        return TrialJob(config.key(data.hash), 0, config, data, "", cpus, gpus)
+
+
+def trial_config(flat: Mapping[str, Any]) -> TrialConfig:
+    """The configuration that a flat one of Tune's stands for, over the preset's. ``ConfigError`` with every problem."""
+    preset = flat.get("preset", "compact")
+    problems = [] if preset in PRESETS else [f"preset = {preset!r}: there are {', '.join(PRESETS)}"]
+    names = [name for name in flat if name not in OWN]
+    problems += [
+        f"{name}: no such field; there are {', '.join((*OWN, *FIELDS))}" for name in names if name not in FIELDS
+    ]
+    if problems:
+        raise ConfigError(problems)
+    # searchers of numpy's draw numbers of numpy's
+    fields = {name: flat[name].item() if isinstance(flat[name], np.generic) else flat[name] for name in names}
+    return TrialConfig(PRESETS[preset], TrainingConfig()).replace(**fields)
