@@ -28,7 +28,7 @@ from rich.table import Table
 
 from sweeps.engine.provenance import provenance
 from trainables.journal import Journal
-from trainables.recorder import Recorder
+from trainables.recorder import JournalWriter
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker, check, default_uri, sync
 from vqcore.config import ConfigError
@@ -144,7 +144,7 @@ def server(folder: Path) -> Iterator[str]:
 
 def drive(folder: Path, benchmark: TrackingBenchmark, uri: str | None) -> dict[str, float]:
     """Milliseconds of a report in the driver: to record it (mean, 99th percentile), and of its process's CPU in all."""
-    recorder, rng = Recorder(folder), random.Random(2)
+    recorder, rng = JournalWriter(folder), random.Random(2)
     tracker = None if uri is None else Tracker(folder, uri)
     each_ms: list[float] = []
     begin(recorder.write, folder.name)

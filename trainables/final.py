@@ -4,36 +4,37 @@ Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. St
 on from its checkpoint, to the last bit on the CPU.
 """
 
-import sys
+import logging
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
 import tyro
-from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from trainables.checkpoint import AT_MOST, check_disk, checkpoint_bytes, load_checkpoint
+from trainables.commands import Terminal, exit_status
 from trainables.data import DataSet, prepare
 from trainables.errors import one_line
-from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted, leave
+from trainables.interruption import Preempted, leave
 from trainables.journal import Event, read
-from trainables.recorder import Recorder
-from trainables.runs import JOURNAL, LOCK, NAME, usable_cpus
-from trainables.storage import open_store
-from trainables.tracking import Tracker, accept, check, default_uri, sync_command, without_password
+from trainables.runs import JOURNAL, NAME, usable_cpus
+from trainables.session import RunSession, open_session
+from trainables.storage import open_store, sync_folder
+from trainables.tracking import accept, default_uri, without_password
 from trainables.trial import Trial, TrialJob
 from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
 from vqcore.metrics import psnr
 from vqcore.training import Trainer
 from vqcore.vqvae import load, save
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,29 +64,17 @@ class Final:
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit code.
 
-    0; 1 for a training that failed; 2 for what was asked wrongly; 75 after SIGTERM, 130 after Ctrl-C: the same command
+    0; 1 for a training that failed; 2 for a wrong flag or file; 75 after SIGTERM, 130 after Ctrl-C: the same command
     then goes on.
     """
     flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
-    try:
+    before = "before the first epoch; the same command goes on."
+    with exit_status(f"Interrupted {before}", f"Ended by SIGTERM {before}") as status:
         job, folder = check_final(flags)
-        with FileLock(folder / LOCK, timeout=0), Interruption("the same command") as signals:
-            return _train(job, folder, flags, signals)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Timeout:
-        print(f"{flags.config}: another process trains it; wait for it, or choose another --name", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted before the first epoch.")
-        return INTERRUPTED
-    except Preempted:
-        print("Asked to end (SIGTERM) before the first epoch; the same command goes on.")
-        return PREEMPTED
+        uri = flags.tracking_uri or default_uri(flags.out)
+        with open_session(folder, str(Path(job.folder).parent), uri, Terminal(), "the same command") as session:
+            status.code = _train(job, session)
+    return status.code
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
@@ -149,81 +138,79 @@ def _flag_problems(flags: Final) -> Iterator[str]:
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
-def _train(job: TrialJob, folder: Path, flags: Final, signals: Interruption) -> int:
-    console, uri = Console(highlight=False), flags.tracking_uri or default_uri(flags.out)
-    recorder, tracker = Recorder(folder), Tracker(folder, uri)
-    _record(recorder, job, folder, uri)
-    if warning := check(uri):
-        console.print(Text(f"MLflow: {warning}. The training goes on.", style="yellow"))
-    for note in job.data.notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
-    tracker.start()
-    console.print(f"{folder}: {job.config.training.epochs} epochs on {job.data.source}")
-    code, trouble = 0, ""
-    try:
-        if not recorder.run.finished(job.key, job.config.training.epochs):
-            _run(job, recorder, console, signals)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Preempted:
-        code = PREEMPTED
-    except OSError as error:  # storage, which may be there again at the next start
-        code, trouble = 1, one_line(error)
-    except Exception as error:
-        recorder.ended(job, "failed", one_line(error))
-    signals.finish()
-    trial = recorder.run.trials.get(job.key)
+def _train(job: TrialJob, session: RunSession) -> int:
+    writer, console = session.writer, session.console
+    _record(job, session)
+    session.check_tracking()
+    session.warn(session.gaps, *job.data.notes)
+    session.tracker.start()
+    console.print(f"{session.folder}: {job.config.training.epochs} epochs on {job.data.source}")
+    code = session.run(lambda: _run(job, session))
+    session.signals.finish()
+    trial = writer.run.trials.get(job.key)
     completed = code == 0 and trial is not None and trial.status == "completed"
     if completed:
-        _keep_model(job, folder)
-    with suppress(OSError):  # a full disk has been told of
-        recorder.write("pause" if code else "done")
-    recorder.close()
-    if not tracker.close(timeout=5 if code or tracker.problem else 60):
-        console.print(Text(f"MLflow is behind: {tracker.problem or 'it is slow'}", style="yellow"))
-        console.print(Text(f"  tell it: {sync_command(folder, uri)}"), soft_wrap=True)
-    return _farewell(console, folder, trouble or (trial.reason if trial else ""), completed, code)
+        _keep_model(job, session.folder)
+    recorded = session.record_end(complete=code == 0)
+    behind = session.close_tracking(patient=code == 0)
+    if code == 0 and trial is not None and not completed:
+        where = f" (in full: {session.log})" if trial.status == "failed" else ""
+        console.print(Text(f"The training ended early: {trial.reason}{where}", style="red"), soft_wrap=True)
+    lines = [("use it", f'vqcore.load("{session.folder}/model.safetensors")')] if completed else []
+    lines += [("go on with", "the same command")] if code else []
+    lines += [("tell MLflow", behind)] if behind else []
+    session.print_next(lines)
+    return code if code or (completed and recorded) else 1
 
 
-def _run(job: TrialJob, recorder: Recorder, console: Console, signals: Interruption) -> None:
+def _run(job: TrialJob, session: RunSession) -> None:
+    """Train what is left. An error of the training's own ends it as failed; a full disk, say, passes through."""
+    writer, console, epochs = session.writer, session.console, job.config.training.epochs
+    if writer.run.finished(job.key, epochs):
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("training", total=job.config.training.epochs)
+        bar = progress.add_task("training", total=epochs, completed=writer.run.last_epoch(job.key))
 
         def show(event: Event) -> None:
             if event["event"] != "epoch":
                 return
             m = event["metrics"]
-            said = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
-            progress.update(bar, completed=event["epoch"], description=said)
+            metrics = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
+            progress.update(bar, completed=event["epoch"], description=metrics)
             if not console.is_terminal:
-                console.print(f"epoch {event['epoch']}/{job.config.training.epochs}  {said}")
+                console.print(f"epoch {event['epoch']}/{epochs}  {metrics}")
 
-        recorder.listeners.append(show)
-        progress.update(bar, completed=recorder.run.last_epoch(job.key))
-        trial, running = Trial.open(job, recorder.run.known(job.key)), True
-        while running:
-            report = trial.step()
-            recorder.report(job, report)
-            running = report.status == "running"
-            if signals.terminating and running:
-                raise Preempted
+        writer.listeners.append(show)
+        try:
+            trial = Trial.open(job, writer.run.known(job.key))
+            while (report := trial.step()).status == "running":
+                writer.report(job, report)
+                if session.signals.terminating:
+                    raise Preempted
+            writer.report(job, report)
+        except OSError:
+            raise
+        except Exception as error:
+            logger.exception("the training failed")
+            writer.ended(job, "failed", one_line(error))
 
 
-def _record(recorder: Recorder, job: TrialJob, folder: Path, uri: str) -> None:
-    data: DataSet = job.data
-    facts: dict[str, Any] = {"data": data.source, "data_hash": data.hash, "image_size": data.image_size}
-    recorder.write(
+def _record(job: TrialJob, session: RunSession) -> None:
+    data, run, uri = job.data, session.writer.run, session.tracking_uri
+    facts = {"data": data.source, "data_hash": data.hash}
+    elsewhere = {} if uri == default_uri(session.folder.parents[1]) else {"tracking_uri": without_password(accept(uri))}
+    session.writer.write(
         "sweep",
         sweep="final",
-        name=folder.name,
-        id=recorder.run.sweep.get("id") or uuid.uuid4().hex,
+        name=session.folder.name,
+        id=run.sweep.get("id") or uuid.uuid4().hex,
         swept=[],
         trials=1,
         epochs=job.config.training.epochs,
-        tags={"data": data.source, "data_hash": data.hash, "torch": torch.__version__},
-        params={**facts, "started": time.strftime("%Y-%m-%d")},
-        **({} if uri == default_uri(folder.parents[1]) else {"tracking_uri": without_password(accept(uri))}),
+        tags={**facts, "torch": torch.__version__},
+        params={**facts, "image_size": data.image_size, "started": time.strftime("%Y-%m-%d")},
+        **elsewhere,
     )
 
 
@@ -233,20 +220,12 @@ def _keep_model(job: TrialJob, folder: Path) -> None:
         raise ConfigError([f"{job.folder}: the checkpoint is damaged; start again to train anew"])
     trainer = Trainer(job.config, "cpu")
     trainer.load_state(checkpoint.tensors)
-    save(trainer.model, job.config, folder / "model.safetensors")
-    load(folder / "model.safetensors")  # a model that cannot be read back must not be called done
-
-
-def _farewell(console: Console, folder: Path, reason: str, completed: bool, code: int) -> int:
-    if completed:
-        console.print("Next:")
-        console.print(Text(f'  use it:  vqcore.load("{folder}/model.safetensors")'), soft_wrap=True)
-        return 0
-    if code in (INTERRUPTED, PREEMPTED):
-        console.print("Interrupted; the same command goes on from the last epoch.")
-        return code
-    console.print(Text(f"The training ended early: {reason}", style="red"), soft_wrap=True)
-    return 1
+    with TemporaryDirectory(dir=folder, prefix=".model-") as beside:
+        save(trainer.model, job.config, Path(beside, "model.safetensors"))
+        load(Path(beside, "model.safetensors"))  # a model that cannot be read back must not be called done
+        for name in ("model.toml", "model.safetensors"):
+            Path(beside, name).replace(folder / name)
+    sync_folder(folder)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""The driver's side of a run: takes the trials' events, writes the journal first, then tells whoever watches."""
+"""The journal's only writer, in the process that drives a run; lost lines are filled in from the checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainables.checkpoint import load_checkpoint, whole_checkpoints
 from trainables.journal import Event, Journal, RunRecord, read
 from trainables.runs import JOURNAL
+from trainables.storage import join, open_store
 from trainables.trial import Report, TrialJob
 
 Listener = Callable[[Event], None]
 
 
-class Recorder:
-    """The only writer of a run's journal. Each epoch and end of a trial is recorded once, however often it is told."""
+class JournalWriter:
+    """The only writer of a run's journal. Each epoch and end of a trial is recorded once, however often reported."""
 
     def __init__(self, run_folder: Path, listeners: list[Listener] | None = None) -> None:
         self._journal = Journal(run_folder / JOURNAL)  # first, since it may end a line, which then counts
         self.run: RunRecord = read(self._journal.path)
-        """What the journal says, kept up to date."""
+        """The fold of the journal, kept up to date."""
         self.listeners: list[Listener] = listeners or []
+        """Called with each event, once it is in the journal and in ``run``."""
 
     def write(self, event: str, **fields: Any) -> None:
         """Record an event of the run itself: ``sweep``, ``pause``, ``done``."""
@@ -32,12 +35,12 @@ class Recorder:
         self.write("start", trial=job.key, **_identity(job), info=info or {})
 
     def report(self, job: TrialJob, report: Report) -> None:
-        """Record what a trial reported. An epoch that is recorded already, and a second end, are passed over."""
+        """Record what a trial reported. An epoch that is recorded already, and a second end, are ignored."""
         record = self.run.trials.get(job.key)
         if record is None or (report.info and _process(record.info) != _process(report.info)):
             self.started(job, report.info)
         record = self.run.trials[job.key]
-        # the configuration once more: what a search drew nobody can tell whose one line of it is damaged
+        # the configuration once more: what a search drew stands nowhere else, and must not hang on one line
         identity = {} if record.epochs else {"start": _identity(job)}
         if report.metrics and report.epoch not in record.epochs:
             epoch = {"epoch": report.epoch, "metrics": report.metrics, "time": report.time}
@@ -73,3 +76,42 @@ def _identity(job: TrialJob) -> dict[str, Any]:
 def _process(info: dict[str, Any]) -> tuple[object, ...]:
     """Which process a trial runs in. Process ids repeat from node to node and, in time, on one."""
     return tuple(info.get(name) for name in ("host", "pid", "process_started"))
+
+
+def fill_gaps(writer: JournalWriter, trials: str) -> str:
+    """Record again what damaged lines held and the checkpoints in the location ``trials`` still have.
+
+    A trial that stays incomplete is opened again, and trained to the same numbers. Returns what was done, for the
+    screen; empty if nothing was lost: half a line at the end, which a killed driver leaves, loses nothing.
+    ``StorageError`` if the checkpoints cannot be read.
+    """
+    run = writer.run
+    lost: list[str] = []
+    for key in list(run.orphans):
+        if (identity := _identity_from_checkpoint(join(trials, key), key)) is not None:
+            writer.write("start", trial=key, **identity)
+        else:
+            lost.append(key)
+    filled = reopened = 0
+    for trial in [trial for trial in run.trials.values() if not trial.whole]:
+        checkpoint = load_checkpoint(open_store(join(trials, trial.key)), trial.key).checkpoint
+        for event in checkpoint.facts["history"] if checkpoint else ():
+            if event["epoch"] not in trial.epochs:
+                writer.write(**{**event, "trial": trial.key})
+                filled += 1
+        if not trial.whole and trial.status != "running":
+            writer.write("start", trial=trial.key, number=trial.number, config=trial.config)
+            reopened += 1
+    done = [f"{filled} epochs taken again from checkpoints"] if filled else []
+    done += [f"{reopened} trials opened again"] if reopened else []
+    done += [f"{len(lost)} trials begin anew: {' '.join(lost)}"] if lost else []
+    what = f"has {run.damaged} damaged lines" if run.damaged else "lacks lines"
+    return f"The journal {what}: {', '.join(done)}." if done else ""
+
+
+def _identity_from_checkpoint(location: str, key: str) -> dict[str, Any] | None:
+    """The number and the configuration of a trial, from its newest checkpoint that has both; None if none has."""
+    for checkpoint in whole_checkpoints(open_store(location), key, []):
+        if {"number", "config"} <= checkpoint.facts.keys():
+            return {name: checkpoint.facts[name] for name in ("number", "config")}
+    return None

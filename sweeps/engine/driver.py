@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sweeps.engine.queue import TrialQueue
 from trainables.errors import FatalRunError, one_line
-from trainables.recorder import Recorder
+from trainables.recorder import JournalWriter
 from trainables.trial import Report, TrialJob
 from vqcore.config import Scalar
 
@@ -27,7 +27,7 @@ class Driver:
     def __init__(
         self,
         queue: TrialQueue,
-        writer: Recorder,
+        writer: JournalWriter,
         asked_to_halt: Callable[[], bool] = lambda: False,
         capacity: Callable[[], int] | None = None,
     ) -> None:

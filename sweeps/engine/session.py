@@ -1,14 +1,11 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
-import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.text import Text
 
 from analysis.report import analyse
 from sweeps.engine.driver import Driver
@@ -19,77 +16,56 @@ from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import INLINE, Ready
 from sweeps.engine.resources import fitting
 from sweeps.engine.trials import TrialPlan
-from trainables.errors import one_line, run_log
-from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
-from trainables.mend import mend
-from trainables.recorder import Recorder
-from trainables.runs import JOURNAL, LOCK, TOML_HEADER, command_line
-from trainables.storage import is_bucket, join
-from trainables.tracking import Tracker, browse_command, check, default_uri, sync_command
-from vqcore.config import ConfigError, read_toml, write_toml
-
-logger = logging.getLogger(__name__)
+from trainables.interruption import PREEMPTED, Preempted
+from trainables.runs import JOURNAL, TOML_HEADER, command_line
+from trainables.session import RunSession, open_session
+from trainables.storage import is_bucket, replace_file
+from trainables.tracking import browse_command, default_uri
+from vqcore.config import ConfigError, read_toml, toml_text
 
 
 def run_session(ready: Ready, console: Console) -> int:
-    """Run what is not finished yet, analyse, say what was found. One driver a run at a time.
+    """Run what is not finished yet, analyse, print the findings. One driver a run at a time.
 
     The exit code: 0; 1 if no trial completed or the machinery failed; 75 after SIGTERM; 130 after Ctrl-C.
     """
-    folder = ready.request.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=0), Interruption() as signals, run_log(folder):
-            return _Session(ready, console, signals).run()
-    except Timeout:
-        raise ConfigError([f"{folder}: another driver is at work on this run; wait for it, or end it"]) from None
+    request = ready.request
+    with open_session(request.folder, request.trials_folder, request.tracking_uri, console) as session:
+        return _SweepSession(ready, session).run()
 
 
-class _Session:
-    """What a run needs from its first event to its last word."""
+class _SweepSession:
+    """A sweep's part of a session: which trials are wanted, on what they train, what is made of them."""
 
-    def __init__(self, ready: Ready, console: Console, signals: Interruption) -> None:
-        self.ready, self.request, self.console, self.signals = ready, ready.request, console, signals
-        self.recorder = Recorder(self.request.folder)
-        self.mended = mend(self.recorder, lambda key: join(self.request.trials_folder, key))
+    def __init__(self, ready: Ready, session: RunSession) -> None:
+        self.ready, self.request = ready, ready.request
+        self.session, self.console = session, session.console
+        self.recorder, self.tracker = session.writer, session.tracker
         self.begun_with: dict[str, Any] = self.recorder.run.sweep.get("tags", {})
         """Facts about the code that this run was last driven by; none of a new one."""
-        self.tracker = Tracker(self.request.folder, self.request.tracking_uri)
         self.plan = TrialPlan(ready, self.recorder.run)
         self.recorder.listeners.append(self.plan.on_event)
-        self.unreachable: str | None = None
-        """Why MLflow could not be told anything at the start."""
         self.queue: TrialQueue | None = None
         """What is to be trained next; None when nothing is."""
 
     def run(self) -> int:
         """The whole course; the exit code."""
-        failed = False
-        try:
-            self.record_sweep()
-            self.queue = self.plan.queue()
-            if self.queue.finished:
-                self.next_queue()
-            self.greet()
-            if self.queue is None:
-                self.tracker.start()
-            else:
-                self.train()
-        except KeyboardInterrupt:
-            self.console.print("Stopping; everything recorded is kept.")
-            return self.finish(INTERRUPTED)
-        except Preempted:
-            self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
-            return self.finish(PREEMPTED)
-        except Exception as error:  # Ray lost, its folder full: the run can go on later, and must say so
-            if self.signals.terminating:  # whoever ends all processes of a job at once has ended Ray's too
-                self.console.print("Asked to end (SIGTERM); everything recorded is kept.")
-                return self.finish(PREEMPTED)
-            failed = True
-            logger.exception("the run ended")
-            self.console.print(Text(f"The sweep cannot go on: {one_line(error)}", style="red"), soft_wrap=True)
+        code = self.session.run(self.begin_and_train)
+        recorded = self.finish(code)
         completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
-        return self.finish(1 if failed or not completed else 0, failed)
+        return code or (0 if completed and recorded else 1)
+
+    def begin_and_train(self) -> None:
+        """Record the sweep, print what is about to run, and train what is not finished."""
+        self.record_sweep()
+        self.queue = self.plan.queue()
+        if self.queue.finished:
+            self.next_queue()
+        self.greet()
+        if self.queue is None:
+            self.tracker.start()
+        else:
+            self.train()
 
     def train(self) -> None:
         """Run all that is wanted, on Ray or in this process."""
@@ -106,7 +82,7 @@ class _Session:
         try:
             if address is None:
                 ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
-            self.signals.listen()  # Ray has put its own handlers before ours
+            self.session.signals.listen()  # Ray has put its own handlers before ours
             arrays = None if address is None else (self.ready.data.train(), self.ready.data.test())
             self.train_all(lambda driver: run_on_ray(driver, arrays))
         finally:
@@ -143,7 +119,7 @@ class _Session:
         return self.queue.slots if self.queue is not None else self.ready.booking.slots
 
     def _asked(self) -> bool:
-        return self.signals.terminating
+        return self.session.signals.terminating
 
     def next_queue(self) -> None:
         """Record which trials go no further now that a queue is finished; find what comes next."""
@@ -188,7 +164,7 @@ class _Session:
                 **spec.tables(),
             },
         )
-        write_toml(request.folder / "sweep.toml", tables, header=TOML_HEADER)
+        replace_file(request.folder / "sweep.toml", [toml_text(tables, TOML_HEADER).encode()])
 
     def link_storage(self) -> None:
         """Make the folder of the trials; the run's leads to one in ``--storage``: whoever reads it need not know."""
@@ -213,12 +189,8 @@ class _Session:
         )
         if request.address not in (None, INLINE):
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
-        for words in filter(None, (self.mended, self.changed_code())):
-            self.console.print(Text(f"{words}.", style="yellow"), soft_wrap=True)
-        self.unreachable = check(request.tracking_uri)
-        if warning := self.unreachable:
-            words = f"MLflow: {warning}. The sweep goes on; what is missing is sent later."
-            self.console.print(Text(words, style="yellow"))
+        self.session.warn(self.session.gaps, self.changed_code(), *data.notes)
+        self.session.check_tracking()
 
     def _where(self) -> str:
         return "" if self.request.address in (None, INLINE) else f", on the Ray cluster at {self.request.address}"
@@ -231,61 +203,40 @@ class _Session:
         return (
             f"The code that trains has changed since this run was last driven ({before}, now {now}): trials that go on "
             f"may not equal those of an undisturbed run; go back to commit {self.begun_with.get('commit')}, or start a "
-            "new run"
+            "new run."
         )
 
-    def finish(self, code: int, failed: bool = False) -> int:
-        """Make what is made of a run, record how it ended, say what was found; the exit code.
+    def finish(self, code: int) -> bool:
+        """Make what is made of a run, record how it ended, print the findings; whether its end could be recorded.
 
-        Whoever preempts kills soon: what is made of a run is then left to the resume.
+        After SIGTERM there is little time: what is made of a run is then left to the resume.
         """
-        trials = self.recorder.run.trials.values()
-        interrupted = failed or code in (INTERRUPTED, PREEMPTED)  # also where nothing runs, of what was to come
-        ended = not interrupted and all(trial.status != "running" for trial in trials)
-        self.signals.finish()
+        ended = not code and all(trial.status != "running" for trial in self.recorder.run.trials.values())
+        self.session.signals.finish()
         try:
             there = (self.request.folder / JOURNAL).exists()  # someone may have removed it
             findings = analyse(self.request.folder) if there and code != PREEMPTED else None
         finally:  # an error in a picture must not make a finished run look killed
-            recorded = self.record_end(ended)
+            recorded = self.session.record_end(ended)
         if findings is not None:
             self.console.print()
             self.console.print(findings.renderable())
-        # nobody waits long for a server that has been failing, or after Ctrl-C: what is missing can be sent later
-        short = self.unreachable or self.tracker.problem or not ended
-        sent = self.tracker.close(timeout=5 if short else 60)
-        self.say_next(ended and recorded, sent)
-        return code if recorded else code or 1
+        self.print_next(ended and recorded, self.session.close_tracking(patient=ended))
+        return recorded
 
-    def record_end(self, ended: bool) -> bool:
-        """Record how the run ended; whether it could be recorded."""
-        try:
-            self.recorder.write("done" if ended else "pause")
-        except OSError as error:
-            self.console.print(Text(f"Its end could not be recorded: {one_line(error)}", style="red"), soft_wrap=True)
-            return False
-        finally:
-            self.recorder.close()
-        return True
-
-    def say_next(self, ended: bool, sent: bool) -> None:
-        """Which commands to run next."""
+    def print_next(self, ended: bool, tell_mlflow: str | None) -> None:
+        """Print which commands to run next."""
         request, lines = self.request, []
         knee = request.folder / "exports" / "knee.toml"
         if not ended:
             lines.append(("go on with", command_line(*request.words, "--resume", request.folder)))
         elif knee.exists():
             lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
-        if not sent:
-            self.console.print(Text(f"MLflow is behind: {self.tracker.problem or 'it is slow'}", style="yellow"))
-            lines.append(("tell MLflow", sync_command(request.folder, request.tracking_uri)))
+        if tell_mlflow:
+            lines.append(("tell MLflow", tell_mlflow))
         elif request.tracking_uri == default_uri(request.out):
             lines.append(("browse", browse_command(request.out)))
-        if lines:
-            self.console.print("Next:")
-        for what, how in lines:
-            # soft_wrap: a command that the terminal breaks cannot be copied
-            self.console.print(Text(f"  {what + ':':<16}{how}"), soft_wrap=True)
+        self.session.print_next(lines)
 
 
 def _id_in(sweep_toml: Path) -> str | None:

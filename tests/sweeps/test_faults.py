@@ -185,7 +185,7 @@ def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
     in_epoch(3, lambda: fill(small))
     assert sweep("--name", "full", "--out", str(small), "--tracking-uri", f"sqlite:///{tmp_path}/m.db") == 1
     said = capsys.readouterr().out
-    assert "The sweep cannot go on" in said
+    assert "The run cannot go on" in said
     assert "full" in said or "No space left" in said, said
     assert "--resume" in said
     assert "Traceback" not in said

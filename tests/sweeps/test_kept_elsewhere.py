@@ -125,7 +125,7 @@ def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
     in_epoch(2, lambda: remount(small_disk, "ro"))
     assert sweep("--name", "read_only", "--storage", str(small_disk), *SMALL) == 1
     said = capsys.readouterr().out
-    assert f"The sweep cannot go on: {small_disk}/" in said
+    assert f"The run cannot go on: {small_disk}/" in said
     assert ": Read-only file system" in said
     assert "--resume" in said
     trials = read(folder(out, "read_only") / "journal.jsonl").trials.values()

@@ -235,7 +235,7 @@ def test_a_dead_server_is_a_warning_and_the_sweep_goes_on(
     words = ("--name", "deaf", "--seeds", "1", "--tracking-uri", "http://user:secret@127.0.0.1:9")
     assert sweep(*words) == 0
     said = capsys.readouterr().out
-    assert "The sweep goes on" in said
+    assert "The run goes on" in said
     assert "python -m sweeps.sync" in said
     kept = said + (folder(out, "deaf") / "sweep.toml").read_text() + (folder(out, "deaf") / "journal.jsonl").read_text()
     assert "secret" not in kept
@@ -264,7 +264,7 @@ def test_two_drivers_on_one_run(whole: Path, sweep: Sweep, capsys: pytest.Captur
 
     with FileLock(whole / ".lock"):
         assert sweep("--resume", "whole") == 2
-    assert "another driver" in capsys.readouterr().err
+    assert "another process drives this run" in capsys.readouterr().err
 
 
 def test_checkpoints_can_lie_elsewhere(out: Path, tmp_path: Path, sweep: Sweep) -> None:

@@ -99,7 +99,7 @@ def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: 
     words = started(export, out, "--epochs", "1000", "--name", "late", "--tracking-uri", "http://127.0.0.1:9")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as training:
         assert training.stdout is not None
-        for start in ("epoch 1/", "Interrupted"):
+        for start in ("epoch 1/", "Next:"):
             assert any(line.startswith(start) for line in training.stdout)
             time.sleep(0.2)  # by the second time the process is about to be gone
             training.send_signal(signal.SIGINT)
@@ -138,7 +138,7 @@ def test_terminated_then_killed_it_goes_on_and_equals_a_training_in_one_go(
             if end == signal.SIGKILL:
                 training.send_signal(signal.SIGSTOP)  # so that it is still there
                 assert run(export, out, *words, "hurt") == 2
-                assert "another process trains it" in capsys.readouterr().err
+                assert "another process drives this run" in capsys.readouterr().err
             training.send_signal(end)
             training.communicate(timeout=60)
         codes.append(training.returncode)

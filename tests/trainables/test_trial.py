@@ -15,7 +15,7 @@ from stepping import reports, run_trial
 from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
 from trainables.journal import JournalReader, read
-from trainables.recorder import Recorder
+from trainables.recorder import JournalWriter
 from trainables.storage import Folder, StorageFullError
 from trainables.trial import Collapse, TrialJob
 from vqcore.config import TrialConfig
@@ -262,7 +262,7 @@ def test_a_full_disk_ends_no_trial_and_costs_no_epoch_that_was_told(
 @pytest.mark.parametrize("batch_size", [16, 96], ids=["in the loss", "in the metrics"])
 def test_a_diverging_trial_ends_with_its_reason(tmp_path: Path, data_set: DataSet, batch_size: int) -> None:
     job = job_of(tmp_path / "trial", data_set, learning_rate=1e30, batch_size=batch_size)
-    recorder = Recorder(tmp_path)
+    recorder = JournalWriter(tmp_path)
     for report in reports(job):
         recorder.report(job, report)
     recorder.close()
@@ -322,7 +322,7 @@ def test_on_a_quarter_of_a_gpu_a_trial_runs_and_resumes(tmp_path: Path, data_set
 def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
     seen: list[Event] = []
-    recorder = Recorder(tmp_path, [seen.append])
+    recorder = JournalWriter(tmp_path, [seen.append])
     for _ in range(2):
         for report in reports(job):
             recorder.report(job, report)
@@ -337,13 +337,13 @@ def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, da
 
 def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
-    first = Recorder(tmp_path)
+    first = JournalWriter(tmp_path)
     for report in list(reports(job, until=2))[:1]:  # epoch 2 is in the checkpoint only
         first.report(job, report)
     first.close()
     with (tmp_path / "journal.jsonl").open("ab") as file:
         file.write(b'{"event":"epoch","trial":"')
-    second = Recorder(tmp_path)
+    second = JournalWriter(tmp_path)
     assert second.run.last_epoch(job.key) == 1
     for report in reports(job, known=second.run.last_epoch(job.key)):
         second.report(job, report)
@@ -356,7 +356,7 @@ def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data
 
 def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
-    recorder = Recorder(tmp_path)
+    recorder = JournalWriter(tmp_path)
     recorder.started(job)
     recorder.ended(job, "failed", "OSError: No space left on device")
     recorder.ended(job, "failed", "a second time")
@@ -365,7 +365,7 @@ def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, da
     trial = read(path).trials[job.key]
     assert (trial.status, trial.reason, trial.last_epoch) == ("failed", "OSError: No space left on device", 0)
     assert not trial.finished(3)
-    second = Recorder(tmp_path)
+    second = JournalWriter(tmp_path)
     second.started(job)
     for report in reports(job):
         second.report(job, report)

@@ -1,0 +1,113 @@
+"""The frame of a process that drives a run, a sweep's or a final training's: lock, signals, log, journal, MLflow."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.text import Text
+
+from trainables.errors import LOG, one_line, run_log
+from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
+from trainables.recorder import JournalWriter, fill_gaps
+from trainables.runs import LOCK
+from trainables.tracking import Tracker, check, sync_command
+from vqcore.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class RunSession:
+    """A run while this process drives it."""
+
+    def __init__(self, folder: Path, trials: str, tracking_uri: str, console: Console, signals: Interruption) -> None:
+        self.folder, self.tracking_uri, self.console, self.signals = folder, tracking_uri, console, signals
+        self.log = folder / LOG
+        self.writer = JournalWriter(folder)
+        self.gaps = fill_gaps(self.writer, trials)
+        """What was taken from the checkpoints in ``trials``, for the screen; empty if the journal was whole."""
+        self.tracker = Tracker(folder, tracking_uri)
+        self.unreachable: str | None = None
+        """Why MLflow could not be reached at the start."""
+
+    def warn(self, *notes: str | None) -> None:
+        """Print notes, a line each; those that are None or empty are left out."""
+        for note in filter(None, notes):
+            self.console.print(Text(note, style="yellow"), soft_wrap=True)
+
+    def check_tracking(self) -> None:
+        """Find out whether MLflow can be reached, and say so if not: the run goes on without."""
+        self.unreachable = check(self.tracking_uri)
+        if self.unreachable:
+            self.warn(f"MLflow: {self.unreachable}. The run goes on; what is missing is sent later.")
+
+    def run(self, work: Callable[[], None]) -> int:
+        """Call ``work``, which trains; the exit code: 0, 130 after Ctrl-C, 75 after SIGTERM, 1 after an error.
+
+        An error that ``work`` raises is no trial's: a full disk, a cluster that is gone. The run can go on later.
+        """
+        try:
+            work()
+        except KeyboardInterrupt:
+            self.console.print("Stopping; everything recorded is kept.")
+            return INTERRUPTED
+        except (Exception, Preempted) as error:
+            # a batch system that ends all processes of a job at once has ended Ray's too
+            if isinstance(error, Preempted) or self.signals.terminating:
+                self.console.print("Ended by SIGTERM; everything recorded is kept.")
+                return PREEMPTED
+            logger.exception("the run cannot go on")
+            self._print_error("The run cannot go on", error)
+            return 1
+        return 0
+
+    def record_end(self, complete: bool) -> bool:
+        """Record how the run ended, as the last event; whether that was possible."""
+        try:
+            self.writer.write("done" if complete else "pause")
+        except OSError as error:
+            logger.exception("the end of the run could not be recorded")
+            self._print_error("Its end could not be recorded", error)
+            return False
+        finally:
+            self.writer.close()
+        return True
+
+    def close_tracking(self, patient: bool) -> str | None:
+        """Send MLflow what it lacks, within seconds unless ``patient``; the command that sends the rest, if any."""
+        # no waiting for a server that has been failing, or after Ctrl-C: what is missing can be sent later
+        patient = patient and not self.unreachable and not self.tracker.problem
+        if self.tracker.close(timeout=60 if patient else 5):
+            return None
+        self.warn(f"MLflow is behind: {self.tracker.problem or 'it is slow'}")
+        return sync_command(self.folder, self.tracking_uri)
+
+    def print_next(self, commands: list[tuple[str, str]]) -> None:
+        """Print which commands to run next, each with what it does."""
+        if commands:
+            self.console.print("Next:")
+        for purpose, command in commands:
+            # soft_wrap: a command that the terminal breaks cannot be copied
+            self.console.print(Text(f"  {purpose + ':':<16}{command}"), soft_wrap=True)
+
+    def _print_error(self, what: str, error: BaseException) -> None:
+        line = f"{what}: {one_line(error)} (in full: {self.log})"
+        self.console.print(Text(line, style="red"), soft_wrap=True)
+
+
+@contextmanager
+def open_session(
+    folder: Path, trials: str, tracking_uri: str, console: Console, next_step: str = "--resume"
+) -> Iterator[RunSession]:
+    """Drive the run in ``folder``, whose trials keep their files in the location ``trials``.
+
+    ``ConfigError`` if another process drives it. ``next_step`` goes on with the run; a second Ctrl-C prints it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0), Interruption(next_step) as signals, run_log(folder):
+            yield RunSession(folder, trials, tracking_uri, console, signals)
+    except Timeout:
+        raise ConfigError([f"{folder}: another process drives this run; wait for it, or end it"]) from None
