@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -78,3 +80,17 @@ def test_a_sweep_of_ones_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     trials = load(tmp_path / "runs" / "my_sweep" / "own").record.trials.values()
     assert sorted(str(trial.config["estimator"]) for trial in trials) == ["rotation", "ste"]
+
+
+def test_a_stopping_rule() -> None:
+    """The rule of the page, as it stands there, over the recorded grid: it finishes few trials, of low MSE."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "extending.md").read_text(encoding="utf-8")
+    snippet = re.search(r"```python\n(   from pathlib.*?)```", page, re.DOTALL)
+    assert snippet is not None
+    made: dict[str, Any] = {}
+    exec(textwrap.dedent(snippet[1]).replace('"benchmarks/', f'"{root}/benchmarks/'), made)
+    curves, finished = made["curves"], made["finished"]
+    assert made["steps"][-1].spent < 0.35 * sum(len(curve.epochs) for curve in curves)
+    best = min(curve.final["mse"] for curve in curves)
+    assert min(curve.final["mse"] for curve in curves if curve.key in finished) < 1.02 * best

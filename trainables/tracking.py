@@ -198,7 +198,7 @@ def check(uri: str, timeout: float = 20.0) -> str | None:
     uri = accept(uri)
     problem = unreachable(uri, timeout)
     if problem is None and sqlite_path(uri) is None:
-        status = _status_of(uri, Path(), "--check", timeout)
+        status = _status_of(uri, Path(os.devnull), "--check", timeout)  # no run: its log goes nowhere
         problem = status.problem if status else "MLflow's client ended without an answer"
     if problem is None:
         return None
