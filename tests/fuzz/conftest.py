@@ -11,7 +11,8 @@ from PIL import Image
 from analysis import figures
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import Start, command
-from sweeps.engine import plan, session
+from sweeps.engine import plan
+from trainables import session
 
 SMALL = (
     "--address inline --betas 0.1 1 --seeds 2 --epochs 2 --codebook-size 8 --batch-size 16 "
