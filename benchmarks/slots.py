@@ -82,8 +82,8 @@ def gaps(events: Iterable[Event]) -> dict[str, list[float]]:
     process: dict[str, int] = {}
     epochs: dict[int, list[tuple[float, float, str]]] = defaultdict(list)
     for event in events:
-        if event["event"] == "start":
-            process[event["trial"]] = event["info"]["pid"]
+        if event["event"] == "start":  # again with the process, once the trial has told it
+            process |= {event["trial"]: event["info"]["pid"]} if "pid" in event["info"] else {}
         elif event["event"] == "epoch":
             began = event["time"] - event["metrics"]["seconds"]
             epochs[process[event["trial"]]].append((began, event["time"], event["trial"]))

@@ -22,7 +22,7 @@ from benchmarks.early_stopping import (
     peer,
 )
 from benchmarks.peer_stopping import Stops, moasha, ray_asha
-from sweeps.engine.pareto_asha import Rule
+from sweeps.engine.scheduler import Rule
 from sweeps.replay import Curve, replay, shuffled
 
 EPOCHS = 4
@@ -90,12 +90,12 @@ def test_a_peer_keeps_its_slot_and_spends_no_more_than_it_may() -> None:
     curves = list(small_grid().curves.values())
     jobs = [job for _, job in shuffled(curves, 0)]
     never = peer(lambda epochs: lambda key, epoch, metrics: False)
-    steps = replay(curves, never(jobs, 2, None), 2)
+    steps = replay(curves, never(jobs, 2, None))
     assert [step.complete for step in steps].count(True) == 4
-    assert {step.key for step in steps[: 2 * EPOCHS]} == {job.key for job in jobs[:2]}
-    assert replay(curves, never(jobs, 2, 6), 2)[-1].spent == 6
+    assert {step.key for step in steps[:2]} == {job.key for job in jobs[:2]}
+    assert replay(curves, never(jobs, 2, 6))[-1].spent == 6
     at_once = peer(lambda epochs: lambda key, epoch, metrics: True)
-    assert replay(curves, at_once(jobs, 2, None), 2)[-1].spent == 4
+    assert replay(curves, at_once(jobs, 2, None))[-1].spent == 4
 
 
 def test_the_interval_is_of_order_statistics() -> None:
@@ -105,7 +105,7 @@ def test_the_interval_is_of_order_statistics() -> None:
 
 def test_rules_and_random_are_compared_at_equal_epochs_and_in_every_budget() -> None:
     grid = small_grid()
-    runs = {"ours": Contender(ours(Rule(objectives(["mse"]), grace=1, reduction=2)))}
+    runs = {"ours": Contender(ours(Rule(objectives(["mse"]), grace_period=1, reduction_factor=2)))}
     replayed = measure(grid, EarlyStoppingBenchmark(shuffles=3, slots=1), runs)
     ended = replayed["ended"]["ours"]
     assert ended["rule"]["regret"]["median"] == 0
@@ -139,6 +139,6 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, capsys: pytest.Capture
 def test_random_search_trains_to_the_end_in_the_order_given() -> None:
     curves = list(small_grid().curves.values())
     jobs = [job for _, job in shuffled(curves, 1)]
-    steps = replay(curves, at_random(jobs, 1, 9), 1)
+    steps = replay(curves, at_random(jobs, 1, 9))
     assert [step.key for step in steps if step.complete] == [job.key for job in jobs[:2]]
     assert steps[-1].spent == 9

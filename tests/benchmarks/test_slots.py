@@ -25,7 +25,8 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: pytest.Capture
 
 def test_gaps_are_those_of_one_process_between_trials_and_within_one() -> None:
     events = [start("a", 1), start("b", 2), epoch("a", 0, 1), epoch("b", 0, 1.5), epoch("a", 1.25, 2)]
-    events += [start("c", 1), epoch("c", 2.5, 4), start("b", 1), epoch("b", 4.125, 5)]  # b moves to the other process
+    events += [{"event": "start", "trial": "c", "info": {}}, start("c", 1), epoch("c", 2.5, 4)]
+    events += [start("b", 1), epoch("b", 4.125, 5)]  # b moves to the other process
     assert gaps(events) == {"between": [0.5, 0.125], "within": [0.25], "span": [5.0, 1.5]}
 
 
