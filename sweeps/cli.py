@@ -2,26 +2,22 @@
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from sweeps.engine.ray_settings import prepare_environment
-from sweeps.engine.spec import Search, SweepSpec
-from sweeps.flags import FIXED, Flags, SearchFlags, base_config, flags_from_toml, kept, search_of
+from sweeps.engine.spec import SweepSpec
+from sweeps.flags import FIXED, Flags, arguments_of, kept
 from trainables.commands import Terminal, exit_status
 from trainables.interruption import leave
 from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, command_line, find_run
-from trainables.tracking import default_uri, without_password
+from trainables.tracking import without_password
 from vqcore.config import ConfigError, read_toml
-
-if TYPE_CHECKING:
-    from sweeps.engine.request import Request
 
 F = TypeVar("F", bound=Flags)
 
@@ -32,43 +28,8 @@ class Start:
 
     sweep: str
     """Its name, and that of the folder of its runs."""
-    words: tuple[str, ...]
-    """What follows ``python -m``, or ``python`` if it ends in ``.py``: a module, and words of its own."""
-
-
-def request_of(start: Start, flags: Flags, spec: SweepSpec) -> "Request":
-    """The flags as the engine takes them."""
-    from sweeps.engine.request import Request
-
-    return Request(
-        sweep=start.sweep,
-        words=start.words,
-        spec=lambda: replace(spec, seeds=flags.seeds, search=_search(flags, spec)),
-        base=lambda: base_config(flags, spec.space),
-        data=flags.data,
-        image_size=flags.image_size,
-        num_gpus=flags.num_gpus,
-        trials_per_gpu=flags.trials_per_gpu,
-        num_cpus=flags.num_cpus,
-        address=flags.address,
-        name=time.strftime("%Y%m%d-%H%M%S") if flags.name is None else flags.name,
-        out=flags.out,
-        storage=flags.storage,
-        tracking_uri=flags.tracking_uri or default_uri(flags.out),
-        resume=flags.resume is not None,
-        flags=kept(flags),
-    )
-
-
-def _search(flags: Flags, spec: SweepSpec) -> Search | None:
-    if not isinstance(flags, SearchFlags):
-        return None
-    search = search_of(flags)
-    if (
-        spec.stratify_by and search.rule is not None and flags.compare_within == "auto"
-    ):  # what is searched apart is not stopped by what the others do
-        return replace(search, rule=replace(search.rule, group_by=spec.stratify_by))
-    return search
+    argv: tuple[str, ...]
+    """What follows ``python -m``, or ``python`` if it ends in ``.py``: a module, and arguments of its own."""
 
 
 def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> None:
@@ -89,28 +50,27 @@ def command(
     file_flags: Sequence[str] = (),
 ) -> int:
     """``main`` as a function of the arguments; the exit code. ``file_flags`` are those that a sweep's file gives."""
-    words = "Interrupted before the first trial.", "Ended by SIGTERM; everything recorded is kept."
-    with exit_status(*words) as status:
+    with exit_status("Interrupted before the first trial.", "Ended by SIGTERM; what is recorded is kept.") as status:
         flags = _parse(start, flags_type, arguments, file_flags)
         terminal = Terminal()
         for warning in prepare_environment(flags.address):
             terminal.print(warning, style="yellow")
         # torch, ray and the others take seconds to import: after the flags have turned out to be right
         from sweeps.engine.plan import print_plan
-        from sweeps.engine.request import check_request
+        from sweeps.engine.request import SweepRequest, check_request
         from sweeps.engine.session import run_session
 
-        ready = check_request(request_of(start, flags, spec(flags)))
+        checked = check_request(SweepRequest(start.sweep, start.argv, flags, spec(flags)))
         if flags.plan:
-            print_plan(terminal, ready)
+            print_plan(terminal, checked)
             return 0
-        return run_session(ready, terminal)
+        return run_session(checked, terminal)
     return status.code
 
 
 def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_flags: Sequence[str]) -> F:
     """The flags of a new run: the command line's over the file's. Of a resumed one: the command line's over its own."""
-    prog = command_line(*start.words)
+    prog = command_line(*start.argv)
     flags = tyro.cli(flags_type, prog=prog, args=[*file_flags, *arguments])
     if flags.resume is None:
         return flags
@@ -120,8 +80,9 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
     recorded = latest_sweep(folder / JOURNAL)
     tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
     _check_home(start, folder, recorded, tables)
-    saved = flags_from_toml(flags_type, tables.get("flags", {}))
-    resumed = tyro.cli(flags_type, prog=prog, args=arguments, default=saved)
+    names = {field.name for field in dataclasses.fields(flags_type)}  # an earlier version may have had others
+    own = arguments_of({name: value for name, value in _table(tables, "flags").items() if name in names})
+    saved, resumed = (tyro.cli(flags_type, prog=prog, args=[*own, *further]) for further in ([], arguments))
     before, now = kept(saved), kept(resumed)
     changed = [name for name in FIXED if before.get(name) != now.get(name)]
     if changed:
@@ -135,11 +96,19 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
 
 def _check_home(start: Start, folder: Path, recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
     """``ConfigError`` if the run in ``folder`` is of another sweep, or lies in another sweep's folder."""
-    sweep = recorded.get("sweep") or tables.get("sweep", {}).get("sweep") or folder.parent.name
+    sweep = recorded.get("sweep") or _table(tables, "sweep").get("sweep") or folder.parent.name
     if sweep != start.sweep:
-        begun = tables.get("provenance", {}).get("command")
+        begun = _table(tables, "provenance").get("command")
         how = f", begun with `{begun}`" if begun else ""
         raise ConfigError([f"--resume {folder}: is a run of the sweep {sweep}{how}; resume it with that command"])
     if folder.absolute().parent.name != sweep:
         home = folder.absolute().parent / sweep / folder.name
         raise ConfigError([f"--resume {folder}: a run of {sweep} lies in a folder of that name; move it to {home}"])
+
+
+def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of ``sweep.toml``, which anyone may have edited."""
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError([f"sweep.toml: {name} must be a table; put it back, or start a new run"])
+    return table

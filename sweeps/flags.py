@@ -1,11 +1,12 @@
 """The flags of sweeps, and what they mean to the engine."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -109,7 +110,6 @@ class SearchFlags(Flags):
     """With more than 1, configurations near the front are trained with up to so many seeds."""
 
 
-F = TypeVar("F", bound=Flags)
 FIXED = (
     "data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision", "set",
     "storage", "sampler", "objectives", "early_stopping", "compare_within", "grace", "reduction", "collapse_usage",
@@ -134,50 +134,57 @@ def base_config(flags: Flags, space: Space) -> TrialConfig:
     return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**{**shared, **set_here, **first})
 
 
-def search_of(flags: SearchFlags) -> Search:
-    """The flags of a search. ``ConfigError`` with every problem."""
+def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
+    """The search that the flags describe; None of a plain grid. ``ConfigError`` with every problem."""
+    if not isinstance(flags, SearchFlags):
+        return None
     from trainables.trial import Collapse
 
     problems = Problems()
-    aims = problems.of(lambda: objectives(flags.objectives))
-    rule = problems.of(lambda: _rule(flags, aims)) if aims and flags.early_stopping == "auto" else None
-    constraints = [problems.of(partial(Constraint.parse, text)) for text in flags.constraints]
+    aims = problems.of(lambda: objectives(flags.objectives)) or ()
+    rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims and flags.early_stopping == "auto" else None
+    bounds = [problems.of(partial(Constraint.parse, text)) for text in flags.constraints]
+    constraints = tuple(bound for bound in bounds if bound is not None)
     warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
-    bounded = [bound.column for bound in constraints if bound is not None and bound.column != SIZE]
-    for column in [*(aim.column for aim in aims or ()), *bounded]:
+    for column in [*(aim.column for aim in aims), *(bound.column for bound in constraints if bound.column != SIZE)]:
         if column not in reported():
             problems.add(
                 f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} for constraints"
             )
-    if flags.trials < 1:
-        problems.add(f"trials = {flags.trials}: must be at least 1")
-    if flags.trials > MOST_TRIALS:
-        problems.add(f"trials = {flags.trials}: must be at most {MOST_TRIALS:,}")
+    if not 1 <= flags.trials <= MOST_TRIALS:
+        problems.add(f"trials = {flags.trials}: must be 1 to {MOST_TRIALS:,}")
     if flags.budget is not None and flags.budget < flags.epochs:
         problems.add(f"budget = {flags.budget}: not enough for one trial of {flags.epochs} epochs")
     if not 0 <= flags.collapse_usage <= 1:
         problems.add(f"collapse_usage = {flags.collapse_usage:g}: is a share of the codes, 0 to 1; 0.01 is usual")
     problems.raise_any()
-    assert aims is not None
-    met = tuple(constraint for constraint in constraints if constraint is not None)
-    sampler = None if flags.sampler == "grid" else flags.sampler
-    collapse = Collapse(flags.collapse_usage) if flags.collapse_usage else None
-    return Search(aims, sampler, flags.trials, rule, flags.budget, met, warm_start, flags.search_seed, collapse)
+    return Search(
+        objectives=aims,
+        sampler=None if flags.sampler == "grid" else flags.sampler,
+        trials=flags.trials,
+        rule=rule,
+        budget=flags.budget,
+        constraints=constraints,
+        warm_start=warm_start,
+        seed=flags.search_seed,
+        collapse=Collapse(flags.collapse_usage) if flags.collapse_usage else None,
+    )
 
 
-def _rule(flags: SearchFlags, aims: tuple[Objective, ...]) -> Rule:
-    given: dict[str, Any] = {"grace_period": flags.grace, "reduction_factor": flags.reduction}
-    given = {name: value for name, value in given.items() if value is not None}
+def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> Rule:
+    changes: dict[str, Any] = {"grace_period": flags.grace, "reduction_factor": flags.reduction}
+    changes = {name: value for name, value in changes.items() if value is not None}
     if flags.compare_within != "auto":
-        given["group_by"] = None if flags.compare_within == "all" else flags.compare_within
-    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **given)
+        changes["group_by"] = None if flags.compare_within == "all" else flags.compare_within
+    elif stratify_by:  # strata are searched apart: none is stopped by the trials of another
+        changes["group_by"] = stratify_by
+    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **changes)
 
 
 def kept(flags: Flags) -> dict[str, Any]:
     """The flags as ``sweep.toml`` keeps them for a resume, which may be typed in another folder."""
-    kept = {name: value for name, value in dataclasses.asdict(flags).items() if value is not None}
-    for name in ("plan", "resume", "name", "out"):
-        kept.pop(name, None)
+    of_one_start = ("plan", "resume", "name", "out")
+    kept = {n: v for n, v in dataclasses.asdict(flags).items() if v is not None and n not in of_one_start}
     if flags.data not in KNOWN and Path(flags.data).expanduser().is_dir():
         kept["data"] = str(Path(flags.data).expanduser().absolute())
     if flags.storage is not None and not is_bucket(flags.storage):
@@ -186,39 +193,21 @@ def kept(flags: Flags) -> dict[str, Any]:
         with suppress(ConfigError):  # what is wrong with it is said by the check
             kept["tracking_uri"] = accept(flags.tracking_uri)
         kept["tracking_uri"] = without_password(kept["tracking_uri"])
-    if (warm_start := kept.get("warm_start")) is not None:
+    if "warm_start" in kept:
         with suppress(ConfigError):
-            kept["warm_start"] = str(find_run(warm_start, flags.out).absolute())
+            kept["warm_start"] = str(find_run(kept["warm_start"], flags.out).absolute())
     return kept
 
 
-def flags_from_toml(flags_type: type[F], saved: Any) -> F:
-    """The flags that ``sweep.toml`` keeps; names that are no flags any more are passed over.
-
-    ``ConfigError`` for values that no command line could have given.
-    """
-    if not isinstance(saved, dict):
-        raise ConfigError(["sweep.toml: flags must be a table; put it back, or start a new run"])
-    known = get_type_hints(flags_type)
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items() if n in known}
-    problems = Problems(
-        f"sweep.toml: {name} = {value!r} is no value of --{name.replace('_', '-')}; put it back, or start a new run"
-        for name, value in values.items()
-        if not _is_of(value, known[name])
-    )
-    problems.raise_any()
-    return flags_type(**values)
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of the type of a flag."""
-    parts = get_args(kind)
-    if get_origin(kind) is Literal:
-        return isinstance(value, str) and value in parts
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_of(one, parts[0]) for one in value)
-    if parts:
-        return any(_is_of(value, part) for part in parts)
-    if kind is float:
-        return type(value) in (int, float)
-    return type(value) is kind
+def arguments_of(table: Mapping[str, Any]) -> list[str]:
+    """The flags of a TOML table as arguments of a command line."""
+    arguments = []
+    for flag, value in table.items():
+        name = f"--{flag.replace('_', '-')}"
+        if isinstance(value, bool):
+            arguments.append(name if value else name.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            arguments += [name, *map(str, value)]
+        else:
+            arguments.append(f"{name}={value}")
+    return arguments

@@ -18,7 +18,7 @@ import tyro
 from sweeps.cli import Start, command
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
-from sweeps.flags import SearchFlags
+from sweeps.flags import SearchFlags, arguments_of
 from trainables.commands import exit_status
 from trainables.runs import NAME
 from vqcore.config import ConfigError, read_toml
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
-    """What a file says: the sweep, and its flags as words of a command line. ``ConfigError`` if it makes no sense."""
+    """The sweep of a file, and its flags as arguments. ``ConfigError`` with every problem."""
     tables = read_toml(path)
     problems = [f"{path}: [{name}] is not known; {USAGE}" for name in tables.keys() - {"space", "flags"}]
     problems += [f"{path}: has no table [space]; {USAGE}"] if "space" not in tables else []
@@ -62,15 +62,7 @@ def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    flags = dict(tables.get("flags", {}))
-    return SweepSpec(space), [word for name, value in flags.items() for word in _words(name, value)]
-
-
-def _words(flag: str, value: Any) -> list[str]:
-    name = flag.replace("_", "-")
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return SweepSpec(space), arguments_of(tables.get("flags", {}))
 
 
 def _choice(name: str, value: Any) -> tuple[Any, ...] | Range:

@@ -1,20 +1,19 @@
-"""What a sweep would cost, from a short probe, without running it."""
+"""The cost of a sweep, from a short probe, without running it."""
 
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from sweeps.engine.progress import clock
-from sweeps.engine.request import Ready, checkpoints_bytes
+from sweeps.engine.request import CheckedSweep, checkpoints_bytes, largest
 from sweeps.engine.resources import Booking
-from trainables.checkpoint import checkpoint_bytes
 from trainables.data import DataSet
 from trainables.storage import free_bytes, size
 from trainables.trial import prepare_process
@@ -25,77 +24,68 @@ PROBE_STEPS = 12
 """Training steps that are measured, the first quarter of them as warm-up."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a few steps of a trial took."""
+class Probe(NamedTuple):
+    """Measurements of a few steps of a trial."""
 
     seconds: float
     """Of an epoch with its evaluation."""
     memory: int
     """Bytes at the peak: of the GPU its context included, else of the process."""
-    memory_there: int
-    """Bytes of the GPU, or what the machine has available."""
+    capacity: int
+    """Bytes of the GPU, or those that the machine has available."""
 
 
-def print_plan(console: Console, ready: Ready) -> None:
-    """Trials, epochs, images, time, memory and disk. ``ConfigError`` if the machine cannot hold it."""
-    spec, data, booking = ready.spec, ready.data, ready.booking
-    search, budget = spec.search, spec.base.training.epochs
-    configs = ready.configs or (max(spec.corners(), key=checkpoint_bytes, default=spec.base),)
-    trials = spec.drawn_trials or len(ready.configs)
-    rule = search.rule if search else None
-    epochs = rule.expected_epochs(trials, budget) if rule else trials * budget
-    epochs = min(epochs, search.budget) if search and search.budget else epochs
-    at_once = min(booking.slots, trials)
-    share = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
-    disk = checkpoints_bytes(ready.configs or configs * trials, booking.slots, rule is not None)
+def print_plan(console: Console, checked: CheckedSweep) -> None:
+    """Print trials, epochs, images, time, memory and disk. ``ConfigError`` if the machine cannot hold it."""
     table = Table(show_header=False, title="Plan", title_justify="left")
-    rows = [
-        ("trials", f"{trials}, {at_once} at once, each on {share}"),
-        ("data", f"{data.source}: {data.train_images:,} train, {data.test_images:,} test, {data.image_size} pixels"),
-    ]
-    if rule is not None:
-        least = "at least " if rule.forecast else ""
-        reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, budget))
-        rows.append(("rungs", f"{reached}: {least}{epochs / (trials * budget):.0%} of training all in full"))
-    if search and spec.seeds > 1:
-        rows.append(("seeds", f"one to screen; near the front up to {spec.seeds}, which comes on top"))
-    rows.append(("epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"))
-    if booking.gpus and not torch.cuda.is_available():
-        rows.append(("wall time", "not known: this machine has no GPU to probe, only the cluster has"))
-    else:
-        largest = max(configs, key=checkpoint_bytes)
-        found = probe(largest, data, booking)
-        rows += _measured(found, epochs, at_once, booking)
-    free = free_bytes(ready.request.trials_folder)
-    rows.append(("checkpoints", f"{size(disk)}, " + ("in a bucket" if free is None else f"of {size(free)} free")))
-    for name, value in rows:
+    for name, value in _rows(checked):
         table.add_row(name, value)
     console.print(table)
-    if booking.gpus and booking.gpus < 1:
+    if 0 < checked.booking.gpus < 1:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
 
 
-def _measured(found: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
-    yield "an epoch", f"{found.seconds:.1f} s, from a probe of {PROBE_STEPS} steps of the largest configuration"
-    yield "wall time", f"about {clock(found.seconds * epochs / at_once)}, start-up aside"
+def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
+    spec, data, booking = checked.spec, checked.data, checked.booking
+    search, per_trial = spec.search, spec.base.training.epochs
+    rule = search.rule if search else None
+    trials = spec.drawn_trials or len(checked.configs)
+    epochs = rule.expected_epochs(trials, per_trial) if rule else trials * per_trial
+    epochs = min(epochs, search.budget) if search and search.budget else epochs
+    at_once = min(booking.slots, trials)
+    resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
+    yield "trials", f"{trials}, {at_once} at once, each on {resources}"
+    images = f"{data.train_images:,} train, {data.test_images:,} test"
+    yield "data", f"{data.source}: {images}, {data.image_size} pixels"
+    if rule is not None:
+        least = "at least " if rule.forecast else ""
+        reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, per_trial))
+        yield "rungs", f"{reached}: {least}{epochs / (trials * per_trial):.0%} of training all in full"
+    if search and spec.seeds > 1:
+        yield "seeds", f"one to screen; near the front up to {spec.seeds}, which comes on top"
+    yield "epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"
+    if booking.gpus and not torch.cuda.is_available():
+        yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
+    else:
+        yield from _measured(probe(largest(spec, checked.configs), data, booking), epochs, at_once, booking)
+    disk, free = checkpoints_bytes(spec, checked.configs, booking.slots), free_bytes(checked.request.trials_folder)
+    yield "checkpoints", f"{size(disk)}, " + ("in a bucket" if free is None else f"of {size(free)} free")
+
+
+def _measured(measured: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
+    seconds, memory, capacity = measured
+    yield "an epoch", f"{seconds:.1f} s, from a probe of {PROBE_STEPS} steps of the largest configuration"
+    yield "wall time", f"about {clock(seconds * epochs / at_once)}, start-up aside"
     if booking.gpus:
-        yield "GPU time", f"about {found.seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
-    fit = found.memory_there // max(1, found.memory)
-    where = "a GPU" if booking.gpus else "this machine"
-    yield "memory", f"{size(found.memory)} a trial at most; {fit} fit {where} ({size(found.memory_there)})"
-    wanted = round(1 / booking.gpus) if 0 < booking.gpus <= 1 else at_once
+        yield "GPU time", f"about {seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
+    fit = capacity // max(1, memory)
+    where, flag = ("a GPU", "--trials-per-gpu") if booking.gpus else ("this machine", "--num-cpus")
+    yield "memory", f"{size(memory)} a trial at most; {fit} fit {where} ({size(capacity)})"
+    wanted = round(1 / booking.gpus) if booking.gpus else at_once
     if fit < wanted:
-        step = f"--trials-per-gpu {fit}" if booking.gpus else f"--num-cpus {fit}"
-        raise ConfigError(
-            [
-                f"{wanted} trials at once need {size(wanted * found.memory)} of {where}'s memory, "
-                f"{size(found.memory_there)} are there: {step} fits, or a smaller --batch-size"
-                if fit
-                else f"one trial needs {size(found.memory)} of {where}'s memory, "
-                f"{size(found.memory_there)} are there: choose a smaller --batch-size or --preset"
-            ]
-        )
+        step = f"{flag} {fit} fits, or a smaller --batch-size" if fit else "choose a smaller --batch-size or --preset"
+        need = f"trials at once: {wanted}, which need {size(wanted * memory)} of {where}'s memory"
+        raise ConfigError([f"{need}, {size(capacity)} are there: {step}"])
 
 
 def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from analysis.layout import shown
 from analysis.objectives import METRICS
+from sweeps.engine.trials import TrialPlan
 from trainables.journal import Event, RunRecord, TrialRecord
 from trainables.runs import SHORT
 from trainables.trial import TrialJob
@@ -29,30 +30,14 @@ _LIVE = [metric for metric in METRICS.values() if metric.live]
 _STYLE = {"running": "cyan", "completed": "green", "stopped": "yellow", "diverged": "red", "failed": "red"}
 
 
-class Planned(Protocol):
-    """The trials of a sweep, which may grow."""
-
-    @property
-    def jobs(self) -> list[TrialJob]:
-        """Those that are known by now."""
-
-    @property
-    def planned(self) -> int:
-        """How many there will be."""
-
-    @property
-    def expected(self) -> int | None:
-        """Epochs of all, where they are not simply those of each."""
-
-
 class Screen:
     """A listener of the recorder; use it as a context manager around the run."""
 
     def __init__(
-        self, console: Console, run: RunRecord, course: Planned, swept: tuple[str, ...], slots: Callable[[], int]
+        self, console: Console, run: RunRecord, plan: TrialPlan, swept: tuple[str, ...], slots: Callable[[], int]
     ):
         self._console, self._run, self._swept, self._slots = console, run, swept, slots
-        self._course, self._booked = course, slots()
+        self._plan, self._booked = plan, slots()
         self._seconds: deque[float] = deque(maxlen=RECENT)
         """Of the latest epochs: after a resume on another machine, those before it say nothing."""
         self._last_line = time.monotonic()
@@ -81,11 +66,11 @@ class Screen:
 
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
-        records = [trial for job in self._course.jobs if (trial := self._record(job)) is not None]
+        records = [trial for job in self._plan.jobs if (trial := self._record(job)) is not None]
         ended = sum(trial.status != "running" for trial in records)
         done, planned = self._epochs()
         waiting = sum(bool(trial.waits) for trial in list(self._run.trials.values()))
-        words = [f"{ended}/{self._course.planned} trials", f"{done}/{planned} epochs"]
+        words = [f"{ended}/{self._plan.planned} trials", f"{done}/{planned} epochs"]
         words += [f"{waiting} wait at a rung"] if waiting else []
         latest = [trial for trial in records if trial.epochs]
         if latest:
@@ -105,10 +90,10 @@ class Screen:
         names = (SHORT.get(name, name) for name in self._swept)
         for name in (*names, "seed", "state", "epoch", *(metric.name for metric in _LIVE)):
             table.add_column(name, justify="left" if name in ("state", "estimator") else "right")
-        jobs = sorted(self._course.jobs, key=self._order)[:MOST_ROWS]
+        jobs = sorted(self._plan.jobs, key=self._order)[:MOST_ROWS]
         for job in sorted(jobs, key=lambda job: job.number):
             table.add_row(*self._row(job))
-        hidden = len(self._course.jobs) - len(jobs)
+        hidden = len(self._plan.jobs) - len(jobs)
         lines = [shown(self.summary(), "bold")]
         lines += [Text(f"{hidden} more trials", style="dim")] if hidden else []
         return Group(table, *lines)
@@ -129,7 +114,7 @@ class Screen:
         return (0, job.number) if trial.status == "running" else (1, -trial.last_time)
 
     def _name(self, key: str) -> str:
-        flat = next((job.config.flat() for job in self._course.jobs if job.key == key), {})
+        flat = next((job.config.flat() for job in self._plan.jobs if job.key == key), {})
         return ", ".join(
             f"{SHORT.get(name, name)} {_text(flat[name])}" for name in (*self._swept, "seed") if name in flat
         )
@@ -140,12 +125,12 @@ class Screen:
     def _epochs(self) -> tuple[int, int]:
         """Epochs done and planned; trials that ended early plan no more."""
         done = planned = 0
-        for job in self._course.jobs:
+        for job in self._plan.jobs:
             trial, budget = self._record(job), job.config.training.epochs
             epochs = min(trial.last_epoch, budget) if trial else 0
             done += epochs
             planned += epochs if trial and trial.status in ("stopped", "diverged", "failed") else budget
-        return done, max(done, self._course.expected or planned)
+        return done, max(done, self._plan.expected or planned)
 
     def _seconds_left(self) -> float | None:
         """From the mean time of the latest epochs and the slots; None before the first."""
@@ -153,7 +138,7 @@ class Screen:
         # lists: the screen's own thread reads what the driver's goes on writing
         seconds = list(self._seconds)
         ended = sum(trial.status != "running" for trial in list(self._run.trials.values()))
-        at_once = max(1, min(self._slots(), len(self._course.jobs) - ended))
+        at_once = max(1, min(self._slots(), len(self._plan.jobs) - ended))
         return (planned - done) * sum(seconds) / len(seconds) / at_once if seconds else None
 
 

@@ -1,9 +1,10 @@
-"""What a sweep was asked to do, checked whole before its first trial: every problem at once."""
+"""The request for a sweep, checked whole before its first trial: every problem at once."""
 
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
+from sweeps.flags import Flags, base_config, search_of
 from trainables.checkpoint import check_disk, checkpoint_bytes
 from trainables.data import DataSet, prepare
 from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, NAME
 from trainables.storage import check_storage, join
-from trainables.tracking import accept
+from trainables.tracking import accept, default_uri
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.errors import Problems
@@ -33,48 +35,45 @@ PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """The meaning of each field is that of the flag of its name."""
+class SweepRequest:
+    """A sweep as its command line describes it."""
 
     sweep: str
-    words: tuple[str, ...]
+    """Its name, and that of the folder of its runs."""
+    argv: tuple[str, ...]
     """How it is started, for ``command_line``."""
-    spec: Callable[[], SweepSpec]
-    """What varies and how; may raise ``ConfigError``."""
-    base: Callable[[], TrialConfig]
-    """What the trials share; may raise ``ConfigError``."""
-    data: str
-    image_size: int | None
-    num_gpus: int | None
-    trials_per_gpu: float
-    num_cpus: int | None
-    address: str | None
-    name: str
-    out: Path
-    storage: str | None
-    tracking_uri: str
-    resume: bool
-    flags: Mapping[str, Any]
-    """What ``sweep.toml`` keeps for a resume."""
+    flags: Flags
+    varied: SweepSpec
+    """The space of the sweep; the flags say the rest of its specification."""
+
+    @cached_property
+    def name(self) -> str:
+        """The run's name."""
+        return time.strftime("%Y%m%d-%H%M%S") if self.flags.name is None else self.flags.name
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps the run."""
+        return self.flags.tracking_uri or default_uri(self.flags.out)
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.out / self.sweep / self.name
+        return self.flags.out / self.sweep / self.name
 
     @cached_property
     def trials_folder(self) -> str:
         """The location (``trainables.storage``) of the trials' files."""
-        if self.storage is None:
+        if self.flags.storage is None:
             return str((self.folder / "trials").absolute())
-        return join(self.storage, self.sweep, self.name, "trials")
+        return join(self.flags.storage, self.sweep, self.name, "trials")
 
 
 @dataclass(frozen=True)
-class Ready:
+class CheckedSweep:
     """A request in which nothing is wrong."""
 
-    request: Request
+    request: SweepRequest
     spec: SweepSpec
     configs: tuple[TrialConfig, ...]
     data: DataSet
@@ -88,71 +87,77 @@ class Ready:
         return TrialJob(key, number, config, self.data, folder, self.booking.cpus, self.booking.gpus, collapse)
 
 
-def check_request(request: Request) -> Ready:
+def check_request(request: SweepRequest) -> CheckedSweep:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
-    problems = Problems()
-    base = problems.of(request.base)
-    spec = replace(problems.of(request.spec) or SweepSpec(), sweep=request.sweep, base=base or TrialConfig())
-    begun = (problems.of(lambda: latest_sweep(request.folder / JOURNAL)) if request.resume else None) or {}
+    problems, flags = Problems(), request.flags
+    base = problems.of(lambda: base_config(flags, request.varied.space)) or TrialConfig()
+    spec = problems.of(lambda: _spec(request)) or SweepSpec()
+    spec = replace(spec, sweep=request.sweep, base=base)
+    begun = (problems.of(lambda: latest_sweep(request.folder / JOURNAL)) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
     if spec.search is not None:
         problems.of(lambda: check_space(spec.space, spec.base))
     if spec.drawn:
         problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])
-    data = problems.of(lambda: prepare(request.data, request.image_size))
+    data = problems.of(lambda: prepare(flags.data, flags.image_size))
     if data is not None:
         models = dict.fromkeys(config.model for config in (spec.base, *(configs or ())))
         problems.add(*(line for model in models for line in model.size_problems(data.image_size)))
-    booking = problems.of(lambda: _booking(request))
+    booking = problems.of(lambda: _booking(flags))
     problems.of(lambda: accept(request.tracking_uri))
-    if request.storage is not None:
-        problems.of(partial(check_storage, request.storage))
+    if flags.storage is not None:
+        problems.of(partial(check_storage, flags.storage))
     if booking and configs is not None:
-        problems.of(lambda: _check_room(request, spec, configs, booking.slots))
+        problems.of(lambda: check_disk(request.trials_folder, checkpoints_bytes(spec, configs, booking.slots)))
     problems.add(*_name_problems(request), *_changes(request, spec, data, begun))
     problems.raise_any()
     assert configs is not None
     assert data is not None
     assert booking is not None
-    return Ready(request, spec, configs, data, booking)
+    return CheckedSweep(request, spec, configs, data, booking)
 
 
-def _name_problems(request: Request) -> Iterator[str]:
+def _spec(request: SweepRequest) -> SweepSpec:
+    search = search_of(request.flags, request.varied.stratify_by)
+    return replace(request.varied, seeds=request.flags.seeds, search=search)
+
+
+def _name_problems(request: SweepRequest) -> Iterator[str]:
     """The run's name and its folders: what cannot be one, what no record can hold, what Ray cannot use."""
-    name, folder = request.name, request.folder
-    if not request.resume and (not NAME.fullmatch(name) or name == "latest"):
+    name, folder, given = request.name, request.folder, request.flags
+    if not given.resume and (not NAME.fullmatch(name) or name == "latest"):
         yield (
             f"--name {name!r}: must be letters, digits, '.', '_' and '-', starting with a letter or digit, 100 at "
             "most, without path separators and not 'latest'; --out chooses the folder"
         )
-    elif not request.resume and (journal := folder / JOURNAL).exists() and journal.stat().st_size:
+    elif not given.resume and (journal := folder / JOURNAL).exists() and journal.stat().st_size:
         yield f"--name {name}: that run exists; --resume {name} goes on with it, or choose another name"
-    folders = {"--out": str(request.out.absolute()), "--data": request.data, "--storage": request.storage}
-    names = {**folders, "--tracking-uri": request.tracking_uri, "python -m": " ".join(request.words)}
+    folders = {"--out": str(given.out.absolute()), "--data": given.data, "--storage": given.storage}
+    names = {**folders, "--tracking-uri": request.tracking_uri, "python -m": " ".join(request.argv)}
     for flag, value in names.items():
         if value is not None and value != value.encode(errors="ignore").decode():
             yield f"{flag} {value!r}: has a name that is not UTF-8, which no record can hold; rename it"
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     longest = (104 if sys.platform == "darwin" else 108) - 1 - len(_SOCKET)
-    if request.address is None and len(os.environ.get(variable, "").encode(errors="ignore")) > longest:
+    if given.address is None and len(os.environ.get(variable, "").encode(errors="ignore")) > longest:
         yield (
             f"{variable}={os.environ[variable]}: is too long for the sockets that Ray makes there, {longest} bytes at "
             "most; set RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
         )
 
 
-def _changes(request: Request, spec: SweepSpec, data: DataSet | None, begun: Mapping[str, Any]) -> Iterator[str]:
+def _changes(request: SweepRequest, spec: SweepSpec, data: DataSet | None, begun: Mapping[str, Any]) -> Iterator[str]:
     """What a resumed run has no longer as it began: its checkpoints, its images, the space that it searches."""
-    link = request.folder / "trials"
-    if request.resume and request.storage and link.is_symlink() and not link.exists():
+    link, storage = request.folder / "trials", request.flags.storage
+    if request.flags.resume and storage and link.is_symlink() and not link.exists():
         yield (
-            f"--storage {request.storage}: holds no files of run {request.name} now; mount it as it was, or remove "
+            f"--storage {storage}: holds no files of run {request.name} now; mount it as it was, or remove "
             f"{link} if they are gone for good, and what they held is trained again"
         )
     content = begun.get("params", {}).get("data_hash")
     if data is not None and content not in (None, data.hash):
         yield (
-            f"--data {request.data}: its images are not those that run {request.name} began with "
+            f"--data {request.flags.data}: its images are not those that run {request.name} began with "
             f"(content {data.hash}, then {content}); a run keeps its data: put the images back, or start a new run"
         )
     now = spec.tables()
@@ -165,42 +170,40 @@ def _changes(request: Request, spec: SweepSpec, data: DataSet | None, begun: Map
             )
 
 
-def checkpoints_bytes(configs: tuple[TrialConfig, ...], slots: int, early: bool = False) -> int:
+def checkpoints_bytes(spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: int) -> int:
     """Disk that the checkpoints of a sweep take at most.
 
     One a trial that has ended; two a trial that has not, of which there are twice the slots in a grid's last turns and
-    any number with ``early`` stopping; and a third in each slot, while it is written.
+    any number with early stopping; and a third in each slot, while it is written.
     """
+    if spec.drawn:  # the largest that may be drawn, each time
+        configs = (largest(spec, ()),) * spec.drawn_trials
     sizes = sorted((checkpoint_bytes(config) for config in configs), reverse=True)
-    unended = len(sizes) if early else 2 * slots
+    unended = len(sizes) if spec.search is not None and spec.search.rule is not None else 2 * slots
     return sum(sizes) + sum(sizes[:unended]) + sum(sizes[:slots])
 
 
-def _check_room(request: Request, spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: int) -> None:
-    if spec.drawn:  # the largest that may be drawn, each time
-        configs = (max(spec.corners(), key=checkpoint_bytes, default=spec.base),) * spec.drawn_trials
-    early = spec.search is not None and spec.search.rule is not None
-    check_disk(request.trials_folder, checkpoints_bytes(configs, slots, early))
+def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
+    """The configuration with the largest checkpoint, of those listed or of the corners of the space."""
+    return max(configs or spec.corners(), key=checkpoint_bytes, default=spec.base)
 
 
-def _booking(request: Request) -> Booking:
-    joins = request.address not in (None, INLINE)
-    available = _join(request) if joins else this_machine()
-    booking = book(available, request.num_gpus, request.trials_per_gpu, request.num_cpus)
-    return replace(booking, slots=1) if request.address == INLINE else booking
+def _booking(flags: Flags) -> Booking:
+    available = this_machine() if flags.address in (None, INLINE) else _join(str(flags.address), flags.storage)
+    booking = book(available, flags.num_gpus, flags.trials_per_gpu, flags.num_cpus)
+    return replace(booking, slots=1) if flags.address == INLINE else booking
 
 
-def _join(request: Request) -> Available:
+def _join(address: str, storage: str | None) -> Available:
     """Connect to the cluster at ``address``. ``ConfigError`` if none answers, or its nodes share no storage."""
-    assert request.address is not None
-    _probe(request.address)
+    _probe(address)
     from sweeps.engine.ray_cluster import join
 
-    available = join(request.address)
-    if request.storage is None:  # also where there is one node: others may join
+    available = join(address)
+    if storage is None:  # also where there is one node: others may join
         raise ConfigError(
             [
-                f"--address {request.address}: trials move between the nodes of a cluster, so their checkpoints must "
+                f"--address {address}: trials move between the nodes of a cluster, so their checkpoints must "
                 "lie where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
             ]
         )

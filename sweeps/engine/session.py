@@ -13,9 +13,10 @@ from sweeps.engine.inline import run_inline
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import fingerprint, provenance
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.request import INLINE, Ready
+from sweeps.engine.request import INLINE, CheckedSweep
 from sweeps.engine.resources import fitting
 from sweeps.engine.trials import TrialPlan
+from sweeps.flags import kept
 from trainables.interruption import PREEMPTED, Preempted
 from trainables.runs import JOURNAL, TOML_HEADER, command_line
 from trainables.session import RunSession, open_session
@@ -24,7 +25,7 @@ from trainables.tracking import browse_command, default_uri
 from vqcore.config import ConfigError, read_toml, toml_text
 
 
-def run_session(ready: Ready, console: Console) -> int:
+def run_session(ready: CheckedSweep, console: Console) -> int:
     """Run what is not finished yet, analyse, print the findings. One driver a run at a time.
 
     The exit code: 0; 1 if no trial completed or the machinery failed; 75 after SIGTERM; 130 after Ctrl-C.
@@ -37,7 +38,7 @@ def run_session(ready: Ready, console: Console) -> int:
 class _SweepSession:
     """A sweep's part of a session: which trials are wanted, on what they train, what is made of them."""
 
-    def __init__(self, ready: Ready, session: RunSession) -> None:
+    def __init__(self, ready: CheckedSweep, session: RunSession) -> None:
         self.ready, self.request = ready, ready.request
         self.session, self.console = session, session.console
         self.recorder, self.tracker = session.writer, session.tracker
@@ -69,7 +70,7 @@ class _SweepSession:
 
     def train(self) -> None:
         """Run all that is wanted, on Ray or in this process."""
-        if self.request.address == INLINE:
+        if self.request.flags.address == INLINE:
             self.tracker.start()
             self.train_all(run_inline)
             return
@@ -78,7 +79,7 @@ class _SweepSession:
         from sweeps.engine.ray_runner import run_on_ray
 
         self.tracker.start()
-        booking, address = self.ready.booking, self.request.address
+        booking, address = self.ready.booking, self.request.flags.address
         try:
             if address is None:
                 ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
@@ -103,14 +104,14 @@ class _SweepSession:
 
     def _capacity(self) -> Callable[[], int] | None:
         """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
-        request, booking, address = self.request, self.ready.booking, self.request.address
+        flags, booking, address = self.request.flags, self.ready.booking, self.request.flags.address
         if address in (None, INLINE):
             return None
         from sweeps.engine.ray_cluster import available
 
         def capacity() -> int:
             fit = fitting(available(str(address)), booking)
-            return fit if request.num_gpus is None and request.num_cpus is None else min(fit, booking.slots)
+            return fit if flags.num_gpus is None and flags.num_cpus is None else min(fit, booking.slots)
 
         return capacity
 
@@ -139,7 +140,7 @@ class _SweepSession:
             "space": spec.tables(),
             "base": spec.base.toml(),
             "provenance": facts,
-            "flags": dict(request.flags),
+            "flags": kept(request.flags),
         }
         self.link_storage()
         told = ("image_size", "train_images", "test_images")
@@ -151,7 +152,7 @@ class _SweepSession:
             swept=list(spec.swept),
             trials=self.plan.planned,
             epochs=spec.base.training.epochs,
-            storage=request.storage and request.trials_folder,
+            storage=request.flags.storage and request.trials_folder,
             toml=tables,
             tags=facts,
             params={
@@ -160,7 +161,7 @@ class _SweepSession:
                 **{name: getattr(data, name) for name in told},
                 "seeds": spec.seeds,
                 "epochs": spec.base.training.epochs,
-                **(spec.search.told() if spec.search else {}),
+                **(spec.search.summary() if spec.search else {}),
                 **spec.tables(),
             },
         )
@@ -172,7 +173,7 @@ class _SweepSession:
         if is_bucket(target):
             return
         Path(target).mkdir(parents=True, exist_ok=True)  # a node that does not see it lacks the shared folder
-        if self.request.storage is not None and not link.is_symlink():
+        if self.request.flags.storage is not None and not link.is_symlink():
             link.symlink_to(target)
 
     def greet(self) -> None:
@@ -187,13 +188,14 @@ class _SweepSession:
             f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each"
             f"{self._where()}: {request.folder}"
         )
-        if request.address not in (None, INLINE):
+        if request.flags.address not in (None, INLINE):
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
         self.session.warn(self.session.gaps, self.changed_code(), *data.notes)
         self.session.check_tracking()
 
     def _where(self) -> str:
-        return "" if self.request.address in (None, INLINE) else f", on the Ray cluster at {self.request.address}"
+        address = self.request.flags.address
+        return "" if address in (None, INLINE) else f", on the Ray cluster at {address}"
 
     def changed_code(self) -> str:
         """Words for a resume by other code than before."""
@@ -229,13 +231,13 @@ class _SweepSession:
         request, lines = self.request, []
         knee = request.folder / "exports" / "knee.toml"
         if not ended:
-            lines.append(("go on with", command_line(*request.words, "--resume", request.folder)))
+            lines.append(("go on with", command_line(*request.argv, "--resume", request.folder)))
         elif knee.exists():
             lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
         if tell_mlflow:
             lines.append(("tell MLflow", tell_mlflow))
-        elif request.tracking_uri == default_uri(request.out):
-            lines.append(("browse", browse_command(request.out)))
+        elif request.tracking_uri == default_uri(request.flags.out):
+            lines.append(("browse", browse_command(request.flags.out)))
         self.session.print_next(lines)
 
 

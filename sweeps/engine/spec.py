@@ -44,14 +44,11 @@ class Search:
     collapse: Collapse | None = None
     """Whether a trial stops when its codebook collapses."""
 
-    def told(self) -> dict[str, str]:
-        """What a reader of the results must know of it, by name."""
-        rule = self.rule
-        stops = (
-            f"1 in {rule.reduction_factor:g} from epoch {rule.grace_period}, by {rule.group_by or 'all'}"
-            if rule
-            else "none"
-        )
+    def summary(self) -> dict[str, str]:
+        """The search for a reader of the results, by name."""
+        stops = "none"
+        if rule := self.rule:
+            stops = f"1 in {rule.reduction_factor:g} from epoch {rule.grace_period}, by {rule.group_by or 'all'}"
         return {
             "objectives": " ".join(map(str, self.objectives)),
             "sampler": self.sampler or "grid",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from analysis.fronts import Directions, SeedPoints, near_front, probability_on_front
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.request import Ready
+from sweeps.engine.request import CheckedSweep
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
@@ -25,7 +25,7 @@ MOST_FINALISTS = 8
 class TrialPlan:
     """The trials of one run, in the order in which they are wanted."""
 
-    def __init__(self, ready: Ready, run: RunRecord) -> None:
+    def __init__(self, ready: CheckedSweep, run: RunRecord) -> None:
         self._ready, self._run, self._spec = ready, run, ready.spec
         self._search = ready.spec.search
         self.jobs: list[TrialJob] = []
