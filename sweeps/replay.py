@@ -13,25 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from analysis.fronts import Point, front, hypervolume
 from analysis.objectives import Objective, objectives
-from analysis.results import load
-from sweeps.engine.queue import TrialQueue
-from sweeps.engine.scheduler import SuccessiveHalving, automatic
 from trainables.commands import run_command
-from trainables.data import DataSet
-from trainables.journal import RunRecord
 from trainables.runs import find_run
-from trainables.trial import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
 
-Metrics = Mapping[str, float]
+if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
+    from trainables.trial import TrialJob
 
-_NOWHERE = DataSet("replay", "0" * 16, "nowhere", 0, 0, 0)
+Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,14 +43,17 @@ class Curve:
         """After the last epoch."""
         return self.epochs[-1]
 
-    def job(self, number: int) -> TrialJob:
+    def job(self, number: int) -> "TrialJob":
         """As the engine hands it out."""
+        from trainables.data import DataSet
+        from trainables.trial import TrialJob
+
         config = TrialConfig.from_flat({**self.config, "epochs": len(self.epochs)})
-        return TrialJob(self.key, number, config, _NOWHERE, "nowhere")
+        return TrialJob(self.key, number, config, DataSet("replay", "0" * 16, "nowhere", 0, 0, 0), "nowhere")
 
 
 class Scheduler(Protocol):
-    """The questions that a replay asks: a ``sweeps.engine.queue.TrialQueue`` answers them, or an adapter of a peer."""
+    """A ``sweeps.engine.queue.TrialQueue``, or an adapter of a peer's scheduler."""
 
     def next(self) -> str | None:
         """The key of the trial that gets the next slot; None while no slot is free, or no trial may have it."""
@@ -118,7 +115,7 @@ def replay(curves: Iterable[Curve], scheduler: Scheduler) -> list[Step]:
             steps.append(Step(now, spent, key, reached[key], complete))
 
 
-def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, TrialJob]]:
+def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, "TrialJob"]]:
     """The curves as jobs, in an order drawn with ``seed``."""
     order = random.Random(seed).sample(list(curves), len(curves))
     return [(curve, curve.job(number)) for number, curve in enumerate(order)]
@@ -126,7 +123,7 @@ def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, TrialJob]]
 
 @dataclass(frozen=True)
 class Replay:
-    """Say what early stopping would have kept of a run that trained every trial in full, and at what cost."""
+    """Print what early stopping would have kept of a run that trained every trial in full, and at what cost."""
 
     run: Positional[str] = "latest"
     """A run's name, its folder, a results.parquet, or latest."""
@@ -144,71 +141,66 @@ class Replay:
     """Orders of the trials that are replayed; medians count."""
 
 
-def say(asked: Replay) -> Iterator[str]:
-    """The answer, a sentence a line. ``ConfigError`` if there is nothing to replay."""
-    path = Path(asked.run)
-    curves = recorded(path if path.is_file() else find_run(asked.run, asked.out))
-    aims = objectives(asked.objectives)
-    given: dict[str, Any] = {"grace_period": asked.grace, "reduction_factor": asked.reduction}
-    epochs = len(curves[0].epochs)
-    rule = automatic(aims, epochs, known=True)
-    rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
-    whole = _points(curves, aims)
-    worst = (max(x for x, _ in whole), max(y for _, y in whole))
-    best = {curves[i].key for i in front(whole)}
+def findings(options: Replay) -> Iterator[str]:
+    """What early stopping would have kept, a sentence a line. ``ConfigError`` if there is nothing to replay."""
+    from analysis.fronts import front, hypervolume
+    from sweeps.engine.queue import TrialQueue
+    from sweeps.engine.scheduler import SuccessiveHalving, automatic
+
+    path = Path(options.run)
+    curves = recorded(path if path.is_file() else find_run(options.run, options.out) / "results.parquet")
+    aims, epochs = objectives(options.objectives), len(curves[0].epochs)
+    changes: dict[str, Any] = {"grace_period": options.grace, "reduction_factor": options.reduction}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    rule = replace(automatic(aims, epochs, known=True), **changes)
+    points = {curve.key: _point(curve, aims) for curve in curves}
+    worst = (max(x for x, _ in points.values()), max(y for _, y in points.values()))
+    best = {curves[i].key for i in front(list(points.values()))}
     spent, times, areas, kept = [], [], [], []
-    for seed in range(asked.shuffles):
-        queue = TrialQueue(asked.slots, SuccessiveHalving(rule, epochs))
+    for seed in range(options.shuffles):
+        queue = TrialQueue(options.slots, SuccessiveHalving(rule, epochs))
         queue.add((job, 0) for _, job in shuffled(curves, seed))
         steps = replay(curves, queue)
-        found = {step.key for step in steps if step.complete}
+        completed = {step.key for step in steps if step.complete}
         spent.append(steps[-1].spent)
         times.append(steps[-1].time)
-        areas.append(hypervolume(_points([c for c in curves if c.key in found], aims), worst))
-        kept.append(len(best & found))
-    seconds = sum(epoch.get("seconds", 1.0) for curve in curves for epoch in curve.epochs) / asked.slots
-    area = hypervolume(whole, worst) or 1.0
-    yield f"{len(curves)} trials of {epochs} epochs, {asked.slots} at once, {asked.shuffles} orders; medians:"
+        areas.append(hypervolume([points[key] for key in completed], worst))
+        kept.append(len(best & completed))
+    seconds = sum(epoch.get("seconds", 1.0) for curve in curves for epoch in curve.epochs) / options.slots
+    area = hypervolume(list(points.values()), worst) or 1.0
+    yield f"{len(curves)} trials of {epochs} epochs, {options.slots} at once, {options.shuffles} orders; medians:"
     yield f"{median(spent) / (len(curves) * epochs):.0%} of the epochs, {median(times) / seconds:.0%} of the time"
-    yield f"{median(kept):g} of the {len(best)} on the front of {asked.objectives[0]} and {asked.objectives[1]} kept"
+    yield f"{median(kept):g} of the {len(best)} on the front of {' and '.join(options.objectives)} kept"
     yield f"{median(areas) / area:.1%} of the hypervolume up to the worst trial"
 
 
-def _points(curves: Iterable[Curve], aims: Sequence[Objective]) -> list[Point]:
+def _point(curve: Curve, aims: Sequence[Objective]) -> tuple[float, float]:
     first, second = aims
-    return [(first.minimised(curve.final), second.minimised(curve.final)) for curve in curves]
+    return first.minimised(curve.final), second.minimised(curve.final)
 
 
 def recorded(path: Path) -> tuple[Curve, ...]:
-    """The complete curves of a run's folder, or of its ``results.parquet``. ``ConfigError`` if there are none."""
-    curves = _of_parquet(path) if path.is_file() else _of_run(load(path).record)
-    longest = max((len(curve.epochs) for curve in curves), default=0)
-    complete = tuple(curve for curve in curves if len(curve.epochs) == longest)
-    if not complete:
-        raise ConfigError([f"{path}: holds no trial that was trained to its budget; record a grid first"])
-    return complete
-
-
-def _of_run(run: RunRecord) -> list[Curve]:
-    trials = [trial for trial in run.trials.values() if trial.status == "completed"]
-    return [Curve(t.key, t.config, tuple(t.epochs[e] for e in sorted(t.epochs))) for t in trials]
-
-
-def _of_parquet(path: Path) -> list[Curve]:
+    """The complete curves of a run's ``results.parquet``. ``ConfigError`` if there are none."""
     import pyarrow.parquet as pq
 
+    if not path.exists():
+        raise ConfigError([f"{path}: no such file; make it with `python -m analysis.report` on its run"])
     curves: dict[str, Curve] = {}
     for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: (row["trial"], row["epoch"])):
         config = {name: row[name] for name in FIELDS if name in row and name != "epochs"}
         metrics = {name: value for name, value in row.items() if isinstance(value, float) and name not in FIELDS}
         before = curves.get(row["trial"], Curve(row["trial"], config, ()))
         curves[row["trial"]] = replace(before, epochs=(*before.epochs, metrics))
-    return list(curves.values())
+    longest = max((len(curve.epochs) for curve in curves.values()), default=0)
+    complete = tuple(curve for curve in curves.values() if len(curve.epochs) == longest)
+    if not complete:
+        raise ConfigError([f"{path}: holds no trial that was trained to its budget; record a grid first"])
+    return complete
 
 
-def main(asked: OmitArgPrefixes[Replay]) -> None:
-    """Print what ``say`` says."""
-    print(*say(asked), sep="\n")
+def main(options: OmitArgPrefixes[Replay]) -> None:
+    """Print the findings."""
+    print(*findings(options), sep="\n")
 
 
 if __name__ == "__main__":

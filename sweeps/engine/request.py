@@ -95,10 +95,10 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     spec = replace(spec, sweep=request.sweep, base=base)
     begun = (problems.of(lambda: latest_sweep(request.folder / JOURNAL)) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
-    if spec.search is not None:
-        problems.of(lambda: check_space(spec.space, spec.base))
     if spec.drawn:
         problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])
+    elif spec.search is not None:
+        problems.of(lambda: check_space(spec.space, spec.base))
     data = problems.of(lambda: prepare(flags.data, flags.image_size))
     if data is not None:
         models = dict.fromkeys(config.model for config in (spec.base, *(configs or ())))

@@ -1,4 +1,4 @@
-"""Optuna's samplers over a space of configurations, told the truth about every trial.
+"""Optuna's samplers over a space of configurations.
 
 Only a training to the end is COMPLETE; one that was stopped early is PRUNED and has no values, one that failed,
 diverged or is not finite is FAIL: so no two budgets are compared. Each draw is made by a new sampler over a new study
@@ -12,8 +12,8 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from typing import Any, Literal, get_args
+from functools import cached_property, lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -24,23 +24,8 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, R
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis.objectives import Objective
-from sweeps.engine.space import (
-    MOST_CORNERS,
-    SIZE,
-    Choice,
-    Constraint,
-    Range,
-    Space,
-    check_space,
-    combinations,
-    contains,
-    corners,
-    every,
-    is_finite,
-    is_whole,
-    numbers,
-    resolve,
-)
+from sweeps.engine import space as spaces
+from sweeps.engine.space import SIZE, Choice, Constraint, Range, Space, numbers, resolve
 from vqcore.config import MAX_SEED, ConfigError, ModelConfig, TrialConfig, meaningless, problems_of
 from vqcore.vqvae import VQVAE, parameter_count
 
@@ -90,11 +75,12 @@ def _quiet() -> Iterator[None]:
 
 
 class Sampler:
-    """Draws configurations of ``space`` over ``base``, none twice, and learns from the trials it is told of.
+    """Draws configurations of ``space`` over ``base``, none twice, and learns from the trials that it is given.
 
     Their seed and epochs are those of ``base``. Raises ``ConfigError`` with every problem.
     """
 
+    @_quiet()
     def __init__(
         self,
         space: Space,
@@ -104,28 +90,33 @@ class Sampler:
         seed: int = 0,
         constraints: Sequence[Constraint] = (),
     ) -> None:
-        _check(space, base, objectives, kind, seed, constraints)
+        problems = [*problems_of(lambda: spaces.check_space(space, base))]
+        if not 1 <= len(objectives) <= 2:
+            problems.append(f"objectives = {' '.join(map(str, objectives))}: a sampler takes one or two")
+        if not 0 <= seed <= MAX_SEED:
+            problems.append(f"seed = {seed}: must be 0 to {MAX_SEED}")
+        size_bounds = [constraint for constraint in constraints if constraint.column == SIZE]
+        if problems := problems or [*_never_met(space, base, size_bounds)]:
+            raise ConfigError(problems)
         self._space, self._base, self._kind, self._seed = dict(space), base, kind, seed
-        self._objectives, self._constraints = tuple(objectives), tuple(dict.fromkeys(constraints))
+        self._objectives, self._constraints, self._size_bounds = objectives, constraints, size_bounds
         self._distributions = {name: distribution(name, choice) for name, choice in space.items()}
         self._trials: dict[TrialConfig, FrozenTrial] = {}
-        """By configuration, in the order in which they began; for NSGA-II, in which they were last told of."""
-        self._sobol: optuna.Study | None = None
+        """By configuration, in the order in which they began; for NSGA-II, of the latest news of each."""
+        sequence = QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
+        self._sobol = optuna.create_study(sampler=sequence)
         self._sobol_points: list[dict[str, Any]] = []
-        self._every: tuple[TrialConfig, ...] | None = None
 
     @_quiet()
     def study(self) -> optuna.Study:
-        """All known trials as a new study, with Optuna's own parameters (``distribution``)."""
-        minimise, maximise = optuna.study.StudyDirection.MINIMIZE, optuna.study.StudyDirection.MAXIMIZE
-        directions = [minimise if objective.direction == "min" else maximise for objective in self._objectives]
-        study = optuna.create_study(directions=directions)
+        """All recorded trials as a new study, with Optuna's own parameters (``distribution``)."""
+        study = optuna.create_study(directions=[f"{objective.direction}imize" for objective in self._objectives])
         study.add_trials(self._trials.values())
         return study
 
     @_quiet()
     def ask(self) -> TrialConfig | None:
-        """A configuration that was neither asked for nor told before, from now on running; None if none is left."""
+        """A new configuration, from now on running; None if none is left."""
         config = next(filter(self._is_new, self._draws()), None)
         if config is not None:
             self._record(config, "running", {})
@@ -134,74 +125,71 @@ class Sampler:
     def tell(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> bool:
         """Learn how the trial of ``config`` stands: ``running``, or the status of its end as in the journal.
 
-        The configuration need not have been asked for. Returns whether this was taken: not if the configuration is no
-        point of the space, is of another budget, has completed, or is known already and only ``running``.
+        The configuration need not have been drawn here. Returns whether this was taken: not if the configuration is no
+        point of the space, is of another budget, has completed, or is recorded already and only ``running``.
         """
-        if status not in _STATES:
-            raise ConfigError([f"status {status!r}: there are {', '.join(_STATES)}"])
         drawn = config if config in self._trials else self._as_drawn(config)
-        known = self._trials.get(drawn) if drawn else None
-        if drawn is None or (known and (known.state == TrialState.COMPLETE or status == "running")):
+        before = self._trials.get(drawn) if drawn else None
+        if drawn is None or (before and (before.state == TrialState.COMPLETE or status == "running")):
             return False
         self._record(drawn, status, metrics)
         return True
 
     def _as_drawn(self, config: TrialConfig) -> TrialConfig | None:
         """As ``ask`` gives it, with the seed of the base, since others only repeat it; None if ``ask`` never does."""
-        flat, seed = config.flat(), self._base.training.seed
         with suppress(ConfigError):  # of two fields that contradict each other
-            if flat != {**flat, **meaningless(flat), "seed": seed}:
-                config = resolve(config, {"seed": seed})
-                flat = config.flat()
-            idle = meaningless(flat)
-            held = {name: flat[name] for name in self._space if name not in idle}
-            if all(contains(self._space[name], value) for name, value in held.items()):
-                # resolving takes a millisecond, and of thousands of trials most need none
-                alike = flat == {**self._base.flat(), **held, **idle} or config == resolve(self._base, held)
-                return config if alike else None
+            config = resolve(config, {"seed": self._base.training.seed})
+            values = self._varied(config)
+            inside = all(spaces.contains(self._space[name], value) for name, value in values.items())
+            return config if inside and config == resolve(self._base, values) else None
         return None
 
-    def _record(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
-        """Metrics of a trial that did not come to its end say nothing of constraints, and its size does."""
-        state = _STATES[status]
-        values = [float(metrics.get(objective.column, math.nan)) for objective in self._objectives]
-        violations = {str(c): c.violation(parameters(config)) for c in self._of_size()}
-        if state == TrialState.COMPLETE:
-            measured = (c for c in self._constraints if c.column != SIZE)
-            violations |= {str(c): c.violation(metrics.get(c.column, math.nan)) for c in measured}
-            if not all(map(math.isfinite, (*values, *violations.values()))):
-                state = TrialState.FAIL
+    def _varied(self, config: TrialConfig) -> dict[str, Any]:
+        """The fields of the space that have a meaning in ``config``."""
         flat = config.flat()
         idle = meaningless(flat)
-        params = {name: _parameter(choice, flat[name]) for name, choice in self._space.items() if name not in idle}
+        return {name: flat[name] for name in self._space if name not in idle}
+
+    def _record(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
+        """Keep a trial for the studies; metrics of one that did not come to its end say nothing of constraints."""
+        state = _STATES[status]
+        values = [float(metrics.get(objective.column, math.nan)) for objective in self._objectives]
+        bounds = self._constraints if state == TrialState.COMPLETE else self._size_bounds
+        sizes = {SIZE: parameters(config.model)} if self._size_bounds else {}
+        violations = {str(bound): bound.violation({**metrics, **sizes}.get(bound.column, math.nan)) for bound in bounds}
+        if state == TrialState.COMPLETE and not all(map(math.isfinite, (*values, *violations.values()))):
+            state = TrialState.FAIL
         if self._kind == "nsga2":
             self._trials.pop(config, None)
+        varied = self._varied(config)
         self._trials[config] = create_trial(
             state=state,
             values=values if state == TrialState.COMPLETE else None,
-            params=params,
-            distributions={name: self._distributions[name] for name in params},
+            params={name: _parameter(self._space[name], value) for name, value in varied.items()},
+            distributions={name: self._distributions[name] for name in varied},
             constraints=violations if state != TrialState.FAIL else None,
         )
 
-    def _of_size(self) -> Iterator[Constraint]:
-        return (constraint for constraint in self._constraints if constraint.column == SIZE)
-
     def _is_new(self, config: TrialConfig) -> bool:
-        return config not in self._trials and all(c.violation(parameters(config)) <= 0 for c in self._of_size())
+        return config not in self._trials and all(
+            bound.violation(parameters(config.model)) <= 0 for bound in self._size_bounds
+        )
+
+    @cached_property
+    def _every(self) -> list[TrialConfig]:
+        """Every configuration of a finite space."""
+        return list(spaces.every(self._space, self._base)) if spaces.is_finite(self._space) else []
 
     def _draws(self) -> Iterator[TrialConfig]:
-        """Configurations, some of them known: drawn, then all there are."""
+        """Configurations, some of them not new: drawn, then all there are."""
         study = None if self._kind == "qmc" else self.study()
         for attempt in range(TRIES):
             params = self._drawn_by(study, attempt) if study else self._sobol_point(len(self._trials) + attempt)
             with suppress(ConfigError):  # within a range two fields may contradict each other
                 values = {name: _value(choice, params[name]) for name, choice in self._space.items()}
                 yield resolve(self._base, values)
-        if is_finite(self._space):
-            self._every = self._every or tuple(every(self._space, self._base))
-            rest = [config for config in self._every if config not in self._trials]
-            yield from random.Random(f"{self._seed}/{len(self._trials)}").sample(rest, len(rest))
+        rest = [config for config in self._every if config not in self._trials]
+        yield from random.Random(f"{self._seed}/{len(self._trials)}").sample(rest, len(rest))
 
     def _drawn_by(self, study: optuna.Study, attempt: int) -> dict[str, Any]:
         study.sampler = self._sampler(attempt)
@@ -221,10 +209,7 @@ class Sampler:
         return TPESampler(seed=seed, constant_liar=True)
 
     def _sobol_point(self, index: int) -> dict[str, Any]:
-        """The point of that place in one sequence, whoever was told of meanwhile."""
-        if self._sobol is None:
-            quasi_random = QMCSampler(scramble=True, seed=self._seed, warn_independent_sampling=False)
-            self._sobol = optuna.create_study(sampler=quasi_random)
+        """The point of that place in one sequence, whichever trials were recorded meanwhile."""
         while index >= len(self._sobol_points):
             trial = self._sobol.ask(self._distributions)
             self._sobol.tell(trial, state=TrialState.PRUNED)  # QMC reads the space from the first that has not failed
@@ -235,7 +220,7 @@ class Sampler:
 def distribution(name: str, choice: Choice) -> BaseDistribution:
     """Optuna's, of a field. Numbers that are named one by one keep their order: the parameter is the place in it."""
     if isinstance(choice, Range):
-        if is_whole(name):
+        if spaces.is_whole(name):
             return IntDistribution(int(choice.low), int(choice.high), log=choice.log)
         return FloatDistribution(float(choice.low), float(choice.high), log=choice.log)
     return IntDistribution(0, len(choice) - 1) if numbers(choice) else CategoricalDistribution(choice)
@@ -251,15 +236,9 @@ def _value(choice: Choice, parameter: Any) -> Any:
     return ordered[parameter] if (ordered := numbers(choice)) else parameter
 
 
-def parameters(config: TrialConfig) -> int:
-    """Parameters of the model, counted without making it."""
-    # the numbers that are no whole ones shape nothing: one count serves all their values
-    shape = {name: value for name, value in config.flat().items() if not isinstance(value, float)}
-    return _parameters(resolve(TrialConfig(), shape).model)
-
-
 @lru_cache(maxsize=4096)
-def _parameters(model: ModelConfig) -> int:
+def parameters(model: ModelConfig) -> int:
+    """Parameters of the model, counted without making it."""
     with torch.device("meta"):
         return parameter_count(VQVAE(model))
 
@@ -268,40 +247,15 @@ def _completed(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def _never_met(space: Space, base: TrialConfig, constraints: Sequence[Constraint]) -> Iterator[str]:
+def _never_met(space: Space, base: TrialConfig, bounds: Sequence[Constraint]) -> Iterator[str]:
     """A line for each bound on the size of the model that no configuration of ``space`` over ``base`` keeps."""
     flat = base.flat()
-    ends = {  # the model grows with every whole number: its extremes are at theirs
-        name: (ordered[0], ordered[-1]) if (ordered := numbers(choice)) else choice
-        for name, choice in space.items()
-        if not isinstance(flat[name], float)
-    }
-    of_size = [constraint for constraint in constraints if constraint.column == SIZE]
-    if not of_size or combinations(ends) > MOST_CORNERS:
+    shape = {name: choice for name, choice in space.items() if not isinstance(flat[name], float)}
+    corners = list(spaces.corners(shape)) if bounds else []
+    if len(corners) >= spaces.MOST_CORNERS:  # not all of them
         return
-    sizes = {parameters(resolve(base, changes)) for changes in corners(ends)}
-    for constraint in of_size:
-        if all(constraint.violation(size) > 0 for size in sizes):
+    sizes = {parameters(resolve(base, changes).model) for changes in corners}
+    for bound in bounds:
+        if all(bound.violation(size) > 0 for size in sizes):
             span = f"{min(sizes):,} to {max(sizes):,}"
-            yield f"constraint {constraint}: no configuration of this sweep meets it; they have {span} parameters"
-
-
-def _check(
-    space: Space,
-    base: TrialConfig,
-    objectives: Sequence[Objective],
-    kind: str,
-    seed: int,
-    constraints: Sequence[Constraint],
-) -> None:
-    problems = [*problems_of(lambda: check_space(space, base))]
-    if not 1 <= len(objectives) <= 2:
-        problems.append(f"objectives = {' '.join(map(str, objectives))}: a sampler takes one or two")
-    if kind not in get_args(Kind):
-        problems.append(f"sampler = {kind!r}: there are {', '.join(get_args(Kind))}")
-    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        problems.append(f"seed = {seed!r}: must be a whole number, 0 to {MAX_SEED}")
-    if not problems:
-        problems += _never_met(space, base, constraints)
-    if problems:
-        raise ConfigError(problems)
+            yield f"constraint {bound}: no configuration of this sweep meets it; they have {span} parameters"

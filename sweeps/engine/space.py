@@ -84,7 +84,7 @@ def resolve(base: TrialConfig, changes: Mapping[str, Scalar]) -> TrialConfig:
 def check_space(space: Space, base: TrialConfig) -> None:
     """Raise ``ConfigError`` with everything that is wrong with varying ``space`` over ``base``."""
     problems = [] if space else ["space: nothing varies; name a field and its values, such as commitment_weight"]
-    wrong = {name: tuple(_problems(name, choice)) for name, choice in space.items()}
+    wrong = {name: tuple(choice_problems(name, choice)) for name, choice in space.items()}
     problems += itertools.chain(*wrong.values())
     sound = {name: choice for name, choice in space.items() if not wrong[name]}
     idle = dict.fromkeys(sound)
@@ -100,19 +100,14 @@ def check_space(space: Space, base: TrialConfig) -> None:
         raise ConfigError(problems)
 
 
-def combinations(space: Space) -> int:
-    """Of all values and both ends of every range."""
-    return math.prod(map(len, _ends(space)))
-
-
 def corners(space: Space) -> Iterator[dict[str, Scalar]]:
-    """The ``combinations``; at most ``MOST_CORNERS``."""
-    ends = _ends(space)
+    """Combinations of all values and both ends of every range; at most ``MOST_CORNERS``, with every value in one."""
+    ends = [(choice.low, choice.high) if isinstance(choice, Range) else choice for choice in space.values()]
     combined: Iterator[tuple[Scalar, ...]] = itertools.product(*ends)
-    if combinations(space) > MOST_CORNERS:
+    if math.prod(map(len, ends)) > MOST_CORNERS:
         rng = random.Random(0)
-        often = [list(itertools.islice(itertools.cycle(values), MOST_CORNERS)) for values in ends]
-        combined = zip(*(rng.sample(values, len(values)) for values in often), strict=True)
+        columns = [list(itertools.islice(itertools.cycle(values), MOST_CORNERS)) for values in ends]
+        combined = zip(*(rng.sample(column, MOST_CORNERS) for column in columns), strict=True)
     return (dict(zip(space, values, strict=True)) for values in combined)
 
 
@@ -124,15 +119,11 @@ def is_finite(space: Space) -> bool:
 def every(space: Space, base: TrialConfig) -> Iterator[TrialConfig]:
     """All configurations of a finite space, each once; combinations that contradict themselves are left out."""
     values = [range(int(c.low), int(c.high) + 1) if isinstance(c, Range) else c for c in space.values()]
-    seen: set[TrialConfig] = set()
+    configs: dict[TrialConfig, None] = {}
     for combination in itertools.product(*values):
-        try:
-            config = resolve(base, dict(zip(space, combination, strict=True)))
-        except ConfigError:
-            continue
-        if config not in seen:
-            seen.add(config)
-            yield config
+        with suppress(ConfigError):
+            configs[resolve(base, dict(zip(space, combination, strict=True)))] = None
+    yield from configs
 
 
 def contains(choice: Choice, value: Scalar) -> bool:
@@ -152,38 +143,35 @@ def is_whole(name: str) -> bool:
     return _KINDS[name] is int
 
 
-def _ends(space: Space) -> list[tuple[Scalar, ...]]:
-    return [(choice.low, choice.high) if isinstance(choice, Range) else choice for choice in space.values()]
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _problems(name: str, choice: Choice) -> Iterator[str]:
+def choice_problems(name: str, choice: Choice) -> Iterator[str]:
+    """The first thing that is wrong with a field and its choice, if any."""
     if name not in _KINDS:
         yield f"{name}: no such field; there are {', '.join(FIELDS)}"
     elif name in _NOT_SWEPT:
         yield f"{name}: {_NOT_SWEPT[name]}"
+    elif isinstance(choice, Range) and _KINDS[name] not in (int, float):
+        yield f"{name}: a range is of numbers; name the values of {name} one by one"
     elif isinstance(choice, Range):
-        yield from _range_problems(name, choice)
+        if rule := _broken_rule(choice, is_whole(name)):
+            yield f"{name} from {choice.low!r} to {choice.high!r}: {rule}"
     elif not choice:
         yield f"{name}: no values to sweep"
     elif len(set(choice)) < len(choice):
         yield f"{name} = {choice}: each value once; seeds repeat it"
 
 
-def _range_problems(name: str, choice: Range) -> Iterator[str]:
+def _broken_rule(choice: Range, whole: bool) -> str:
     ends = (choice.low, choice.high)
-    if _KINDS[name] not in (int, float):
-        yield f"{name}: a range is of numbers; name the values of {name} one by one"
-    elif not all(_is_number(end) and math.isfinite(end) for end in ends):
-        yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be finite numbers"
-    elif not isinstance(choice.log, bool):
-        yield f"{name}: log = {choice.log!r}: must be true or false"
-    elif is_whole(name) and not all(isinstance(end, int) for end in ends):
-        yield f"{name} from {choice.low!r} to {choice.high!r}: both ends must be whole numbers"
-    elif choice.low >= choice.high:
-        yield f"{name} from {choice.low!r} to {choice.high!r}: the second end must be above the first"
-    elif choice.log and choice.low <= 0:
-        yield f"{name} from {choice.low!r} to {choice.high!r}: a logarithmic range must begin above 0"
+    if not all(_is_number(end) and math.isfinite(end) for end in ends):
+        return "both ends must be finite numbers"
+    if not isinstance(choice.log, bool):
+        return f"log = {choice.log!r}: must be true or false"
+    if whole and not all(isinstance(end, int) for end in ends):
+        return "both ends must be whole numbers"
+    if choice.low >= choice.high:
+        return "the second end must be above the first"
+    return "a logarithmic range must begin above 0" if choice.log and choice.low <= 0 else ""

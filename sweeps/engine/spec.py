@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.objectives import Objective, objectives
 from sweeps.engine.scheduler import Rule
-from sweeps.engine.space import Constraint, Range, Space, corners, every, resolve
+from sweeps.engine.space import Constraint, Range, Space, choice_problems, corners, every, resolve
 from vqcore.config import ConfigError, Scalar, TrialConfig
+from vqcore.errors import Problems
 
 if TYPE_CHECKING:  # optuna and torch take seconds to import, which --help need not wait for
     from sweeps.engine.searcher import Kind, Sampler
@@ -128,31 +130,21 @@ class SweepSpec:
         Seed by seed, so that a part of the sweep already compares all configurations. Raises ``ConfigError`` with the
         problems of all trials at once.
         """
-        problems: list[str] = []
-        if self.seeds < 1:
-            problems.append(f"seeds = {self.seeds}: must be at least 1; 3 or more give an interval")
-        if self.seeds > MOST_SEEDS:
-            problems.append(f"seeds = {self.seeds}: must be at most {MOST_SEEDS:,}; 3 to 10 are usual")
-        problems += [
-            f"{name}: a range has no grid; name its values, or let a sampler draw (--sampler tpe)"
-            for name, values in self.space.items()
-            if isinstance(values, Range) and not self.drawn
-        ]
-        grid = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
-        problems += [f"{name}: no values to sweep" for name, values in grid.items() if not values]
-        problems += [f"{n} = {v}: each value once; seeds repeat it" for n, v in grid.items() if len(set(v)) < len(v)]
-        if problems and self.search:
-            raise ConfigError(problems)
+        problems = Problems()
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            problems.add(f"seeds = {self.seeds}: must be 1 to {MOST_SEEDS:,}; 3 to 10 are usual")
+        for name, choice in self.space.items():
+            problems.add(*choice_problems(name, choice))
+            if isinstance(choice, Range) and not self.drawn:
+                problems.add(f"{name}: a range has no grid; name its values, or let a sampler draw (--sampler tpe)")
         if self.search:
+            problems.raise_any()
             return () if self.drawn else tuple(every(self.space, self.base))
-        configs: list[TrialConfig] = []
+        grid = {name: choice for name, choice in self.space.items() if not isinstance(choice, Range)}
+        configs = []
         for seed in range(min(max(1, self.seeds), MOST_SEEDS)):
             for values in itertools.product(*grid.values()):
-                changes: dict[str, Any] = dict(zip(grid, values, strict=True))
-                try:
-                    configs.append(self.base.replace(**changes, seed=seed))
-                except ConfigError as error:
-                    problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-        return tuple(configs)
+                changes: dict[str, Any] = {**dict(zip(grid, values, strict=True)), "seed": seed}
+                configs.append(problems.of(partial(self.base.replace, **changes)))
+        problems.raise_any()
+        return tuple(config for config in configs if config is not None)

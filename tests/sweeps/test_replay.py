@@ -9,7 +9,7 @@ import pytest
 from analysis.objectives import objectives
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
-from sweeps.replay import Curve, Replay, Step, recorded, replay, say, shuffled
+from sweeps.replay import Curve, Replay, Step, findings, recorded, replay, shuffled
 from vqcore.config import ConfigError
 
 RULE = Rule(objectives(["mse"]), grace_period=2, reduction_factor=3)
@@ -94,7 +94,7 @@ def test_hundreds_of_gpus() -> None:
 
 
 def test_what_early_stopping_would_have_kept_and_cost_is_said() -> None:
-    lines = list(say(Replay("benchmarks/recorded/grid.parquet", shuffles=3)))
+    lines = list(findings(Replay("benchmarks/recorded/grid.parquet", shuffles=3)))
     assert lines[0] == "160 trials of 20 epochs, 4 at once, 3 orders; medians:"
     share = int(lines[1].split("%")[0])
     assert 10 < share < 25
@@ -103,5 +103,5 @@ def test_what_early_stopping_would_have_kept_and_cost_is_said() -> None:
 
 
 def test_a_run_that_is_none() -> None:
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match="no such file"):
         recorded(Path("nowhere"))

@@ -14,8 +14,7 @@ from optuna.trial import TrialState
 from analysis.objectives import objectives
 from sweeps.engine.searcher import POPULATION, Kind, Sampler, distribution, parameters
 from sweeps.engine.space import Constraint, Range, Space, every, resolve
-from vqcore.config import ConfigError, TrialConfig, problems_of
-from vqcore.vqvae import VQVAE, parameter_count
+from vqcore.config import TrialConfig, problems_of
 
 BASE = TrialConfig().replace(
     epochs=3, seed=0, channels=4, hidden_channels=4, residual_channels=2, residual_blocks=1, dim=4, codebook_size=16
@@ -92,19 +91,17 @@ def states(sampler: Sampler) -> list[TrialState]:
 def test_only_a_whole_training_with_finite_metrics_is_complete(
     status: str, metrics: dict[str, float], state: TrialState
 ) -> None:
-    sampler_told = sampler()
-    assert sampler_told.tell(BASE, status, metrics)
-    (trial,) = sampler_told.study().trials
+    one = sampler()
+    assert one.tell(BASE, status, metrics)
+    (trial,) = one.study().trials
     assert trial.state == state
     assert trial.values == (list(metrics.values()) if state == TrialState.COMPLETE else None)
-    with pytest.raises(ConfigError, match="status 'done': there are running, completed, stopped, diverged, failed"):
-        sampler_told.tell(BASE, "done", {})
 
 
 @pytest.mark.parametrize("kind", CHEAP)
 def test_nothing_is_asked_twice_and_all_fits(kind: Kind) -> None:
-    asked = sampler(kind)
-    configs = train(asked, 60, status_of=lambda i: ("completed", "completed", "stopped", "failed")[i % 4])
+    one = sampler(kind)
+    configs = train(one, 60, status_of=lambda i: ("completed", "completed", "stopped", "failed")[i % 4])
     assert len(set(configs)) == 60
     assert train(sampler(kind, seed=1), 5) != configs[:5]
     assert {(config.training.seed, config.training.epochs) for config in configs} == {(0, 3)}
@@ -123,17 +120,15 @@ def test_nothing_is_asked_twice_and_all_fits(kind: Kind) -> None:
 @pytest.mark.parametrize("base", [BASE, GRADIENT])
 def test_a_finite_space_is_given_whole_and_then_no_more(kind: Kind, base: TrialConfig) -> None:
     space = {name: values for name, values in GRID.items() if name != "nu" or base is GRADIENT}
-    asked = sampler(kind, space, base=base)
-    configs = train(asked, 12 if base is GRADIENT else 6)
+    one = sampler(kind, space, base=base)
+    configs = train(one, 12 if base is GRADIENT else 6)
     assert set(configs) == set(every(space, base))
-    assert asked.ask() is None
-    assert asked.ask() is None
+    assert one.ask() is None
+    assert one.ask() is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "count"), [*((kind, 10) for kind in KINDS), ("nsga2", 2 * POPULATION + 5), ("tpe", 40)]
-)
-def test_a_sampler_that_is_told_the_history_goes_on_alike(kind: Kind, count: int) -> None:
+@pytest.mark.parametrize(("kind", "count"), [("nsga2", 2 * POPULATION + 5), ("tpe", 40)])
+def test_a_sampler_with_the_same_history_goes_on_alike(kind: Kind, count: int) -> None:
     first, rebuilt = sampler(kind), sampler(kind)
     statuses = ("completed", "completed", "completed", "stopped", "failed")
     for i, config in enumerate(train(first, count, status_of=lambda i: statuses[i % 5])):
@@ -142,7 +137,7 @@ def test_a_sampler_that_is_told_the_history_goes_on_alike(kind: Kind, count: int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sampler_that_is_told_the_beginnings_and_then_the_ends_goes_on_alike(kind: Kind) -> None:
+def test_a_sampler_with_the_beginnings_and_then_the_ends_goes_on_alike(kind: Kind) -> None:
     first, rebuilt = sampler(kind), sampler(kind)
     begun = 12 if kind == "gp" else POPULATION + 4  # GP takes its time
     configs = train(first, begun) + [ask(first) for _ in range(8)]
@@ -180,26 +175,26 @@ def test_where_most_fields_depend_on_others_it_knows_what_another_asked_for_what
     ],
 )
 def test_what_is_no_point_of_the_space_is_not_taken(changes: dict[str, Any]) -> None:
-    told = sampler()
-    assert not told.tell(BASE.replace(**changes), "completed", {"mse": 0.1, "perplexity": 9.0})
-    assert states(told) == []
+    one = sampler()
+    assert not one.tell(BASE.replace(**changes), "completed", {"mse": 0.1, "perplexity": 9.0})
+    assert states(one) == []
 
 
 def test_a_seed_repeats_a_configuration_and_so_does_what_has_no_meaning() -> None:
-    told, metrics = sampler(), {"mse": 0.1, "perplexity": 9.0}
-    assert told.tell(BASE.replace(seed=1), "completed", metrics)
-    assert not told.tell(BASE, "completed", metrics), "known, and completed"
-    assert told.tell(GRADIENT.replace(decay=0.7), "completed", metrics), "nothing decays there"
-    assert not told.tell(GRADIENT, "stopped", metrics)
-    assert states(told) == [TrialState.COMPLETE] * 2
+    one, metrics = sampler(), {"mse": 0.1, "perplexity": 9.0}
+    assert one.tell(BASE.replace(seed=1), "completed", metrics)
+    assert not one.tell(BASE, "completed", metrics), "known, and completed"
+    assert one.tell(GRADIENT.replace(decay=0.7), "completed", metrics), "nothing decays there"
+    assert not one.tell(GRADIENT, "stopped", metrics)
+    assert states(one) == [TrialState.COMPLETE] * 2
 
 
 def test_a_trial_that_failed_or_stopped_may_be_tried_again() -> None:
-    told = sampler()
+    one = sampler()
     for status in ("failed", "running", "stopped", "completed"):
-        assert told.tell(BASE, status, {"mse": 0.1, "perplexity": 9.0}) == (status != "running")
-    assert states(told) == [TrialState.COMPLETE]
-    assert BASE not in train(told, 20)
+        assert one.tell(BASE, status, {"mse": 0.1, "perplexity": 9.0}) == (status != "running")
+    assert states(one) == [TrialState.COMPLETE]
+    assert BASE not in train(one, 20)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
@@ -223,23 +218,23 @@ def test_a_constraint_is_read_and_its_violation_is_a_share_of_the_bound() -> Non
 
 
 def test_what_misses_a_bound_is_infeasible_in_the_study() -> None:
-    told = sampler(constraints=[Constraint("perplexity", ">=", 5.0), Constraint("extra", "<=", 1.0)])
+    one = sampler(constraints=[Constraint("perplexity", ">=", 5.0), Constraint("extra", "<=", 1.0)])
     for beta, perplexity, extra in ((0.1, 4.0, 1.0), (0.2, 6.0, 1.0), (0.3, 9.0, 2.0)):
         metrics = {"mse": beta, "perplexity": perplexity, "extra": extra}
-        told.tell(BASE.replace(commitment_weight=beta), "completed", metrics)
-    assert [trial.params["commitment_weight"] for trial in told.study().best_trials] == [0.2]
-    assert [trial.constraints for trial in told.study().trials] == [
+        one.tell(BASE.replace(commitment_weight=beta), "completed", metrics)
+    assert [trial.params["commitment_weight"] for trial in one.study().best_trials] == [0.2]
+    assert [trial.constraints for trial in one.study().trials] == [
         {"perplexity >= 5": 0.2, "extra <= 1": 0.0},
         {"perplexity >= 5": -0.2, "extra <= 1": 0.0},
         {"perplexity >= 5": -0.8, "extra <= 1": 1.0},
     ]
-    told.tell(BASE, "completed", {"mse": 0.1, "perplexity": 9.0})
-    assert states(told)[-1] == TrialState.FAIL, "a bound on what was not measured is not met by silence"
+    one.tell(BASE, "completed", {"mse": 0.1, "perplexity": 9.0})
+    assert states(one)[-1] == TrialState.FAIL, "a bound on what was not measured is not met by silence"
 
 
 @pytest.mark.parametrize("kind", CHEAP)
 def test_a_model_that_is_too_large_is_never_asked_for(kind: Kind) -> None:
-    bound = Constraint("parameters", "<=", parameters(BASE.replace(codebook_size=20)))
+    bound = Constraint("parameters", "<=", parameters(BASE.replace(codebook_size=20).model))
     configs = train(sampler(kind, constraints=[bound]), 15)
     assert all(config.model.quantizer.codebook_size <= 20 for config in configs)
     whole = sampler(kind, {"codebook_size": (8, 16, 32)}, constraints=[bound])
@@ -249,28 +244,14 @@ def test_a_model_that_is_too_large_is_never_asked_for(kind: Kind) -> None:
 
 def test_a_size_that_no_configuration_has_is_refused_before_the_first_trial() -> None:
     (problem,) = problems_of(lambda: sampler(constraints=[Constraint("parameters", "<=", 10)]))
-    least, most = (parameters(BASE.replace(codebook_size=size)) for size in (8, 64))
+    least, most = (parameters(BASE.replace(codebook_size=size).model) for size in (8, 64))
     assert problem.startswith("constraint parameters <= 10: no configuration of this sweep meets it")
     assert f"{least:,} to {most:,} parameters" in problem
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"codebook": "gradient", "affine": "learned"}, {"layer": "fsq", "levels": "4,4"}, {"init": "kmeans++"}],
-)
-def test_parameters_are_those_of_the_model(changes: dict[str, Any]) -> None:
-    config = resolve(BASE, changes)
-    assert parameters(config) == parameter_count(VQVAE(config.model))
-
-
-def test_everything_asked_wrongly_is_told_at_once() -> None:
-    problems = problems_of(
-        lambda: Sampler({"decay": (), "beta": (1.0,)}, BASE, [], "bayes", seed=-1)  # type: ignore[arg-type]
-    )
-    assert [problem.split(" ")[0].rstrip(":") for problem in problems] == [
-        "decay", "beta", "objectives", "sampler", "seed",
-    ]  # fmt: skip
-    assert "sampler = 'bayes': there are tpe, nsga2, gp, qmc, random" in problems
+def test_all_problems_at_once() -> None:
+    problems = problems_of(lambda: Sampler({"decay": (), "beta": (1.0,)}, BASE, [], seed=-1))
+    assert [problem.split(" ")[0].rstrip(":") for problem in problems] == ["decay", "beta", "objectives", "seed"]
     three = objectives(["mse", "perplexity", "usage"])
     assert "a sampler takes one or two" in problems_of(lambda: sampler(objectives=three))[0]
 
@@ -278,9 +259,9 @@ def test_everything_asked_wrongly_is_told_at_once() -> None:
 def test_numbers_named_one_by_one_keep_their_order_and_words_have_none() -> None:
     distributions = [distribution("decay", (0.9, 0.8, 0.99)), distribution("estimator", ("ste", "rotation"))]
     assert distributions == [IntDistribution(0, 2), CategoricalDistribution(("ste", "rotation"))]
-    told = sampler(space={"decay": (0.9, 0.8, 0.99)})
-    told.tell(BASE.replace(decay=0.8), "running", {})
-    assert told.study().trials[0].params == {"decay": 0}
+    one = sampler(space={"decay": (0.9, 0.8, 0.99)})
+    one.tell(BASE.replace(decay=0.8), "running", {})
+    assert one.study().trials[0].params == {"decay": 0}
 
 
 def test_drawing_prints_nothing_and_leaves_the_logger_as_it_was(

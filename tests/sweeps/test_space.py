@@ -80,7 +80,7 @@ def test_configurations_that_train_alike_are_one(one: dict[str, Any], other: dic
     assert all(config.flat()[n] == value for n, value in idle.items() if n not in ("codebook_size", "dim"))
 
 
-def test_a_contradiction_is_told() -> None:
+def test_a_contradiction_is_an_error() -> None:
     with pytest.raises(ConfigError, match="affine_groups = 3: must divide"):
         resolve(BASE, {"codebook": "gradient", "affine": "learned", "affine_groups": 3})
 
@@ -97,7 +97,7 @@ def test_a_space_in_which_nothing_is_wrong(space: Space) -> None:
     check_space(space, BASE)
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_everything_that_is_wrong_at_once() -> None:
     space: dict[str, Any] = {
         "beta": (0.1, 1.0),
         "seed": (0, 1),
@@ -121,8 +121,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         "beta", "seed", "epochs", "estimator", "decay", "init", "symmetric", "codebook_size", "batch_size", "channels",
         "learning_rate", "commitment_weight", "temperature", "nu", "codebook_weight",
     ]  # fmt: skip
-    told = "\n".join(problems)
-    for words in (
+    for part in (
         "beta: no such field; there are codebook_size",
         "seed: repeats configurations and is not one of their fields; --seeds says how often",
         "epochs: is the budget of all trials alike; --epochs sets it",
@@ -136,7 +135,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         "nu = -1.0: must be a finite number, 0 or more",
         "codebook_weight = -1.0: must be",
     ):
-        assert words in told
+        assert part in "\n".join(problems)
 
 
 def test_a_space_of_nothing() -> None:
@@ -146,7 +145,7 @@ def test_a_space_of_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "space", "told"),
+    ("base", "space", "problem"),
     [
         ({"estimator": "ste"}, {"max_rescale": (2.0, 10.0)}, "max_rescale: changes nothing here"),
         ({}, {"levels": ("8,8", "4,4")}, "levels: changes nothing here"),
@@ -163,9 +162,9 @@ def test_a_space_of_nothing() -> None:
         ({}, {"layer": ("vq", "fsq")}, "levels = '': fsq needs whole numbers"),
     ],
 )
-def test_what_one_cannot_vary_alone(base: dict[str, Any], space: Space, told: str) -> None:
-    (problem,) = problems_of(lambda: check_space(space, BASE.replace(**base)))
-    assert told in problem
+def test_what_one_cannot_vary_alone(base: dict[str, Any], space: Space, problem: str) -> None:
+    (found,) = problems_of(lambda: check_space(space, BASE.replace(**base)))
+    assert problem in found
 
 
 def test_a_large_space_is_checked_by_a_part_that_holds_every_value() -> None:
