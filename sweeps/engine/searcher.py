@@ -110,7 +110,9 @@ class Sampler:
     @_quiet()
     def study(self) -> optuna.Study:
         """All recorded trials as a new study, with Optuna's own parameters (``distribution``)."""
-        study = optuna.create_study(directions=[f"{objective.direction}imize" for objective in self._objectives])
+        study = optuna.create_study(
+            directions=["minimize" if objective.direction == "min" else "maximize" for objective in self._objectives]
+        )
         study.add_trials(self._trials.values())
         return study
 
