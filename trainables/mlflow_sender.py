@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -217,7 +218,7 @@ class Sender:
                     raise
                 if key in self._sent and self._is_gone(self._sent[key].run_id):
                     raise
-                logger.exception("MLflow refuses a value of trial %s", key)
+                logger.warning("MLflow refuses a value of %s\n%s", key, mask(traceback.format_exc(), self.uri))
                 self.refused[key] = one_line(error, self.uri)  # the others do not wait for it
             self._changed.discard(key)
         self._changed &= {PARENT, *self.run.trials}
@@ -321,13 +322,14 @@ class Sender:
 
     def _send_artifacts(self) -> None:
         assert self._client is not None
-        run, ended = self._client.get_run(self._sent[PARENT].run_id), parent_content(self.run).ended
-        if self._artifacts_of == ended:
+        files, ended = artifacts(self.folder), parent_content(self.run).ended
+        if not files or self._artifacts_of == ended:
             return
+        run = self._client.get_run(self._sent[PARENT].run_id)
         if moved := _moved(str(run.info.artifact_uri), self.uri):
             self.refused[PARENT] = moved
             return
-        for file in artifacts(self.folder):
+        for file in files:
             place = file.parent.relative_to(self.folder).as_posix()
             self._client.log_artifact(run.info.run_id, str(file), None if place == "." else place)
         self._artifacts_of = ended
@@ -373,6 +375,7 @@ def connect(uri: str) -> "MlflowClient":
 
     if (path := sqlite_path(uri)) is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        uri = _from_its_folder(path, uri)
         with FileLock(f"{path}.lock"):
             _repair(path, uri)
             if not path.exists() or not path.stat().st_size:
@@ -382,6 +385,17 @@ def connect(uri: str) -> "MlflowClient":
 
         create_engine(uri, poolclass=pool.NullPool).connect().close()  # MLflow's client would ask for 100 seconds
     return MlflowClient(uri)
+
+
+def _from_its_folder(path: Path, uri: str) -> str:
+    """The URI relative to the database's folder, which becomes this process's, if the absolute one has percent signs.
+
+    MLflow would make an empty folder of the encoded name beside.
+    """
+    if "%" not in uri or "?" in uri:
+        return uri
+    os.chdir(path.parent)
+    return f"sqlite:///{uri.rpartition('/')[2]}"
 
 
 def _repair(path: Path, uri: str) -> None:
@@ -411,7 +425,7 @@ def _make(path: Path) -> None:
     beside = path.with_name(f".{path.name}.new")
     for left_over in (beside, beside.with_name(f"{beside.name}-journal")):
         left_over.unlink(missing_ok=True)
-    MlflowClient(sqlite_uri(beside)).search_experiments(max_results=1)
+    MlflowClient(_from_its_folder(beside, sqlite_uri(beside))).search_experiments(max_results=1)
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     if path.exists() and path.stat().st_size:  # a server of MLflow's has made it meanwhile
@@ -492,7 +506,7 @@ class Follower:
         except Exception as error:
             problem = one_line(error, self._uri)
             if self._status is None or self._status.problem != problem:
-                logger.warning("cannot send to MLflow: %s", problem, exc_info=True)
+                logger.warning("cannot send to MLflow: %s\n%s", problem, mask(traceback.format_exc(), self._uri))
         refused = next((f"{key or 'the sweep'}: {why}" for key, why in self._sender.refused.items()), None)
         self._report(Status(problem, refused, self._sender.runs, last, last and problem is None))
         return problem
@@ -510,6 +524,7 @@ def show(out: Path, port: int) -> None:
     """
     uri = default_uri(out)
     connect(uri)
+    uri = _from_its_folder(out.absolute() / "mlflow.db", uri)
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server += ["--backend-store-uri", uri, "--artifacts-destination", (out.absolute() / "mlartifacts").as_uri()]
     os.execve(sys.executable, server, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ})
