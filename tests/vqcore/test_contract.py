@@ -1,4 +1,4 @@
-"""What every quantization layer promises, whatever it is made of: one suite over all of them."""
+"""The properties that every quantization layer has, whatever it is made of: one suite for all of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,12 +110,14 @@ def train_step(layer: VectorQuantizer | FSQ, seed: int, rows: int = 24) -> Quant
 
 @every_layer
 def test_the_output_is_rows_of_the_codebook_in_effect_bit_for_bit(name: str) -> None:
+    """Elsewhere z + (q − z) leaks the rounding of z, and ‖z‖ q/‖q‖ a float a vector."""
     layer = made(name)
     for seed, (training, dtype) in enumerate(product([True, False], [torch.float32, torch.bfloat16, torch.float16])):
         layer.train(training)
         z = (0.5 + normal(2, 4, 3, 5, seed=seed)).to(dtype).requires_grad_()
         with in_effect(layer) as seen:
             out = layer(z)
+        assert torch.equal(z, (0.5 + normal(2, 4, 3, 5, seed=seed)).to(dtype)), "the layer wrote into its input"
         rows = F.embedding(out.indices, seen[-1].to(dtype)).movedim(-1, 1)
         assert out.quantized.dtype == dtype
         assert torch.equal(bits(out.quantized), bits(rows))
@@ -145,6 +147,31 @@ def test_autocast_makes_no_difference(name: str) -> None:
     assert unchanged(cast, state(plain))
 
 
+def test_a_bf16_input_gets_its_gradient_and_fp32_losses() -> None:
+    layer = made("rotation, ema")
+    before = layer.codebook.clone()
+    z = (5 + normal(400, 4)).bfloat16().requires_grad_()
+    out = layer(z)
+    (out.quantized.float().sum() + out.loss).backward()
+    assert z.grad is not None
+    assert z.grad.dtype == torch.bfloat16
+    exact = (z.detach().double() - before[out.indices].double()).square().mean()  # q itself, not q rounded to bf16
+    assert out.loss.item() == pytest.approx(0.25 * exact.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["none", "inputs", "codes", "cosine"])
+def test_inputs_and_codes_have_unit_length_where_the_option_names_them(normalize: str) -> None:
+    """In a published layer "l2" is unit length for the inputs, and a largest norm of 10 for the codes."""
+    torch.manual_seed(0)
+    config = QuantizerConfig(codebook_size=16, dim=4, init="normal", normalize=normalize)  # type: ignore[arg-type]
+    layer, z = VectorQuantizer(config).eval(), 5 * normal(100, 4)
+    codes, out = layer.codebook.double(), layer(z)
+    assert torch.allclose(codes.norm(dim=-1), torch.ones(16).double()) is (normalize in ("codes", "cosine"))
+    inputs = F.normalize(z.double(), dim=-1) if normalize in ("inputs", "cosine") else z.double()
+    assert out.commitment_loss.item() == pytest.approx((inputs - codes[out.indices]).square().mean().item())
+    assert torch.equal(out.indices, torch.cdist(inputs, codes).argmin(-1))
+
+
 @every_layer
 def test_the_channels_may_be_anywhere(name: str) -> None:
     layer = made(name).eval()
@@ -156,6 +183,11 @@ def test_the_channels_may_be_anywhere(name: str) -> None:
         assert out.indices.shape == z.select(channel, 0).shape
         assert torch.equal(out.indices.flatten(), last.indices)
         assert torch.equal(out.quantized.movedim(channel, -1).reshape(-1, 4), last.quantized)
+        if z.dim() == 4:
+            other = layer(z.contiguous(memory_format=torch.channels_last), channel_dim=channel)
+            assert torch.equal(other.quantized, out.quantized)
+    with pytest.raises(ValueError, match=r"dimension 1 .* has 5 entries, .* 4: .*\(2, 5, 5, 4\).*channel_dim="):
+        layer(torch.zeros(2, 5, 5, 4))
 
 
 # State
@@ -163,24 +195,17 @@ def test_the_channels_may_be_anywhere(name: str) -> None:
 
 @every_layer
 def test_in_eval_mode_nothing_changes(name: str) -> None:
+    """Neither before any training, where k-means++ waits for its first batch, nor after a step."""
     layer = made(name)
-    train_step(layer, 0)
-    layer.eval()
-    before, random = state(layer), torch.get_rng_state()
-    first = layer(normal(30, 4, seed=1).requires_grad_())
-    (first.quantized.sum() + first.loss).backward()
-    assert torch.equal(layer(normal(30, 4, seed=1)).quantized, first.quantized)
-    assert unchanged(layer, before)
-    assert torch.equal(torch.get_rng_state(), random)
-
-
-@every_codebook
-def test_before_any_training_too(name: str) -> None:
-    """k-means++ waits for the first training batch; an evaluation before it starts nothing."""
-    layer = made(name).eval()
-    before = state(layer)
-    layer(normal(30, 4))
-    assert unchanged(layer, before)
+    for _ in range(2):
+        layer.eval()
+        before, random = state(layer), torch.get_rng_state()
+        first = layer(normal(30, 4, seed=1).requires_grad_())
+        (first.quantized.sum() + first.loss).backward()
+        assert torch.equal(layer(normal(30, 4, seed=1)).quantized, first.quantized)
+        assert unchanged(layer, before)
+        assert torch.equal(torch.get_rng_state(), random)
+        train_step(layer.train(), 0)
 
 
 @every_layer

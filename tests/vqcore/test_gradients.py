@@ -1,19 +1,24 @@
-"""The layer's gradients, to the encoder's output and to the codes, against their definitions in float64."""
+"""Gradients through the layer, to the encoder's output and to the codes, against their definitions in float64."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from vqcore import QuantizerConfig, VectorQuantizer, from_taming_legacy, from_vqtorch_beta
+from vqcore import ConfigError, QuantizerConfig, VectorQuantizer, from_taming_legacy, from_vqtorch_beta
 from vqcore import gumbel as gumbel_module
+from vqcore.estimators import ESTIMATORS, estimator, rotation
 
 K, D, N = 16, 6, 40
+MAX_RESCALE = QuantizerConfig().max_rescale
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def layer_of(**config: Any) -> VectorQuantizer:
@@ -22,11 +27,11 @@ def layer_of(**config: Any) -> VectorQuantizer:
     return layer
 
 
-def backward(layer: VectorQuantizer, z: Tensor, g: Tensor, loss: bool = True) -> tuple[Tensor, Tensor]:
+def backward(layer: VectorQuantizer, z: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """The indices, and the gradient that ``z`` receives."""
     z = z.clone().requires_grad_()
     out = layer(z)
-    ((out.quantized * g).sum() + (out.loss if loss else 0)).backward()
+    ((out.quantized * g).sum() + out.loss).backward()
     assert z.grad is not None
     return out.indices, z.grad
 
@@ -40,23 +45,130 @@ def close(actual: Tensor | None, expected: Tensor) -> None:
     torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=2e-5)
 
 
-# To the encoder's output
-
-
-def product_of(name: str, e: Tensor, q: Tensor, g: Tensor, obtuse: str, most: float = 10.0) -> Tensor:
-    """One vector, with whole matrices."""
+def matrix_of(name: str, e: Tensor, q: Tensor, max_rescale: float = MAX_RESCALE, obtuse: str = "rotate") -> Tensor:
+    """The matrix that takes e to q, or to its direction: the gradient is its transpose times g."""
     e_hat, q_hat, eye = e / e.norm(), q / q.norm(), torch.eye(len(e)).double()
     if name == "ste" or (obtuse == "ste" and e @ q < 0):
-        return g
+        return eye
     if name == "reflection":
         v = (e_hat - q_hat) / (e_hat - q_hat).norm()
-        H = eye - 2 * torch.outer(v, v)
-        torch.testing.assert_close(H @ e_hat, q_hat)
-        return H @ g
+        return eye - 2 * torch.outer(v, v)
     r = (e_hat + q_hat) / (e_hat + q_hat).norm()
     R = eye - 2 * torch.outer(r, r) + 2 * torch.outer(q_hat, e_hat)
-    torch.testing.assert_close(R @ e_hat, q_hat)
-    return (min(most, float(q.norm() / e.norm())) if name == "rotation" else 1.0) * R.T @ g
+    return min(max_rescale, float(q.norm() / e.norm())) * R if name == "rotation" else R
+
+
+# An estimator is a function of g, z and q
+
+
+def angles(kind: str, count: int = 40, dim: int = 12) -> tuple[Tensor, Tensor]:
+    """z and q in float64 with ‖q‖/‖z‖ around 1."""
+    z, q = (normal(count, dim, seed=seed, dtype=torch.float64) for seed in (1, 2))
+    along = (z * q).sum(-1, keepdim=True)
+    match kind:
+        case "acute":
+            q = torch.where(along > 0, q, -q)
+        case "obtuse":
+            q = torch.where(along < 0, q, -q)
+        case "right":
+            q = q - z * along / z.square().sum(-1, keepdim=True)
+        case "near":
+            q = z + 0.01 * q
+        case "nearly antiparallel":
+            q = -z + 0.05 * q
+    return z, q
+
+
+@pytest.mark.parametrize("kind", ["acute", "obtuse", "right", "near", "nearly antiparallel"])
+@pytest.mark.parametrize(("name", "determinant"), [("rotation", 1), ("rotation_unscaled", 1), ("reflection", -1)])
+def test_the_gradient_is_the_transposed_matrix_times_g(name: str, determinant: int, kind: str) -> None:
+    """Elsewhere it is the matrix itself, or a reflection under the name of a rotation."""
+    z, q = angles(kind)
+    g = normal(*z.shape, seed=3, dtype=torch.float64)
+    for row, gradient in enumerate(ESTIMATORS[name](g, z, q)):
+        matrix, unit = matrix_of(name, z[row], q[row]), q[row] / q[row].norm()
+        length = q[row].norm() if name == "rotation" else z[row].norm()
+        torch.testing.assert_close(matrix @ z[row], length * unit, rtol=1e-10, atol=1e-10)
+        orthogonal = matrix * z[row].norm() / length
+        torch.testing.assert_close(orthogonal @ orthogonal.T, torch.eye(12).double(), rtol=1e-10, atol=1e-10)
+        assert torch.linalg.det(orthogonal).item() == pytest.approx(determinant)
+        torch.testing.assert_close(gradient, matrix.T @ g[row], rtol=1e-10, atol=1e-10)
+
+
+def test_rotation_in_fp32_is_as_near_as_fp32_allows() -> None:
+    z, q = angles("any", 200, 64)
+    g = normal(200, 64, seed=3, dtype=torch.float64)
+    torch.testing.assert_close(
+        rotation(g.float(), z.float(), q.float()).double(), rotation(g, z, q), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_rotation_where_its_matrix_is_undefined() -> None:
+    """Parallel: a rescaling, up to its bound. Antiparallel: the reflection along z. No direction: straight through."""
+    z, g = (normal(9, 4, seed=seed, dtype=torch.float64) for seed in (1, 2))
+    torch.testing.assert_close(rotation(g, z, 3 * z), 3 * g)
+    torch.testing.assert_close(rotation(g, 1e-9 * z, z), MAX_RESCALE * g)
+    unit = z / z.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(rotation(g, z, -2 * z), 2 * (g - 2 * unit * (unit * g).sum(-1, keepdim=True)))
+    for one, other in ((0 * z, z), (z, 0 * z), (0 * z, 0 * z)):
+        assert torch.equal(rotation(g, one, other), g)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rotation_is_finite_and_bounded_everywhere(dtype: torch.dtype) -> None:
+    """Others multiply the gradient by 3.5e6 at ‖z‖ = 1e-9."""
+    z = normal(64, 6, seed=1, dtype=dtype)
+    q, g = normal(64, 6, seed=2, dtype=dtype), normal(64, 6, seed=3, dtype=dtype)
+    # a tenth for norms near 1e-22, whose squares have few bits left in fp32
+    longest = 1.1 * MAX_RESCALE * g.norm(dim=-1)
+    lengths = [0.0, *(10.0**power for power in range(-45, 13))]
+    pairs = [(z * length, q) for length in lengths] + [(z, q * length) for length in lengths if length < 10]
+    pairs += [(z * length, q * length) for length in lengths]
+    pairs += [(z, -z * (1 + noise) + noise * q) for noise in (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)]
+    for one, other in pairs:
+        out = rotation(g, one, other)
+        assert out.isfinite().all()
+        assert (out.norm(dim=-1) <= longest).all()
+
+
+@pytest.fixture
+def half() -> Iterator[str]:
+    @estimator("half")
+    def half(g_ND: Tensor, z_ND: Tensor, q_ND: Tensor) -> Tensor:
+        return 0.5 * g_ND
+
+    yield "half"
+    del ESTIMATORS["half"]
+
+
+def test_an_estimator_of_ones_own_is_one_decorator(half: str) -> None:
+    layer = VectorQuantizer(QuantizerConfig(codebook_size=4, dim=3, estimator=half)).eval()
+    z = normal(7, 3).requires_grad_()
+    out = layer(z)
+    out.quantized.sum().backward()
+    assert z.grad is not None
+    assert torch.equal(z.grad, torch.full((7, 3), 0.5))
+    assert torch.equal(out.quantized, layer.codebook[out.indices])
+
+
+def test_the_names_without_torch_are_those_of_the_estimators() -> None:
+    program = (
+        "from vqcore.config import DEFAULTS;"
+        "from vqcore.registry import ESTIMATORS, estimator_names, parameters, reads;"
+        "names = estimator_names(); assert not ESTIMATORS; import vqcore.quantizers;"
+        "assert set(ESTIMATORS) == {*names};"
+        "vjps = {n: parameters(f) for n, f in ESTIMATORS.items() if n != 'gumbel'};"
+        "assert all(reads(n, field) == (field in vjps[n]) for n in vjps for field in DEFAULTS)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_estimator_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(ConfigError, match="'half': there are gumbel, reflection, rotation, rotation_unscaled, ste"):
+        QuantizerConfig(estimator="half")
+
+
+# The layer, to the encoder's output
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
@@ -72,28 +184,22 @@ def product_of(name: str, e: Tensor, q: Tensor, g: Tensor, obtuse: str, most: fl
         ("reflection", {}),
     ],
 )
-def test_every_estimator_is_its_matrix_transposed(name: str, options: dict[str, Any], codebook: str) -> None:
-    layer = layer_of(estimator=name, codebook=codebook, **options)
+def test_the_encoder_receives_the_estimators_gradient_and_the_commitment_losss(
+    name: str, options: dict[str, Any], codebook: str
+) -> None:
+    """∇z = Mᵀg + β · 2(z − q)/(N·D)."""
+    layer = layer_of(estimator=name, codebook=codebook, commitment_weight=0.5, **options)
     layer.codes.weight.data[:] = normal(K, D, seed=100) * torch.tensor([1.0, 1, 1, 1, 1, 0.2])
-    codes, z, g = effective(layer), 0.4 * normal(N, D, seed=1), normal(N, D, seed=2)
+    codes, z, g = effective(layer).clone(), 0.4 * normal(N, D, seed=1), normal(N, D, seed=2)
     if "obtuse" in options:  # all codes on one side, some vectors on the other
-        codes = codes.copy_(codes.abs()) + 0.5
+        codes = codes.abs() + 0.5
         layer.codes.weight.data.copy_(codes)
-    indices, gradient = backward(layer, z, g, loss=False)
+    indices, gradient = backward(layer, z, g)
     q, e = codes[indices], z.double()
     if "obtuse" in options:
         assert 5 < ((e * q).sum(-1) < 0).sum() < N - 5
-    most = options.get("max_rescale", 10.0)
-    rows = [product_of(name, e[n], q[n], g[n].double(), options.get("obtuse", "rotate"), most) for n in range(N)]
-    close(gradient, torch.stack(rows))
-
-
-def test_a_reflection_keeps_lengths_and_turns_the_codes_gradient_back() -> None:
-    layer, z = layer_of(estimator="reflection"), normal(N, D, seed=1)
-    q = effective(layer)[layer.eval()(z).indices]
-    _, gradient = backward(layer, z, q.float(), loss=False)
-    # H q̂ = ẑ: a pull along the code arrives as a pull along z
-    close(gradient, z.double() / z.double().norm(dim=-1, keepdim=True) * q.norm(dim=-1, keepdim=True))
+    crossed = torch.stack([matrix_of(name, e[n], q[n], **options).T @ g[n].double() for n in range(N)])
+    close(gradient, crossed + 0.5 * 2 * (e - q) / (N * D))
 
 
 @pytest.mark.parametrize("normalize", ["inputs", "cosine"])
@@ -107,7 +213,7 @@ def test_through_the_normalisation_of_the_inputs(name: str, normalize: str) -> N
     for n in range(N):
         norm = z[n].double().norm()
         unit, q = z[n].double() / norm, codes[indices[n]]
-        inner = product_of(name, unit, q, g[n].double(), "rotate") + 0.5 * 2 * (unit - q) / (N * D)
+        inner = matrix_of(name, unit, q).T @ g[n].double() + 0.5 * 2 * (unit - q) / (N * D)
         expected.append((inner - unit * (unit @ inner)) / norm)
     close(gradient, torch.stack(expected))
 
@@ -128,18 +234,20 @@ def noise_of(seed: int) -> Tensor:
 def test_gumbel_is_the_dense_softmax_with_the_same_noise(
     monkeypatch: pytest.MonkeyPatch, temperature: float, block: int
 ) -> None:
-    """Both gradients, by autograd through the N x K matrix in float64."""
+    """Both gradients, by autograd through the N x K matrix in float64; the commitment loss adds its own."""
     monkeypatch.setattr("vqcore.nearest.BLOCK_ELEMENTS_CPU", block)
-    layer = layer_of(estimator="gumbel", codebook="gradient", codebook_weight=0.0, temperature=temperature)
+    options = {"estimator": "gumbel", "codebook": "gradient", "codebook_weight": 0.0, "commitment_weight": 0.7}
+    layer = layer_of(temperature=temperature, **options)
     layer.codes.weight.data += 2.0  # far from the origin, where an expansion of the square loses digits
     z, g, noise_NK = 2.0 + normal(N, D, seed=1), normal(N, D, seed=2), noise_of(7)
     torch.manual_seed(7)
-    indices, gradient = backward(layer, z, g, loss=False)
+    indices, gradient = backward(layer, z, g)
 
     e, codes = z.double().requires_grad_(), effective(layer).clone().requires_grad_()
     logits_NK = -(e[:, None] - codes).square().sum(-1) / temperature + noise_NK
     assert torch.equal(indices, logits_NK.argmax(-1))
-    (logits_NK.softmax(-1) @ codes * g.double()).sum().backward()
+    commitment = (e - codes.detach()[indices]).square().mean()
+    ((logits_NK.softmax(-1) @ codes * g.double()).sum() + 0.7 * commitment).backward()
     assert e.grad is not None
     assert codes.grad is not None
     close(gradient, e.grad)
@@ -161,17 +269,6 @@ def test_gumbel_evaluates_by_the_nearest_code() -> None:
     assert torch.equal(layer(z).indices, torch.cdist(z.double(), effective(layer)).argmin(-1))
 
 
-def test_gumbel_and_the_commitment_loss_add_up() -> None:
-    plain, z, g = layer_of(estimator="gumbel"), normal(N, D, seed=1), normal(N, D, seed=2)
-    committed = layer_of(estimator="gumbel", commitment_weight=0.7)
-    codes = effective(plain).clone()
-    torch.manual_seed(3)
-    indices, without = backward(plain, z, g)
-    torch.manual_seed(3)
-    _, gradient = backward(committed, z, g)
-    close(gradient, without.double() + 0.7 * 2 * (z.double() - codes[indices]) / (N * D))
-
-
 # To the codes
 
 
@@ -181,25 +278,13 @@ def test_codes_receive_nu_of_the_tasks_gradient_and_their_own_loss(nu: float, es
     """ν Σ g + w Σ 2(q − z)/(N·D), over the vectors of each code."""
     layer = layer_of(codebook="gradient", nu=nu, codebook_weight=0.6, estimator=estimator, commitment_weight=9.0)
     codes, z, g = effective(layer), normal(N, D, seed=1), normal(N, D, seed=2)
-    indices, _ = backward(layer, z, g)
+    indices, gradient = backward(layer, z, g)
     expected = torch.zeros(K, D).double()
     for n, k in enumerate(indices.tolist()):
         expected[k] += nu * g[n].double() + 0.6 * 2 * (codes[k] - z[n].double()) / (N * D)
     close(layer.codes.weight.grad, expected)
-
-
-def test_nu_leaves_the_encoders_gradient_alone() -> None:
-    """Elsewhere a layer's synchronised update adds ν g to the encoder's gradient and gives the codebook none."""
-    z, g = normal(N, D, seed=1), normal(N, D, seed=2)
-    gradients = [backward(layer_of(codebook="gradient", nu=nu), z, g)[1] for nu in (0.0, 0.5)]
-    assert torch.equal(*gradients)
-
-
-def test_moving_averages_leave_the_codes_without_a_gradient() -> None:
-    layer = layer_of(commitment_weight=1.0)
-    out = layer(normal(N, D).requires_grad_())
-    assert not out.codebook_loss.requires_grad
-    assert not list(layer.parameters())
+    without = layer_of(codebook="gradient", estimator=estimator, commitment_weight=9.0)
+    assert torch.equal(gradient, backward(without, z, g)[1]), "elsewhere ν g goes to the encoder"
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -243,12 +328,18 @@ def test_normalised_codes() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "commitment", "codebook"),
-    [(from_vqtorch_beta(0.95), 0.05, 0.95), (from_taming_legacy(0.25), 1.0, 0.25), ({"codebook": "gradient"}, 0.25, 1)],
+    [
+        ({}, 0.25, 0),
+        ({"codebook": "gradient"}, 0.25, 1),
+        (from_vqtorch_beta(0.95), 0.05, 0.95),
+        (from_taming_legacy(0.25), 1.0, 0.25),
+    ],
 )
 def test_the_meanings_of_beta(weights: dict[str, Any], commitment: float, codebook: float) -> None:
     layer = VectorQuantizer(QuantizerConfig(codebook_size=K, dim=D, **weights))
-    out = layer(normal(N, D).requires_grad_())
-    error = (normal(N, D).double() - effective(layer)[out.indices]).square().mean().item()
+    codes, out = effective(layer).clone(), layer(normal(N, D).requires_grad_())
+    error = (normal(N, D).double() - codes[out.indices]).square().mean().item()
     assert out.commitment_loss.item() == pytest.approx(error)
     assert out.codebook_loss.item() == pytest.approx(error)
     assert out.loss.item() == pytest.approx((commitment + codebook) * error)
+    assert out.codebook_loss.requires_grad is (layer.config.codebook == "gradient")
