@@ -1,11 +1,10 @@
-"""python -m benchmarks.quantizer: a training step of our layer beside its peers', each divided by the floor.
+"""python -m benchmarks.quantizer: a training step of our layer beside its peer's, each divided by the floor.
 
 The floor is the least that the textbook does: one ``z @ C.T`` whole, its argmin, a gather; forward alone. Every other
 row is a full training step: forward, backward, moving averages. On the CPU one thread, process CPU time, rows in turn;
 extra memory is the peak of one step in a fresh process above what its inputs and its layer hold.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +31,7 @@ from vqcore.config import ConfigError, QuantizerConfig, problems_of
 from vqcore.quantizers import VectorQuantizer
 
 ROOT = Path(__file__).parent.parent
-PEERS = ("vector-quantize-pytorch", "vqrotate")
-"""Measured where they are installed; the second attaches its rotation to a layer of the first."""
+PEER = "vector-quantize-pytorch"
 LIMITS = {"16384x64x1024": 0.45, "4096x64x1024": 0.7, "16384x256x1024": 0.7, "16384x64x8192": 0.3}
 """The usual sizes, and what a step of ours with the rotation may cost there, of the floor."""
 KMEANS = "100000x64x1024"
@@ -49,10 +47,6 @@ class QuantizerBenchmark:
     """Vectors x dimensions x codes, each."""
     repeats: int = 15
     """Steps of each row; medians count."""
-    peers: bool = True
-    """Measure the peers too; without them a change to our layer is judged sooner."""
-    kmeans: bool = True
-    """Time k-means++ too, of 100,000 vectors."""
     out: Path = Path("benchmarks/results/quantizer.json")
     """The JSON file to write."""
 
@@ -71,18 +65,14 @@ Measured = dict[str, dict[str, Row]]
 """Rows by size and by name."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What was aimed at, and what was found."""
+class Target(TypedDict):
+    """A limit, the figure beside it, and whether the figure keeps it."""
 
     what: str
     size: str
     at_most: float
     figure: float
-
-    @property
-    def met(self) -> bool:
-        return self.figure <= self.at_most
+    met: bool
 
 
 def shape_of(size: str) -> tuple[int, int, int]:
@@ -118,16 +108,15 @@ def ours(z_ND: Tensor, codes_KD: Tensor, estimator: str = "rotation") -> Step:
     return _training_step(layer, z_ND)
 
 
-def peer(z_ND: Tensor, codes_KD: Tensor, rotation_trick: bool, attached: bool = False) -> Step:
+def peer(z_ND: Tensor, codes_KD: Tensor, rotation_trick: bool) -> Step:
     from vector_quantize_pytorch import VectorQuantize
 
     config = QuantizerConfig(codebook_size=codes_KD.shape[0], dim=codes_KD.shape[1])
     same = {name: getattr(config, name) for name in ("dim", "codebook_size", "decay", "commitment_weight")}
     layer = VectorQuantize(rotation_trick=rotation_trick, **same).to(z_ND.device)
-    layer._codebook.embed.copy_(codes_KD)
-    layer._codebook.embed_avg.copy_(codes_KD)
-    if attached:
-        layer = importlib.import_module("vqrotate").attach_rotator(layer)
+    for name, buffer in layer.named_buffers():
+        if name.endswith(("embed", "embed_avg")):
+            buffer.copy_(codes_KD)
     return _training_step(layer, z_ND.detach().unsqueeze(0).requires_grad_())
 
 
@@ -135,24 +124,13 @@ ROWS: dict[str, Callable[[Tensor, Tensor], Step]] = {
     "floor": floor,
     "ours, rotation": ours,
     "ours, ste": partial(ours, estimator="ste"),
-    "vector-quantize-pytorch, rotation": partial(peer, rotation_trick=True),
-    "vector-quantize-pytorch, ste": partial(peer, rotation_trick=False),
-    "vqrotate, rotation": partial(peer, rotation_trick=False, attached=True),
+    f"{PEER}, rotation": partial(peer, rotation_trick=True),
+    f"{PEER}, ste": partial(peer, rotation_trick=False),
 }
-
-
-def installed(peer: str) -> bool:
-    return importlib.util.find_spec(peer.replace("-", "_")) is not None
-
-
-def missing(benchmark: QuantizerBenchmark) -> tuple[str, ...]:
-    """The peers that are not to be measured, or cannot be."""
-    return tuple(p for p in PEERS if not (benchmark.peers and installed(PEERS[0]) and installed(p)))
 
 
 def measure(benchmark: QuantizerBenchmark, device: str, console: Console) -> Measured:
     """All rows that ``device`` has, in turn, at each size."""
-    names = [name for name in ROWS if not name.startswith(missing(benchmark))]
     clock, extra = _cpu_ms, _cpu_extra_mib
     if device == "cuda":
         clock, extra = _cuda_ms, _cuda_extra_mib
@@ -160,12 +138,12 @@ def measure(benchmark: QuantizerBenchmark, device: str, console: Console) -> Mea
     for size in benchmark.sizes:
         if device == "cuda":
             torch.compiler.reset()  # each size compiled for itself
-        steps = {name: ROWS[name](*inputs(size, device)) for name in names}
+        steps = {name: ROWS[name](*inputs(size, device)) for name in ROWS}
         extra_mib = {name: extra(name, size, step) for name, step in steps.items()}
-        each_ms: dict[str, list[float]] = {name: [] for name in names}
+        each_ms: dict[str, list[float]] = {name: [] for name in ROWS}
         for repeat in range(-1, benchmark.repeats):  # the first warms
             # the other order each time: what the machine does meanwhile should not always meet the same row
-            for name in names[:: 1 if repeat % 2 == 0 else -1]:
+            for name in list(ROWS)[:: 1 if repeat % 2 == 0 else -1]:
                 ms = clock(steps[name])
                 each_ms[name] += [round(ms, 3)] if repeat >= 0 else []
         measured[size] = {
@@ -205,19 +183,21 @@ def kmeans_seconds() -> tuple[float, float]:
     return took
 
 
-def targets(measured: Measured, kmeans: tuple[float, float] | None) -> Iterator[Target]:
-    """All that the figures of the CPU can judge."""
+def targets(measured: Measured, kmeans_wall: float) -> Iterator[Target]:
+    """Every limit on the figures of the CPU."""
+
+    def target(what: str, size: str, at_most: float, figure: float) -> Target:
+        return Target(what=what, size=size, at_most=at_most, figure=figure, met=figure <= at_most)
+
     for size, rows in measured.items():
-        step, other = rows["ours, rotation"], rows.get(f"{PEERS[0]}, rotation")
+        step, other = rows["ours, rotation"], rows[f"{PEER}, rotation"]
         if size in LIMITS:
-            yield Target("step, of the floor", size, LIMITS[size], step["ratio"])
-        yield Target("step, of ours with ste", size, 1.1, ratio(step["each_ms"], rows["ours, ste"]["each_ms"]))
-        if other:
-            yield Target("step, of the peer's", size, 0.1, ratio(step["each_ms"], other["each_ms"]))
-        if other and other["extra_mib"] and step["extra_mib"] and shape_of(size)[2] >= 8192:
-            yield Target("extra memory, of the peer's", size, 0.05, round(step["extra_mib"] / other["extra_mib"], 4))
-    if kmeans:
-        yield Target("k-means++ on two threads, wall seconds", KMEANS, 10, kmeans[0])
+            yield target("step, of the floor", size, LIMITS[size], step["ratio"])
+        yield target("step, of ours with ste", size, 1.1, ratio(step["each_ms"], rows["ours, ste"]["each_ms"]))
+        yield target("step, of the peer's", size, 0.1, ratio(step["each_ms"], other["each_ms"]))
+        if other["extra_mib"] and step["extra_mib"] and shape_of(size)[2] >= 8192:
+            yield target("extra memory, of the peer's", size, 0.05, round(step["extra_mib"] / other["extra_mib"], 4))
+    yield target("k-means++ on two threads, wall seconds", KMEANS, 10, kmeans_wall)
 
 
 def table(measured: Measured, title: str) -> Table:
@@ -226,18 +206,10 @@ def table(measured: Measured, title: str) -> Table:
     for size in measured:
         shown.add_column(size, justify="right")
     shown.add_row("floor, ms", *(f"{rows['floor']['ms']:.2f}" for rows in measured.values()), end_section=True)
-    for name in next(iter(measured.values())):
+    for name in ROWS:
         cells = [rows[name] for rows in measured.values()]
         extra = ["" if cell["extra_mib"] is None else f" (+{cell['extra_mib']:.0f})" for cell in cells]
         shown.add_row(name, *(f"{cell['ratio']:.2f}{more}" for cell, more in zip(cells, extra, strict=True)))
-    return shown
-
-
-def judgement(aims: list[Target]) -> Table:
-    """For the terminal: targets beside figures."""
-    shown = Table("of ours with the rotation", "size", "at most", "figure", "", title="Targets", title_justify="left")
-    for aim in aims:
-        shown.add_row(aim.what, aim.size, f"{aim.at_most:g}", f"{aim.figure:.3g}", "met" if aim.met else "not met")
     return shown
 
 
@@ -253,7 +225,7 @@ def check(benchmark: QuantizerBenchmark) -> None:
 
 
 def main(benchmark: QuantizerBenchmark) -> int:
-    """Check, measure, say and write; the exit code: 2 for what was asked wrongly."""
+    """Check, measure, print and write; the exit code: 2 for flags that cannot be measured."""
     try:
         check(benchmark)
     except ConfigError as error:
@@ -262,26 +234,26 @@ def main(benchmark: QuantizerBenchmark) -> int:
     console = Console(highlight=False)
     load = [round(value, 2) for value in os.getloadavg()]
     measured = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    for name in missing(benchmark):
-        console.print(f"{name}: skipped, {'not installed' if benchmark.peers else 'as asked'}")
     torch.set_num_threads(1)
     cpu, gpu = measure(benchmark, "cpu", console), None
     console.print(table(cpu, "CPU time on one thread, of the floor's (+ extra memory, MiB)"))
     if torch.cuda.is_available():
         gpu = measure(benchmark, "cuda", console)
         console.print(table(gpu, "GPU time, compiled, of bf16 input, of the floor's (+ extra memory, MiB)"))
-    kmeans = kmeans_seconds() if benchmark.kmeans else None
-    aims = list(targets(cpu, kmeans))
-    console.print(judgement(aims))
+    kmeans = dict(zip(("wall_seconds", "cpu_seconds"), kmeans_seconds(), strict=True))
+    aims = list(targets(cpu, kmeans["wall_seconds"]))
+    for aim in aims:
+        verdict = "met" if aim["met"] else "not met"
+        console.print(f"{aim['what']} ({aim['size']}): {aim['figure']:.3g}, at most {aim['at_most']:g}: {verdict}")
     record = {
-        "targets": [{**asdict(aim), "met": aim.met} for aim in aims],
+        "targets": aims,
         "cpu": cpu,
         "gpu": gpu,
-        "kmeans": kmeans and dict(zip(("wall_seconds", "cpu_seconds"), kmeans, strict=True)),
-        "settings": {name: value for name, value in asdict(benchmark).items() if name != "out"},
+        "kmeans": kmeans,
+        "settings": {"sizes": benchmark.sizes, "repeats": benchmark.repeats},
         "measured": measured,
         "load_average_at_start": load,
-        "provenance": {**provenance(), **{name: metadata.version(name) for name in PEERS if installed(name)}},
+        "provenance": {**provenance(), PEER: metadata.version(PEER)},
     }
     benchmark.out.parent.mkdir(parents=True, exist_ok=True)
     benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -319,7 +291,7 @@ def _cuda_ms(step: Step) -> float:
 
 
 def _cpu_extra_mib(name: str, size: str, step: Step) -> float | None:
-    if not Path("/proc/self/clear_refs").exists():  # Linux alone tells
+    if not Path("/proc/self/clear_refs").exists():  # of Linux alone
         return None
     program = "import sys; from benchmarks.quantizer import print_extra_mib; print_extra_mib(*sys.argv[1:])"
     command = [sys.executable, "-c", program, name, size]

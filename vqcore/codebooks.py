@@ -1,4 +1,4 @@
-"""How codes start (k-means++ among others), move, and come back from the dead.
+"""The codes of a codebook: their start (k-means++ among others), their movement, and the revival of unused ones.
 
 The raw codes are ``weight``; the codes in effect, which the layer looks up, are those after the affine map and the
 normalisation. Shapes: K codes of D dimensions, G affine groups, N vectors.
@@ -113,8 +113,10 @@ class Codes(Fp32Module):
             weight_KD.normal_()
         else:
             weight_KD.uniform_(-1 / self.config.codebook_size, 1 / self.config.codebook_size)
-        if self.config.normalize in ("codes", "cosine"):
-            weight_KD.copy_(F.normalize(weight_KD, dim=-1))
+        weight_KD.copy_(self._normalized(weight_KD))
+
+    def _normalized(self, codes_KD: Tensor) -> Tensor:
+        return F.normalize(codes_KD, dim=-1) if self.config.normalize in ("codes", "cosine") else codes_KD
 
     def forward(self) -> Float[Tensor, "k d"]:
         """The codes in effect; with a gradient to ``weight`` where that is a parameter."""
@@ -124,9 +126,7 @@ class Codes(Fp32Module):
         if self.config.affine != "none":
             scale_G1D, shift_G1D = self._map()
             codes_KD = torch.addcmul(shift_G1D, scale_G1D, self._grouped(codes_KD)).flatten(0, 1)
-        if self.config.normalize in ("codes", "cosine"):
-            codes_KD = F.normalize(codes_KD, dim=-1)
-        return codes_KD
+        return self._normalized(codes_KD)
 
     @torch.no_grad()
     def prepare(self, z_ND: Float[Tensor, "n d"]) -> None:
@@ -262,13 +262,12 @@ class Codes(Fp32Module):
 
     def _put(self, where_K: Tensor, effective_KD: Tensor) -> None:
         """Give the codes ``where_K`` the values ``effective_KD`` in effect: through the inverse of the affine map."""
-        raw_KD = effective_KD
-        if self.config.affine != "none":
+        if self.config.affine == "none":
+            raw_KD = self._normalized(effective_KD)
+        else:
             scale_G1D, shift_G1D = self._map()
             safe_G1D = torch.where(scale_G1D.abs() < 1e-6, 1e-6, scale_G1D)
-            raw_KD = ((self._grouped(raw_KD) - shift_G1D) / safe_G1D).flatten(0, 1)
-        elif self.config.normalize in ("codes", "cosine"):
-            raw_KD = F.normalize(raw_KD, dim=-1)
+            raw_KD = ((self._grouped(effective_KD) - shift_G1D) / safe_G1D).flatten(0, 1)
         self.weight.copy_(torch.where(where_K.unsqueeze(1), raw_KD, self.weight))
 
 

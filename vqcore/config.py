@@ -39,8 +39,10 @@ MAX_SEED = 2**32 - 1
 MOST = 2**24
 """Of anything that a tensor is as large as; more overflows somewhere, and fits nowhere."""
 
+_LARGEST = sys.float_info.max
 
-def _at_least(config: Any, minimum: int, *names: str, most: int = MOST) -> Iterable[str]:
+
+def _whole(config: Any, minimum: int, *names: str, most: int = MOST) -> Iterable[str]:
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -49,18 +51,13 @@ def _at_least(config: Any, minimum: int, *names: str, most: int = MOST) -> Itera
             yield f"{name} = {value!r}: must be at most {most:,}"
 
 
-def _number(value: object, rule: Callable[[float], bool]) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= _LARGEST and rule(value)  # compared, not converted: an integer may be no float at all
-
-
-_LARGEST = sys.float_info.max
-
-
-def _is_bool(config: Any, name: str) -> Iterable[str]:
-    if not isinstance(getattr(config, name), bool):
-        yield f"{name} = {getattr(config, name)!r}: must be true or false"
+def _numbers(config: Any, rule: str, holds: Callable[[float], bool], *names: str) -> Iterable[str]:
+    for name in names:
+        value = getattr(config, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # compared, not converted: an integer may be no float at all
+        if not number or not abs(value) <= _LARGEST or not holds(value):
+            yield f"{name} = {value!r}: must be {rule}"
 
 
 def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> Iterable[str]:
@@ -73,20 +70,29 @@ class _Checked(ABC):
     """A dataclass that refuses to exist with problems."""
 
     def __post_init__(self) -> None:
-        if problems := tuple(self._problems()):
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        problems = [line for one in fields for line in self._choice_problems(one)]
+        if problems := [*problems, *self._problems()]:
             raise ConfigError(problems)
-        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+        for one in fields:
             if one.type is float:  # 1 and 1.0 are equal, and must give a trial one key
                 object.__setattr__(self, one.name, float(getattr(self, one.name)))
 
+    def _choice_problems(self, one: dataclasses.Field[Any]) -> Iterable[str]:
+        """Of a field whose annotation is ``bool`` or names its values."""
+        if choices := get_args(one.type):
+            yield from _one_of(self, one.name, choices)
+        elif one.type is bool and not isinstance(value := getattr(self, one.name), bool):
+            yield f"{one.name} = {value!r}: must be true or false"
+
     @abstractmethod
     def _problems(self) -> Iterable[str]:
-        """What is wrong with the fields, a line each."""
+        """Problems of the other fields, a line each."""
 
 
 @dataclass(frozen=True)
 class QuantizerConfig(_Checked):
-    """One quantization layer. What does not apply to a choice must keep its default: a column never tells a lie."""
+    """One quantization layer. A field that does not apply to a choice must keep its default."""
 
     codebook_size: int = 512
     """Number of codes K, at least 2. With ``fsq`` it follows from ``levels``."""
@@ -149,28 +155,17 @@ class QuantizerConfig(_Checked):
         return self.commitment_weight + (self.codebook_weight if self.codebook == "gradient" else 0.0)
 
     def _problems(self) -> Iterable[str]:
-        yield from _at_least(self, 2, "codebook_size")
-        yield from _at_least(self, 1, "dim", "affine_groups")
-        for name, kind in (("layer", Layer), ("codebook", Codebook), ("init", Init), ("affine", Affine)):
-            yield from _one_of(self, name, get_args(kind))
-        yield from _one_of(self, "normalize", get_args(Normalize))
-        yield from _one_of(self, "obtuse", get_args(Obtuse))
-        yield from _is_bool(self, "symmetric")
+        yield from _whole(self, 2, "codebook_size")
+        yield from _whole(self, 1, "dim", "affine_groups")
         yield from _one_of(self, "estimator", estimator_names())
-        if not _number(self.commitment_weight, lambda v: v >= 0):
-            beta = f"commitment_weight (beta) = {self.commitment_weight!r}"
-            yield f"{beta}: must be a finite number, 0 or more; 0.25 is usual"
-        if not _number(self.decay, lambda v: 0 < v < 1):
-            yield f"decay = {self.decay!r}: must lie strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs"
-        for name in ("nu", "codebook_weight", "revive_below"):
-            if not _number(getattr(self, name), lambda v: v >= 0):
-                yield f"{name} = {getattr(self, name)!r}: must be a finite number, 0 or more"
-        for name in ("max_rescale", "temperature", "affine_rate"):
-            if not _number(getattr(self, name), lambda v: v > 0):
-                yield f"{name} = {getattr(self, name)!r}: must be a finite number above 0"
-        for name, most in (("revive_below", 1), ("revive_share", 1)):
-            if _number(getattr(self, name), lambda v, most=most: v > most):  # type: ignore[misc]
-                yield f"{name} = {getattr(self, name)!r}: is a share, at most 1"
+        at_least_0 = "a finite number, 0 or more"
+        yield from _numbers(self, f"{at_least_0}; 0.25 is usual", lambda v: v >= 0, "commitment_weight")
+        yield from _numbers(self, at_least_0, lambda v: v >= 0, "nu", "codebook_weight")
+        above_0 = ("max_rescale", "temperature", "affine_rate")
+        yield from _numbers(self, "a finite number above 0", lambda v: v > 0, *above_0)
+        rule = "strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs"
+        yield from _numbers(self, rule, lambda v: 0 < v < 1, "decay")
+        yield from _numbers(self, "a share, 0 to 1", lambda v: 0 <= v <= 1, "revive_below", "revive_share")
         yield from self._contradictions()
 
     def _contradictions(self) -> Iterable[str]:
@@ -200,7 +195,7 @@ class QuantizerConfig(_Checked):
         if self.estimator != "ste":
             yield f"estimator = {self.estimator!r}: fsq rounds straight through; its estimator is 'ste'"
         if self.commitment_weight != 0:
-            yield f"commitment_weight (beta) = {self.commitment_weight!r}: fsq has no commitment loss; its weight is 0"
+            yield f"commitment_weight = {self.commitment_weight!r}: fsq has no commitment loss; its weight is 0"
         free = {"layer", "codebook_size", "dim", "levels", "symmetric", "estimator", "commitment_weight", "decay"}
         for name in DEFAULTS.keys() - free:
             if getattr(self, name) != DEFAULTS[name]:
@@ -273,8 +268,8 @@ class ModelConfig(_Checked):
     """Encoder and decoder: a name in ``vqcore.registry.ARCHITECTURES``."""
 
     def _problems(self) -> Iterable[str]:
-        yield from _at_least(self, 1, "channels", "hidden_channels", "residual_channels")
-        yield from _at_least(self, 0, "residual_blocks", most=10_000)
+        yield from _whole(self, 1, "channels", "hidden_channels", "residual_channels")
+        yield from _whole(self, 0, "residual_blocks", most=10_000)
         yield from _one_of(self, "architecture", tuple(ARCHITECTURES))
 
     def size_problems(self, image_size: int) -> Iterable[str]:
@@ -312,13 +307,10 @@ class TrainingConfig(_Checked):
     """First a step of the codebook on its own loss, then one of the rest on the task's (Huh et al. 2023)."""
 
     def _problems(self) -> Iterable[str]:
-        yield from _at_least(self, 1, "batch_size")
-        yield from _at_least(self, 1, "epochs", most=10**9 - 1)
-        yield from _at_least(self, 0, "seed", most=MAX_SEED)
-        if not _number(self.learning_rate, lambda v: v > 0):
-            yield f"learning_rate = {self.learning_rate!r}: must be a finite number above 0; 2e-4 is usual"
-        yield from _one_of(self, "precision", get_args(Precision))
-        yield from _is_bool(self, "alternate")
+        yield from _whole(self, 1, "batch_size")
+        yield from _whole(self, 1, "epochs", most=10**9 - 1)
+        yield from _whole(self, 0, "seed", most=MAX_SEED)
+        yield from _numbers(self, "a finite number above 0; 2e-4 is usual", lambda v: v > 0, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -369,10 +361,11 @@ class TrialConfig:
 
         A field that came later counts only where it has not its default: runs begun before it keep their keys.
         """
-        first = _FIRST_FIELDS
-        identity = {name: value for name, value in self.flat().items() if name in first or value != _USUAL[name]}
-        identity.pop("epochs", None)
-        canonical = json.dumps({**identity, "data_hash": data_hash}, sort_keys=True)
+        identity: dict[str, Scalar] = {"data_hash": data_hash}
+        for name, value in self.flat().items():
+            if name != "epochs" and (name in _FIRST_FIELDS or value != _USUAL[name]):
+                identity[name] = value
+        canonical = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def toml(self) -> dict[str, Any]:
@@ -387,23 +380,23 @@ class TrialConfig:
         return cls.from_flat({**quantizer, **{n: v for n, v in model.items() if n != "quantizer"}, **training})
 
 
-def read_settings(words: Iterable[str]) -> dict[str, Scalar]:
+def read_settings(settings: Iterable[str]) -> dict[str, Scalar]:
     """``["codebook=gradient", "nu=0.1"]`` as flat fields, each in its type. ``ConfigError`` with every problem."""
-    settings: dict[str, Scalar] = {}
+    values: dict[str, Scalar] = {}
     problems = []
-    for word in words:
-        name, equals, text = word.partition("=")
+    for setting in settings:
+        name, equals, text = setting.partition("=")
         kind = type(_USUAL.get(name, ""))
         if not equals or name not in _USUAL:
-            problems.append(f"{word}: must be field=value; fields are {', '.join(FIELDS)}")
+            problems.append(f"{setting}: must be field=value; fields are {', '.join(FIELDS)}")
             continue
         try:
-            settings[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
-            problems.append(f"{word}: {name} takes {'true or false' if kind is bool else 'a number'}")
+            problems.append(f"{setting}: {name} takes {'true or false' if kind is bool else 'a number'}")
     if problems:
         raise ConfigError(problems)
-    return settings
+    return values
 
 
 _FIRST_FIELDS = {

@@ -114,8 +114,9 @@ class Trainer:
         networks = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
         codes, rate = list(self.model.quantizer.parameters()), config.training.learning_rate
         together = networks if config.training.alternate else list(self.model.parameters())
-        self.optimizer = Adam(together, rate, fused=True)
-        self.codebook_optimizer = Adam(codes, rate, fused=True) if config.training.alternate else None
+        self.optimizers = {"optimizer": Adam(together, rate, fused=True)}
+        if config.training.alternate:
+            self.optimizers["codebook_optimizer"] = Adam(codes, rate, fused=True)
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
@@ -159,7 +160,7 @@ class Trainer:
         Some are the live ones: write or clone them before the next step.
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, optimizer in self._optimizers():
+        for name, optimizer in self.optimizers.items():
             state |= {f"{name}.{key}": tensor for key, tensor in _adam_state(optimizer).items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -171,7 +172,7 @@ class Trainer:
         """Go on exactly where ``state`` was taken. Raises ``KeyError`` or ``RuntimeError`` if it is another model's."""
         prefix = "model."
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-        for name, optimizer in self._optimizers():
+        for name, optimizer in self.optimizers.items():
             own = f"{name}."
             _load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
@@ -186,7 +187,7 @@ class Trainer:
             quantized = quantize(latents)
             out = VQVAEOutput(self.model.decoder(quantized.quantized), quantized)
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
-        self._minimise(loss, self.optimizer)
+        self._minimise(loss, self.optimizers["optimizer"])
         with torch.no_grad():
             tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
         final: Tensor = loss.detach()
@@ -196,8 +197,8 @@ class Trainer:
         """First the codes approach the latents, which stand still; then these are quantized (Huh et al. 2023)."""
         layer = self.model.quantizer
         moves = not layer.frozen
-        if moves and self.codebook_optimizer is not None:
-            self._minimise(layer(latents.detach()).loss, self.codebook_optimizer)
+        if moves:
+            self._minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
         layer.frozen = True  # its statistics have seen this batch
         quantized: Quantized = layer(latents)
         layer.frozen = not moves
@@ -211,10 +212,6 @@ class Trainer:
             for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left
                 optimizer.state[codes.weight][name].masked_fill_(codes.revived.unsqueeze(1), 0)
         optimizer.step()
-
-    def _optimizers(self) -> list[tuple[str, Adam]]:
-        both = [("optimizer", self.optimizer), ("codebook_optimizer", self.codebook_optimizer)]
-        return [(name, optimizer) for name, optimizer in both if optimizer is not None]
 
     def _training_batches(self, images: Images) -> Iterator[Tensor]:
         # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart

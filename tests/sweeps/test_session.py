@@ -205,7 +205,7 @@ def test_bad_input_is_told_all_at_once_with_exit_code_2(
     assert sweep(*words.split(), "--data", "nowhere") == 2
     said = capsys.readouterr().err
     for part in (
-        "commitment_weight (beta) = -1.0",
+        "commitment_weight = -1.0",
         "decay = 1.5",
         "codebook_size = 1",
         "epochs = 0",

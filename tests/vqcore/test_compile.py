@@ -1,4 +1,4 @@
-"""The layer inside torch.compile without graph breaks, and inside torch.export: the same numbers."""
+"""The layer inside torch.compile without graph breaks: the same numbers."""
 
 import multiprocessing
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqcore import VQVAE, ModelConfig, QuantizerConfig, VectorQuantizer
+from vqcore import QuantizerConfig, VectorQuantizer
 from vqcore.quantizers import quantizer
 
 
@@ -103,16 +103,5 @@ def graphs(config: QuantizerConfig, dynamic: bool | None) -> int:
 def test_one_graph_for_all_batches(
     plain: ProcessPoolExecutor, config: QuantizerConfig, dynamic: bool | None, count: int
 ) -> None:
-    """Unless told otherwise the compiler makes one of the first shape, and then the one for all."""
+    """Without ``dynamic`` the compiler makes one of the first shape, and then the one for all."""
     assert plain.submit(graphs, config, dynamic).result() == count
-
-
-def test_an_exported_model() -> None:
-    torch.manual_seed(0)
-    model = VQVAE(ModelConfig(8, 12, 4, 1, QuantizerConfig(codebook_size=16, dim=6))).eval()
-    images = torch.rand(2, 3, 16, 16) * 2 - 1
-    program = torch.export.export(model, (images,)).module()
-    for batch in (images, -images):
-        out, expected = program(batch), model(batch)
-        assert torch.equal(out.quantized.indices, expected.quantized.indices)
-        torch.testing.assert_close(out.reconstruction, expected.reconstruction)

@@ -72,13 +72,21 @@ trials = st.builds(
         ("seed", 0.0),
         ("seed", False),
         ("seed", MAX_SEED + 1),
-        *((name, value) for name in ("commitment_weight", "decay", "learning_rate") for value in NOT_NUMBERS),
+        *(
+            (name, value)
+            for name in ("commitment_weight", "decay", "learning_rate", "revive_share")
+            for value in NOT_NUMBERS
+        ),
         ("commitment_weight", -1e-9),
         ("decay", 0),
         ("decay", 1),
         ("decay", 1.5),
         ("decay", -0.5),
         ("learning_rate", 0),
+        ("revive_below", 1.5),
+        ("revive_share", -0.1),
+        ("alternate", 1),
+        ("obtuse", "reflect"),
         ("learning_rate", -1.0),
         ("estimator", "STE"),
         ("estimator", ""),
@@ -91,7 +99,7 @@ trials = st.builds(
 )
 def test_a_bad_value_is_refused_with_the_value_and_the_rule(name: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        TrialConfig().replace(**{name: value})
+        TrialConfig().replace(**{"revive_below": 0.1, name: value})
     (problem,) = caught.value.problems
     assert problem.startswith(name)
     assert f"{value!r}: " in problem
@@ -246,9 +254,7 @@ def test_fsq_has_a_grid_and_nothing_else() -> None:
     config = QuantizerConfig(layer="fsq", levels="8,5,5,5", estimator="ste", commitment_weight=0)
     assert (config.codebook_size, config.dim) == (1000, 4)
     problems = problems_of(lambda: QuantizerConfig(layer="fsq", levels="8,1", revive_below=0.1))
-    assert {problem.split(" = ")[0] for problem in problems} == {
-        "levels", "estimator", "commitment_weight (beta)", "revive_below",
-    }  # fmt: skip
+    assert {line.split(" = ")[0] for line in problems} == {"levels", "estimator", "commitment_weight", "revive_below"}
     with pytest.raises(ConfigError, match="alternate = True"):
         TrialConfig().replace(alternate=True)
 

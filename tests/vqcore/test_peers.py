@@ -1,5 +1,7 @@
 """Beside vector-quantize-pytorch, where it is right: the same numbers from the same start."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,32 +21,17 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def test_twenty_steps_of_moving_averages(decay: float, cosine: bool, estimator: str) -> None:
     """Output, indices, commitment loss, gradient and codebook at every step."""
     size, dim = 32, 8
-    theirs = peers.VectorQuantize(
-        dim=dim,
-        codebook_size=size,
-        decay=decay,
-        eps=1e-5,
-        kmeans_init=False,
-        threshold_ema_dead_code=0,
-        commitment_weight=0.25,
-        use_cosine_sim=cosine,
-        rotation_trick=estimator == "rotation",
-    ).train()
-    ours = VectorQuantizer(
-        QuantizerConfig(
-            codebook_size=size,
-            dim=dim,
-            decay=decay,
-            estimator=estimator,
-            normalize="cosine" if cosine else "none",
-            max_rescale=1e6 if estimator == "rotation" else 10.0,
-        )
-    )
+    shared = {"dim": dim, "codebook_size": size, "decay": decay, "commitment_weight": 0.25}
+    their_own = {"kmeans_init": False, "threshold_ema_dead_code": 0, "use_cosine_sim": cosine}
+    theirs = peers.VectorQuantize(eps=1e-5, rotation_trick=estimator == "rotation", **shared, **their_own).train()
+    our_own: dict[str, Any] = {"estimator": estimator, "normalize": "cosine" if cosine else "none"}
+    unbounded = {"max_rescale": 1e6} if estimator == "rotation" else {}
+    ours = VectorQuantizer(QuantizerConfig(**shared, **our_own, **unbounded))
     start = normal(size, dim, seed=5)
     start = start / start.norm(dim=-1, keepdim=True) if cosine else start
-    for codes, sums in ((ours.codes.weight, ours.codes.ema_sums), (theirs._codebook.embed, theirs._codebook.embed_avg)):
-        codes.copy_(start.view_as(codes))
-        sums.copy_(start.view_as(sums))
+    buffers = {name.rpartition(".")[2]: buffer for name, buffer in theirs.named_buffers()}
+    for tensor in (ours.codes.weight, ours.codes.ema_sums, buffers["embed"], buffers["embed_avg"]):
+        tensor.copy_(start.view_as(tensor))
     for step in range(20):
         x, g = normal(4, 30, dim, seed=step) + 0.05 * step, normal(4, 30, dim, seed=step + 100)
         one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -56,21 +43,13 @@ def test_twenty_steps_of_moving_averages(decay: float, cosine: bool, estimator: 
         ((out.quantized * g).sum() + out.loss).backward()
         ((quantized * g).sum() + loss.sum()).backward()
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(ours.codebook, theirs._codebook.embed[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.codes.ema_counts, theirs._codebook.cluster_size[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.codebook, theirs.codebook, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.codes.ema_counts, buffers["cluster_size"][0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("levels", "symmetric"),
-    [
-        ("8,5,5,5", False),
-        ("8,8,8", False),
-        ("7,5,5,5,5", False),
-        ("3,4,6", False),
-        ("8,5,5,5", True),
-        ("2,2,2,2", True),
-        ("9,4,3", True),
-    ],
+    [("8,5,5,5", False), ("7,5,5,5,5", False), ("3,4,6", False), ("8,5,5,5", True), ("2,2,2,2", True), ("9,4,3", True)],
 )
 def test_finite_scalar_quantization(levels: str, symmetric: bool) -> None:
     counts = [int(level) for level in levels.split(",")]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,14 +32,14 @@ def test(pictures: Pictures) -> Images:
 
 
 class Recorded(Images):
-    """Images that remember which of them were asked for."""
+    """Images that remember the indices of every batch."""
 
     def __init__(self, array: np.ndarray) -> None:
         super().__init__(array, CPU)
-        self.asked: list[list[int]] = []
+        self.batches: list[list[int]] = []
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        self.asked.append(torch.arange(len(self))[index].tolist())
+        self.batches.append(torch.arange(len(self))[index].tolist())
         return super().batch(index)
 
 
@@ -100,7 +101,7 @@ def test_every_configuration_with_one_seed_sees_the_same_batches(pictures: Pictu
         trainer = Trainer(CONFIG.replace(**changes))
         trainer.train_epoch(images)
         trainer.train_epoch(images)
-        seen.append(images.asked)
+        seen.append(images.batches)
     assert seen[0] == seen[1] == seen[2] != seen[3]
     first, second = seen[0][:4], seen[0][4:]
     assert [len(batch) for batch in seen[0]] == [16] * 8
@@ -111,7 +112,7 @@ def test_every_configuration_with_one_seed_sees_the_same_batches(pictures: Pictu
 def test_a_batch_larger_than_the_set_is_the_set(pictures: Pictures) -> None:
     images = Recorded(pictures(5, 0))
     Trainer(CONFIG).train_epoch(images)
-    assert [sorted(batch) for batch in images.asked] == [[0, 1, 2, 3, 4]]
+    assert [sorted(batch) for batch in images.batches] == [[0, 1, 2, 3, 4]]
 
 
 # Training
@@ -154,14 +155,6 @@ def test_an_epoch_moves_weights_codes_and_nothing_else(train: Images) -> None:
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(before) - {"generator.cpu"}
     assert torch.equal(torch.get_rng_state(), random)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_codes_and_moments_stay_fp32(train: Images, precision: str) -> None:
-    trainer = Trainer(CONFIG.replace(precision=precision))
-    trainer.train_epoch(train)
-    floats = {n: t.dtype for n, t in trainer.state().items() if not n.startswith("generator") and n != "epoch"}
-    assert set(floats.values()) == {torch.float32}
 
 
 def test_evaluation_is_over_the_whole_set_and_changes_nothing(pictures: Pictures) -> None:
@@ -212,7 +205,7 @@ def test_reconstructions_are_bytes_beside_their_originals(pictures: Pictures) ->
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e4])
-def test_a_loss_that_is_not_finite_is_told_with_its_place(train: Images, rate: float) -> None:
+def test_a_loss_that_is_not_finite_is_named_with_its_step(train: Images, rate: float) -> None:
     trainer = Trainer(CONFIG.replace(learning_rate=rate, commitment_weight=1e6))
     with pytest.raises(DivergedError, match=r"(loss is (nan|inf)|are not finite .*) in epoch \d+, step \d+"):
         all(trainer.train_epoch(train) for _ in range(20))
@@ -221,23 +214,31 @@ def test_a_loss_that_is_not_finite_is_told_with_its_place(train: Images, rate: f
 # State
 
 
-@pytest.mark.parametrize("estimator", ["ste", "rotation"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_trainer_from_a_state_goes_on_to_the_last_bit(
-    train: Images, test: Images, precision: str, estimator: str
-) -> None:
-    config = CONFIG.replace(precision=precision, estimator=estimator)
-    straight = Trainer(config)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "ste"},
+        {"precision": "bf16"},
+        {"codebook": "gradient", "revive_below": 0.5, "alternate": True, "nu": 0.1},
+        {"codebook": "gradient", "revive_below": 0.5, "init": "kmeans++", "affine": "statistics"},
+        {"codebook": "gradient", "estimator": "gumbel", "affine": "learned", "precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_a_trainer_from_a_state_goes_on_to_the_last_bit(train: Images, test: Images, changes: dict[str, Any]) -> None:
+    straight = Trainer(CONFIG.replace(**changes))
     straight.train_epoch(train)
     kept = state_of(straight)
-    resumed = Trainer(config)
+    floats = {tensor.dtype for name, tensor in kept.items() if not name.startswith("generator") and name != "epoch"}
+    assert floats == {torch.float32}
+    expected = [(straight.train_epoch(train), straight.evaluate(test)) for _ in range(2)]
+    last = state_of(straight)
+    resumed = Trainer(CONFIG.replace(**changes))
     resumed.load_state(kept)
     assert_equal(state_of(resumed), kept)
     assert resumed.epoch == 1
-    for _ in range(2):
-        assert resumed.train_epoch(train) == straight.train_epoch(train)
-        assert resumed.evaluate(test) == straight.evaluate(test)
-    assert_equal(state_of(resumed), state_of(straight))
+    assert [(resumed.train_epoch(train), resumed.evaluate(test)) for _ in range(2)] == expected
+    assert_equal(state_of(resumed), last)
 
 
 def test_the_tensors_of_a_state_keep_their_names_and_a_fresh_one_is_complete(train: Images) -> None:
