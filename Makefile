@@ -1,22 +1,29 @@
-# make demo, make test, make ui: each sets up .venv first, once.
+# make demo, make check, make test, make ui: each sets up .venv first, once. demo and ui install the main job's packages
+# alone; check and test those of the tests too.
 PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # hundreds of processes are started, and each would compile this project anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test ui clean
+.PHONY: demo check test ui clean
 
+demo: export RUNS_FOLDER := $(RUNS)
 demo: .venv/installed
-	$(BIN)/python -m sweeps.beta_ablation --epochs 2 --batch-size 8 --learning-rate 1e-3 --decay 0.9 --out $(RUNS)
+	$(BIN)/python -m sweeps.beta_ablation --epochs 2 --seeds 2 --batch-size 16 --learning-rate 1e-3 --decay 0.9 \
+		--out "$$RUNS_FOLDER"
 
-test: .venv/installed
+check: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not service and not slow"
+
+test: check
+	$(PYTEST) -m "service or slow"
 
 # through the shell's variables, since a path may hold spaces and quotes
 ui: export RUNS_FOLDER := $(RUNS)
@@ -24,12 +31,20 @@ ui: .venv/installed
 	$(BIN)/python -m trainables.mlflow_sender "$$RUNS_FOLDER" --ui --port $(PORT)
 
 # pip runs again only when what is to be installed has changed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
+# pip compiles on one core; what is left are files that packages ship for other Pythons
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
-	# pip compiles on one core; what is left are files that packages ship for other Pythons
-	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
+	$(PIP) .
+	$(COMPILE)
+	touch $@
+
+.venv/tested: .venv/installed
+	$(PIP) '.[dev]'
+	$(COMPILE)
 	touch $@
 
 clean:

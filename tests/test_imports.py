@@ -94,3 +94,58 @@ def test_importing_brings_nothing_that_is_not_needed(start: list[str], absent: s
     code = f"import sys, {', '.join(start)}; print(*{absent!r} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
     assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
+
+
+LIBRARIES = {"ray", "mlflow", "optuna", "torch", "numpy", "pyarrow", "tyro", "rich", "matplotlib", "sqlalchemy"}
+
+
+def foreign_names(path: Path) -> Iterator[str]:
+    """The dotted names of other libraries that a file uses, as it writes them and as it imports them."""
+    for module in imported(path):
+        if module.split(".")[0] in LIBRARIES:
+            yield module
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            if name.split(".")[0] in LIBRARIES and name.replace(".", "").isidentifier():
+                yield name
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_documented_names_of_other_libraries_are_used(path: Path) -> None:
+    parts = {name: [part for part in name.split(".") if not part.endswith("__")] for name in foreign_names(path)}
+    assert not {name for name, of in parts.items() if any(part.startswith("_") for part in of)}
+
+
+PERMITTED = {"_exit", "_replace", "_asdict", "_apply", "_load_from_state_dict"}
+"""Documented in spite of its underscore (os, namedtuple), or the one way that torch has to keep a submodule fp32."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_module_reaches_into_an_object_of_another(path: Path) -> None:
+    """``x._name`` where this file neither assigns nor defines such a name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    own = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AnnAssign)}
+    reached = {node.attr for node in nodes if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
+    assert not {name for name in reached - own - PERMITTED if not name.endswith("__")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_an_import_sets_nothing_for_others(path: Path) -> None:
+    """No environment variable, signal handler or patch of a library at the top level of a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Expr | ast.Assign | ast.AugAssign)]
+    found = [
+        call for call in calls if call.startswith(("os.environ", "signal.signal", "setattr(", "logging.getLogger("))
+    ]
+    patched = [
+        ast.unparse(target)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Attribute)
+    ]
+    assert not found + patched

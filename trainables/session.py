@@ -1,6 +1,7 @@
 """The frame of a process that drives a run, a sweep's or a final training's: lock, signals, log, journal, MLflow."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preemp
 from trainables.recorder import JournalWriter, fill_gaps
 from trainables.runs import LOCK
 from trainables.tracking import Tracker, check, sync_command
+from trainables.trial import PROCESS_STARTED
 from vqcore.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,18 @@ class RunSession:
         self.tracker = Tracker(folder, tracking_uri)
         self.unreachable: str | None = None
         """Why MLflow could not be reached at the start."""
+        self._laps: dict[str, float] = {}
+        self._lap_began = PROCESS_STARTED
+
+    def lap(self, part: str) -> None:
+        """Take the time of a part of the run that ends now."""
+        now = time.time()
+        self._laps[part], self._lap_began = now - self._lap_began, now
+
+    def print_laps(self) -> None:
+        """Print how long each part of the run took."""
+        parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self._laps.items())
+        self.console.print(f"Took {sum(self._laps.values()):.0f} s: {parts}.")
 
     def warn(self, *notes: str | None) -> None:
         """Print notes, a line each; those that are None or empty are left out."""

@@ -16,11 +16,11 @@ import numpy as np
 from ray import tune
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.data import ensure_local, prepare
+from trainables.data import DataSet, ensure_local, prepare
 from trainables.storage import Folder, check_seen
 from trainables.trial import Trial, TrialJob
 from vqcore.config import FIELDS, PRESETS, ConfigError, TrainingConfig, TrialConfig
-from vqcore.estimators import ESTIMATORS
+from vqcore.registry import ARCHITECTURES, ESTIMATORS
 from vqcore.training import DivergedError
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -84,15 +84,19 @@ class VQTrial(tune.Trainable):
             self._trial = self._open() if "job" in self.config else Trial.begin(self._job())
         return self._trial
 
+    def data_here(self) -> DataSet:
+        """The prepared data set of a sweep as this node can open it, made from the sweep's arrays if need be."""
+        job, arrays = self.config["job"], self._arrays
+        return job.data if arrays is None else ensure_local(job.data, lambda: arrays)
+
     def _open(self) -> Trial:
         """A trial of a sweep, from its newest checkpoint."""
         job: TrialJob = self.config["job"]
         ESTIMATORS.update(self.config["estimators"])
-        arrays = self._arrays
-        if arrays is not None:
+        ARCHITECTURES.update(self.config["architectures"])
+        if self._arrays is not None:
             check_seen(job.folder)
-            job = replace(job, data=ensure_local(job.data, lambda: arrays))
-        return Trial.open(job, self.config["recorded"])
+        return Trial.open(replace(job, data=self.data_here()), self.config["recorded"])
 
     def _job(self) -> TrialJob:
         """A trial of anyone's own Tuner, from a flat configuration."""

@@ -64,11 +64,12 @@ class Driver:
 
     def begin(self, key: str) -> tuple[TrialJob, int]:
         """Give that trial its slot: the job, and how many of its epochs are recorded."""
-        job = self._jobs[key] = self.queue.begin(key)
+        job = self.queue.begin(key)
+        job = self._jobs[key] = replace(job, gpus=self._gpu_shares.get(_shape(job), job.gpus))
         record = self.writer.run.trials.get(key)
         if record is None or record.status != "running":
             self.writer.started(job)
-        return replace(job, gpus=self._gpu_share(job)), self.writer.run.known(key)
+        return job, self.writer.run.known(key)
 
     def record(self, key: str, report: Report) -> None:
         """Write a trial's report into the journal, and that it waits at a rung if it now does."""
@@ -103,10 +104,10 @@ class Driver:
             self._start_again(job, one_line(error) if error else "its process died")
         elif type(error).__name__ != "OutOfMemoryError":  # torch's, which a process without a GPU need not import
             self._fail(job, one_line(error))
-        elif (share := self._gpu_share(job)) < self._gpu_shares.setdefault(_shape(job), min(1.0, 2 * share)):
+        elif job.gpus < self._gpu_shares.setdefault(_shape(job), min(1.0, 2 * job.gpus)):
             self.queue.interrupted(key)
         else:
-            self._fail(job, f"out of memory with {share:g} GPU; fewer --trials-per-gpu, or a smaller --batch-size")
+            self._fail(job, f"out of memory with {job.gpus:g} GPU; fewer --trials-per-gpu, or a smaller --batch-size")
 
     def fewer_slots(self) -> bool:
         """Run one trial fewer at a time from now on, each from its checkpoint; whether any slot is left."""
@@ -121,9 +122,6 @@ class Driver:
         """End the run with the epochs in progress; ``trouble`` says why."""
         self.trouble = self.trouble or trouble
         self.queue.halted = True
-
-    def _gpu_share(self, job: TrialJob) -> float:
-        return self._gpu_shares.get(_shape(job), job.gpus)
 
     def _start_again(self, job: TrialJob, reason: str) -> None:
         """A trial whose machine died is not to blame, unless it takes down each that it gets."""

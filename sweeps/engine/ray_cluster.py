@@ -7,6 +7,7 @@ the sweep began: Ray keeps a copy of the packages.
 import gc
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import ray
 
 from sweeps.engine.resources import Available
 from vqcore.config import ConfigError
-from vqcore.estimators import ESTIMATORS
+from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 PACKAGES = ("vqcore", "trainables", "analysis", "sweeps")
 """Ours, that trials' processes import from."""
@@ -75,17 +76,19 @@ def disconnect() -> None:
         gc.enable()
 
 
-def last_words() -> str:
-    """The end of what Ray's own processes have logged on this machine; empty if that cannot be found."""
+def last_errors() -> str:
+    """The last errors that Ray's own processes have logged on this machine, at most 600 characters."""
     logs = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "session_latest", "logs")
-    files = sorted(logs.glob("raylet*.*"), key=lambda file: file.stat().st_mtime) if logs.is_dir() else []
-    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()[-5:]]
-    return " | ".join(lines)[-1000:]
+    files = sorted(logs.glob("*.*"), key=lambda file: file.stat().st_mtime) if logs.is_dir() else []
+    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
+    return " | ".join([line for line in lines if " E " in line or "rror" in line][-3:])[-600:] or f"none in {logs}"
 
 
 def _connect(**where: Any) -> None:
-    for name in {function.__module__ for function in ESTIMATORS.values()}:
-        # estimators of the user's own travel whole, as they are now: no node need have their module
+    # estimators and networks of the user's own travel whole, as they are now: no node need have their module
+    networks = [part for entry in ARCHITECTURES.values() for part in (entry.encoder, entry.decoder)]
+    for part in (*ESTIMATORS.values(), *networks):
+        name = getattr(part, "func", part).__module__  # of a partial, the function's
         if name.partition(".")[0] not in PACKAGES and name != "__main__" and name in sys.modules:
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # type: ignore[no-untyped-call]
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is in the journal and on the screen
@@ -100,6 +103,8 @@ def _connect(**where: Any) -> None:
             ignored = shutil.ignore_patterns("embedded", "__pycache__")
             shutil.copytree(Path(spec.origin).parent, Path(code, package), ignore=ignored)
         runtime_env = {"working_dir": code, "env_vars": {"PYTHONPATH": os.pathsep.join(folders)}}
+        if where["address"] == "local":  # Ray starts a trial's process by a line of shell
+            runtime_env["py_executable"] = shlex.quote(sys.executable)
         ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.CRITICAL, **where)
 
 

@@ -9,18 +9,24 @@ journal and the trials' checkpoints.
 import logging
 import pickle
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine.driver import Driver
+from sweeps.engine.ray_cluster import last_errors
 from trainables.trial import Report
 from trainables.tune_trial import Arrays, VQTrial
-from vqcore.estimators import ESTIMATORS
+from vqcore.registry import ARCHITECTURES, ESTIMATORS
+
+WORKER_SECONDS = 60.0
+"""How long Ray may take to start a first process."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +41,12 @@ def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQT
     while not driver.finished:
         try:
             _fit(driver, tune.with_parameters(trainable, arrays=arrays))
-        except RuntimeError as error:
-            if not isinstance(error.__cause__, OutOfMemoryError) or not driver.fewer_slots():
-                raise
-            logger.warning("out of memory; %d trials at once from now on", driver.queue.slots)
+            break
+        except (tune.TuneError, RuntimeError) as error:
+            cause = _cause(error)
+            if not isinstance(cause, OutOfMemoryError) or not driver.fewer_slots():
+                raise cause from error
+            logger.warning("a node is out of memory: %d trials at once from now on", driver.queue.slots)
     if driver.trouble is not None:
         raise driver.trouble
 
@@ -66,8 +74,34 @@ def _fit(driver: Driver, trainable: type[tune.Trainable]) -> None:
         ).fit()
 
 
+def _cause(error: BaseException) -> BaseException:
+    """Why ``fit`` ended: Tune wraps the error that it met, and may meet others as it cleans up."""
+    chain = [error]
+    while (behind := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(behind)
+    return next((one for one in chain if isinstance(one, OSError | OutOfMemoryError)), chain[-1])
+
+
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": config["job"].cpus, "GPU": config["job"].gpus}])
+
+
+def _nothing() -> None:
+    """A task that shows that a process can be started."""
+
+
+class _FirstWorker:
+    """Notices that Ray starts no process at all, for which Tune would wait for ever."""
+
+    def __init__(self) -> None:
+        self._started = ray.remote(_nothing).options(num_cpus=0).remote()
+        self._until = time.monotonic() + WORKER_SECONDS
+
+    def check(self) -> None:
+        """``ConnectionError``, with what Ray's log says last, if none has come up in time."""
+        if time.monotonic() < self._until or ray.wait([self._started], timeout=0)[0]:
+            return
+        raise ConnectionError(f"Ray started no process within {WORKER_SECONDS:.0f} s; its last errors: {last_errors()}")
 
 
 class SweepScheduler(TrialScheduler):
@@ -75,7 +109,7 @@ class SweepScheduler(TrialScheduler):
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.driver = driver
+        self.driver, self._first_worker = driver, _FirstWorker()
         self.paused: dict[str, Any] = {}
         """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
         trials of Tune until they are promoted."""
@@ -104,6 +138,7 @@ class SweepScheduler(TrialScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The paused trial that the queue names, if it names one; at the end, stop those that are left."""
+        self._first_worker.check()
         while self.driver.finished and self.paused:
             tune_controller.stop_trial(self.paused.popitem()[1])
         key = self.driver.next()
@@ -180,5 +215,6 @@ class JournalCallback(tune.Callback):
 def _config(driver: Driver, key: str) -> dict[str, Any]:
     """What a trial's process needs, beside the fields, which Ray's own tools show."""
     job, recorded = driver.begin(key)
-    # an estimator that the user's own module registered travels along: no process of a trial imports that module
-    return {"job": job, "recorded": recorded, "estimators": dict(ESTIMATORS), **job.config.flat()}
+    # what the user's own module registered travels along: no process of a trial imports that module
+    registered = {"estimators": dict(ESTIMATORS), "architectures": dict(ARCHITECTURES)}
+    return {"job": job, "recorded": recorded, **registered, **job.config.flat()}

@@ -41,11 +41,11 @@ class _SweepSession:
     def __init__(self, ready: CheckedSweep, session: RunSession) -> None:
         self.ready, self.request = ready, ready.request
         self.session, self.console = session, session.console
-        self.recorder, self.tracker = session.writer, session.tracker
-        self.begun_with: dict[str, Any] = self.recorder.run.sweep.get("tags", {})
+        self.writer, self.tracker = session.writer, session.tracker
+        self.begun_with: dict[str, Any] = self.writer.run.sweep.get("tags", {})
         """Facts about the code that this run was last driven by; none of a new one."""
-        self.plan = TrialPlan(ready, self.recorder.run)
-        self.recorder.listeners.append(self.plan.on_event)
+        self.plan = TrialPlan(ready, self.writer.run)
+        self.writer.listeners.append(self.plan.on_event)
         self.queue: TrialQueue | None = None
         """What is to be trained next; None when nothing is."""
 
@@ -53,12 +53,13 @@ class _SweepSession:
         """The whole course; the exit code."""
         code = self.session.run(self.begin_and_train)
         recorded = self.finish(code)
-        completed = any(trial.status == "completed" for trial in self.recorder.run.trials.values())
+        completed = any(trial.status == "completed" for trial in self.writer.run.trials.values())
         return code or (0 if completed and recorded else 1)
 
     def begin_and_train(self) -> None:
         """Record the sweep, print what is about to run, and train what is not finished."""
         self.record_sweep()
+        self.session.lap("imports and checks")
         self.queue = self.plan.queue()
         if self.queue.finished:
             self.next_queue()
@@ -73,6 +74,7 @@ class _SweepSession:
         if self.request.flags.address == INLINE:
             self.tracker.start()
             self.train_all(run_inline)
+            self.session.lap("training")
             return
         # before the tracker's process imports mlflow: two large imports at once get in each other's way
         from sweeps.engine import ray_cluster
@@ -83,19 +85,22 @@ class _SweepSession:
         try:
             if address is None:
                 ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
+            self.session.lap("the start of Ray")
             self.session.signals.listen()  # Ray has put its own handlers before ours
             arrays = None if address is None else (self.ready.data.train(), self.ready.data.test())
             self.train_all(lambda driver: run_on_ray(driver, arrays))
         finally:
+            self.session.lap("training")
             ray_cluster.disconnect()
+            self.session.lap("the end of Ray")
 
     def train_all(self, run: Callable[[Driver], None]) -> None:
         """``run`` one queue of trials after the other, under one screen."""
-        screen = Screen(self.console, self.recorder.run, self.plan, self.ready.spec.swept, self._slots)
-        self.recorder.listeners.append(screen)
+        screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec.swept, self._slots)
+        self.writer.listeners.append(screen)
         with screen:
             while self.queue is not None:
-                run(Driver(self.queue, self.recorder, self._asked, self._capacity()))
+                run(Driver(self.queue, self.writer, self._asked, self._capacity()))
                 if self.queue.halted:
                     raise Preempted
                 if not self.queue.finished:
@@ -126,13 +131,13 @@ class _SweepSession:
         """Record which trials go no further now that a queue is finished; find what comes next."""
         assert self.queue is not None
         for job, reason in self.queue.stopped():
-            if job.key in self.recorder.run.trials:  # else it never began
-                self.recorder.ended(job, "stopped", reason)
-        self.queue = self.plan.more_seeds(self.recorder.decided)
+            if job.key in self.writer.run.trials:  # else it never began
+                self.writer.ended(job, "stopped", reason)
+        self.queue = self.plan.more_seeds(self.writer.decided)
 
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
-        request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.recorder.run
+        request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.writer.run
         facts = provenance() | {"code": fingerprint(), "data": data.source, "data_hash": data.hash}
         identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml") or uuid.uuid4().hex
         tables = {
@@ -144,7 +149,7 @@ class _SweepSession:
         }
         self.link_storage()
         told = ("image_size", "train_images", "test_images")
-        self.recorder.write(
+        self.writer.write(
             "sweep",
             sweep=request.sweep,
             name=request.name,
@@ -213,17 +218,21 @@ class _SweepSession:
 
         After SIGTERM there is little time: what is made of a run is then left to the resume.
         """
-        ended = not code and all(trial.status != "running" for trial in self.recorder.run.trials.values())
+        ended = not code and all(trial.status != "running" for trial in self.writer.run.trials.values())
         self.session.signals.finish()
         try:
             there = (self.request.folder / JOURNAL).exists()  # someone may have removed it
             findings = analyse(self.request.folder) if there and code != PREEMPTED else None
         finally:  # an error in a picture must not make a finished run look killed
             recorded = self.session.record_end(ended)
+        self.session.lap("analysis")
         if findings is not None:
             self.console.print()
             self.console.print(findings.renderable())
-        self.print_next(ended and recorded, self.session.close_tracking(patient=ended))
+        tell_mlflow = self.session.close_tracking(patient=ended)
+        self.session.lap("MLflow")
+        self.session.print_laps()
+        self.print_next(ended and recorded, tell_mlflow)
         return recorded
 
     def print_next(self, ended: bool, tell_mlflow: str | None) -> None:

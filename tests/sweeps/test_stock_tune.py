@@ -1,0 +1,156 @@
+"""``VQTrial`` and ``ParetoASHA`` in anyone's own Tuner, as README shows them."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+from ray.tune.search.optuna import OptunaSearch
+
+from sweeps import ParetoASHA
+from trainables import VQTrial
+
+pytestmark = pytest.mark.service
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_ray() -> Iterator[None]:
+    """A Ray that somebody started as Ray's documentation does."""
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'sweeps'}", "OMP_NUM_THREADS": "1"}
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": env})
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def space(images: Path) -> dict[str, Any]:
+    fields = {"data": str(images), "epochs": 4, "codebook_size": 16, "batch_size": 32}
+    return {**fields, "estimator": tune.choice(["rotation", "ste"]), "commitment_weight": tune.loguniform(0.05, 4)}
+
+
+def run_config(folder: Path, **checkpoints: Any) -> tune.RunConfig:
+    kept = tune.CheckpointConfig(checkpoint_frequency=1, **checkpoints)
+    return tune.RunConfig(name="stock", storage_path=str(folder), checkpoint_config=kept, verbose=0)
+
+
+def test_asha_and_optuna_of_rays_own(space: dict[str, Any], tmp_path: Path) -> None:
+    tuner = tune.Tuner(
+        VQTrial,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="mse", mode="min", scheduler=ASHAScheduler(max_t=4), search_alg=OptunaSearch(seed=0), num_samples=4
+        ),
+        run_config=run_config(tmp_path),
+    )
+    results = tuner.fit()
+    assert not results.errors
+    best = results.get_best_result().metrics
+    assert best is not None
+    assert best["training_iteration"] == 4
+    assert {"mse", "perplexity", "usage", "bits", "loss", "train_mse"} <= best.keys()
+
+
+def test_a_restored_tuner_goes_on_from_tunes_checkpoints(space: dict[str, Any], tmp_path: Path) -> None:
+    fixed = {**space, "estimator": "rotation", "commitment_weight": 0.25}
+    halfway = tune.RunConfig(
+        name="stock",
+        storage_path=str(tmp_path),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+        stop=lambda trial, result: result["training_iteration"] == 2 and (_ for _ in ()).throw(KeyboardInterrupt),
+        verbose=0,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        tune.Tuner(VQTrial, param_space=fixed, run_config=halfway).fit()
+    restored = tune.Tuner.restore(str(tmp_path / "stock"), VQTrial, resume_unfinished=True).fit()
+    straight = tune.Tuner(VQTrial, param_space=fixed, run_config=run_config(tmp_path / "straight")).fit()
+    assert restored[0].metrics is not None
+    assert straight[0].metrics is not None
+    assert restored[0].metrics["training_iteration"] == 4
+    assert restored[0].metrics["mse"] == straight[0].metrics["mse"], "to the last bit"
+
+
+def test_population_based_training_takes_weights_over_with_a_new_configuration(
+    space: dict[str, Any], tmp_path: Path
+) -> None:
+    del space["estimator"]
+    scheduler = PopulationBasedTraining(
+        perturbation_interval=1, hyperparam_mutations={"commitment_weight": tune.loguniform(0.05, 4)}, log_config=True
+    )
+    tuner = tune.Tuner(
+        VQTrial,
+        param_space=space,
+        tune_config=tune.TuneConfig(metric="mse", mode="min", scheduler=scheduler, num_samples=4),
+        run_config=run_config(tmp_path),
+    )
+    results = tuner.fit()
+    assert not results.errors
+    assert all(result.metrics and result.metrics["training_iteration"] == 4 for result in results)
+    exploits = list((tmp_path / "stock").glob("pbt_policy_*.txt"))
+    assert exploits, "somebody took another's weights over"
+
+
+def test_a_wrong_field_is_an_error_of_the_trial_in_words(space: dict[str, Any], tmp_path: Path) -> None:
+    results = tune.Tuner(VQTrial, param_space={**space, "codes": 3}, run_config=run_config(tmp_path)).fit()
+    assert "codes: no such field; there are data, image_size, preset, " in str(results[0].error)
+
+
+class Toy(tune.Trainable):
+    """Anyone's trainable: it counts its steps, and saves and loads."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.steps, self.level = 0, config["level"]
+
+    def step(self) -> dict[str, Any]:
+        self.steps += 1
+        lost = float("nan") if self.level == 7 else self.level / self.steps
+        return {"error": lost, "spread": -self.level, "steps": self.steps, "done": self.steps >= 9}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        Path(checkpoint_dir, "steps").write_text(str(self.steps))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.steps = int(Path(checkpoint, "steps").read_text())
+
+
+def test_pareto_asha_with_anyones_trainable(tmp_path: Path) -> None:
+    scheduler = ParetoASHA(
+        metrics=("error", "spread"),
+        modes=("min", "max"),
+        max_t=9,
+        grace_period=1,
+        reduction_factor=3,
+        time_attr="steps",
+    )
+    tuner = tune.Tuner(
+        Toy,
+        param_space={"level": tune.grid_search(list(range(1, 10)))},
+        tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=False),
+        run_config=tune.RunConfig(name="toy", storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert not results.errors
+    steps = {result.config["level"]: result.metrics["steps"] for result in results if result.config and result.metrics}
+    assert steps[1] == 9, "the best in both is never stopped"
+    assert sorted(steps.values()).count(9) <= 3
+    assert steps[7] == 1, "what is not finite goes no further"
+    assert set(steps.values()) <= {1, 3, 9}
+    assert sum(steps.values()) < 9 * 9 / 2
+    assert all(math.isfinite(value) for value in steps.values())
+
+
+def test_pareto_asha_says_which_metric_is_missing(tmp_path: Path) -> None:
+    tuner = tune.Tuner(
+        Toy,
+        param_space={"level": 1},
+        tune_config=tune.TuneConfig(scheduler=ParetoASHA(max_t=9)),
+        run_config=tune.RunConfig(name="toy", storage_path=str(tmp_path), verbose=0),
+    )
+    with pytest.raises(Exception, match="mse, perplexity: not in the results") as raised:
+        tuner.fit()
+    assert raised.value is not None
