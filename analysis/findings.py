@@ -17,7 +17,6 @@ from analysis.layout import Table, shown
 from analysis.objectives import DEFAULT, Objective
 from analysis.results import RATES, Group, Results, described
 from analysis.stats import significant_differences
-from vqcore.metrics import psnr
 
 _FAILURES = 5
 """Failed trials that are named on the screen; the files name all."""
@@ -96,6 +95,8 @@ def _best(results: Results, objective: Objective) -> str:
 
 
 def _with_value(group: Group, objective: Objective) -> str:
+    from vqcore.metrics import psnr  # --help need not wait for torch
+
     estimate = group.estimate(objective.column)
     assert estimate is not None  # a compared trial has reported both objectives
     decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""

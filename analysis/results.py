@@ -19,9 +19,8 @@ from analysis.fronts import Point
 from analysis.objectives import Objective, metric_of, recorded
 from analysis.stats import Estimate
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, SHORT
+from trainables.runs import JOURNAL, PICTURES, SHORT
 from trainables.storage import StorageError, is_bucket, join, open_store
-from trainables.trial import PICTURES
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.registry import ARCHITECTURES
 

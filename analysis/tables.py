@@ -21,7 +21,6 @@ from analysis.objectives import METRICS
 from analysis.results import Group, Results, described, estimator_first, load
 from trainables.commands import Terminal, run_command
 from trainables.runs import find_run
-from vqcore.metrics import psnr
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
@@ -44,6 +43,8 @@ def groups_table(
     intervals: bool = True,
 ) -> Table:
     """The configurations (or those given), each with mean ± sd over its seeds; a star for the front of the means."""
+    from vqcore.metrics import psnr  # --help need not wait for torch
+
     first, second = results.objectives
     others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
     rows: list[Row] = []

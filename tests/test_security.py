@@ -22,8 +22,8 @@ from sweeps.cli import Start, command
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Journal, latest_sweep, read
 from trainables.mlflow_sender import artifacts
+from trainables.runs import PICTURES
 from trainables.storage import Folder, join
-from trainables.trial import PICTURES
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.vqvae import load as load_model
 

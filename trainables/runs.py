@@ -18,6 +18,9 @@ SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learnin
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""
 
+PICTURES = "reconstructions.npy"
+"""The file of a trial's reconstructions, beside its checkpoints."""
+
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
 

@@ -20,6 +20,7 @@ import torch
 
 from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
+from trainables.runs import PICTURES
 from trainables.storage import Store, open_store
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import DivergedError, Images, Trainer
@@ -30,10 +31,6 @@ RECONSTRUCTIONS = 8
 
 PROCESS_STARTED = round(time.time(), 3)
 """When this process was new, which with its host and its id tells it from every other."""
-
-PICTURES = "reconstructions.npy"
-"""Where it keeps them."""
-
 
 COLLAPSED = "collapsed"
 """The first word of the reason why such a trial stopped."""

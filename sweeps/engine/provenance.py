@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -40,8 +41,7 @@ def commit() -> str:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside another project's checkout: not ours
-        changes = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changes else "")
+        return git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -63,12 +63,9 @@ def hardware() -> str:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    info = Path("/proc/cpuinfo")  # of Linux
+    name = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return name[1] if name else platform.machine()
 
 
 def _version(package: str) -> str:

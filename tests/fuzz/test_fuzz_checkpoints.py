@@ -18,8 +18,9 @@ from stepping import run_trial
 from analysis.results import images_of
 from trainables.checkpoint import load_checkpoint, whole_checkpoints
 from trainables.data import DataSet
+from trainables.runs import PICTURES
 from trainables.storage import Folder
-from trainables.trial import PICTURES, TrialJob
+from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
 
 KEY = "0123456789ab"

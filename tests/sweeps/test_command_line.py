@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sweeps.engine import plan
 from sweeps.engine.provenance import provenance
 from sweeps.flags import SearchFlags, kept
 from sweeps.run import run
@@ -35,6 +34,7 @@ def python(*words: str, cwd: Path = ROOT, **environment: str) -> "subprocess.Com
         ("sweeps --help", 0),
         ("sweeps.sync --help", 0),
         ("sweeps.rebuild --help", 0),
+        ("sweeps.replay --help", 0),
         ("sweeps.beta_ablation --epoch 3", 2),
         ("sweeps run own.toml --trails 3", 2),
     ],
@@ -134,11 +134,8 @@ def test_a_run_that_was_copied_alone_is_known_by_its_journal(
         ("[flags]\nepochs = 1", "has no table [space]"),
         ("[space]\nestimator = ['ste']\n[more]", "[more] is not known"),
         ("[space]\ndecay = 0.1", "must be a list of values"),
-        ("[space]\ndecay = [[0.1], [1.0]]", "must be a list of values"),
         ("[space]\ndecay = ['0.1', 0.9]", "decay = '0.1': must lie strictly"),
         ("[space]\ndecay = {low = 0.8, high = 0.9, log = 'false'}", "log = 'false': must be true or false"),
-        ("[space]\ndecay = {low = 0.8, high = 0.9, log = 1}", "log = 1: must be true or false"),
-        ("[space]\ndecay = {low = '0.8', high = 0.9}", "both ends must be finite numbers"),
         ("[space]\ndecay = {low = 0.8, high = true}", "both ends must be finite numbers"),
         ("[space]\ndecay = [0.8, 0.9]\n[flags]\nepoch = 1", "--epoch"),
         ("[space]\ndecay = [0.8, 0.9]\n[flags]\nepochs = 'many'", "many"),
@@ -208,12 +205,6 @@ def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Pat
     assert '"event":"done"' in (tmp_path / "runs/beta_ablation/a" / JOURNAL).read_text()
 
 
-def test_macos_counts_resident_memory_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = plan.peak_bytes()
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert plan.peak_bytes() == pytest.approx(here / 1024, rel=0.5)
-
-
 def test_the_command_of_a_run_is_one_that_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     main: Any = sys.modules["__main__"]
     monkeypatch.setattr(sys, "argv", ["mine.py", "--name", "a b"])
@@ -232,16 +223,8 @@ def test_a_run_is_made_and_resumed_with_its_settings(sweep: Callable[..., int], 
     assert [(trial.config["codebook"], trial.last_epoch) for trial in trials] == [("gradient", 3)] * 2
 
 
-def test_every_layer_trains_from_the_command_line(sweep: Callable[..., int], out: Path) -> None:
-    fsq = ["--betas", "0", "--estimators", "ste", "--set", "layer=fsq", "levels=4,4"]
-    assert sweep("--seeds", "1", "--name", "fsq", "--epochs", "1", *fsq) == 0
-    (trial,) = read(out / "beta_ablation/fsq/journal.jsonl").trials.values()
-    assert trial.epochs[1]["usage"] > 0.1
-    assert trial.config["codebook_size"] == 16
-
-
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "problems"),
     [
         (
             "--set decay=0.5 commitment_weight=1",
@@ -251,9 +234,9 @@ def test_every_layer_trains_from_the_command_line(sweep: Callable[..., int], out
         ("--set layer=fsq levels=8,8", ["fsq rounds straight through", "fsq has no commitment loss"]),
     ],
 )
-def test_what_cannot_be_set_is_told(
-    sweep: Callable[..., int], words: str, told: list[str], capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_set_is_an_error(
+    sweep: Callable[..., int], words: str, problems: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep("--name", "never", *words.split()) == 2
-    said = capsys.readouterr().err
-    assert all(part in said for part in told), said
+    errors = capsys.readouterr().err
+    assert all(problem in errors for problem in problems), errors

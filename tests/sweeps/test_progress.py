@@ -25,8 +25,9 @@ def test_the_time_left_is_that_of_the_machine_it_runs_on_now(data_set: DataSet) 
     screen = Screen(Console(), run, SimpleNamespace(jobs=jobs, planned=2, expected=None), (), lambda: slots)
     assert "2/20 epochs" in screen.summary()
     assert "left" not in screen.summary()
-    run.apply(told := epoch("t0", 2, 10.0))
-    screen(told)
-    assert screen.summary().endswith("lowest MSE 0.5000 at perplexity 5 (seed 0)  1:25 left")  # 17 epochs, two at once
+    run.apply(event := epoch("t0", 2, 10.0))
+    screen(event)
+    # 17 epochs, two at once
+    assert screen.summary().endswith("lowest MSE 0.5000 at perplexity 5 (seed 0)  0:01:25 left")
     slots = 1  # a node has left
-    assert screen.summary().endswith("1 at once  2:50 left")
+    assert screen.summary().endswith("1 at once  0:02:50 left")

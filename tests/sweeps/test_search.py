@@ -17,6 +17,7 @@ from trainables.journal import JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
 
 START = Start("pareto", ("sweeps.pareto",))
+TINY = ["--batch-size", "32", "--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def pareto(images: Path, out: Path) -> Callable[..., int]:
     """Run ``pareto`` inline with these words; its exit code."""
 
     def go(*words: str) -> int:
-        small = ["--data", str(images), "--batch-size", "32", "--epochs", "4", "--codebook-sizes", "8", "16"]
-        small += ["--trials", "6", "--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
+        small = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--trials", "6", *TINY]
         shared = ["--out", str(out), "--address", "inline"]
         return command(START, Pareto, spec, [*([] if "--resume" in words else small), *shared, *words])
 
@@ -172,8 +172,7 @@ def test_what_cannot_work_is_said_before_the_first_trial(
 
 
 def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
-    words = ["--data", str(images), "--batch-size", "32", "--epochs", "2", "--codebook-size", "8", "--trials", "3"]
-    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4", "--seeds", "2"]
+    words = ["--data", str(images), "--epochs", "2", "--codebook-size", "8", "--trials", "3", "--seeds", "2", *TINY]
     words += ["--out", str(out), "--address", "inline", "--name", "fair"]
     assert command(Start("estimators", ("sweeps.estimators",)), Estimators, estimators, words) == 0
     trials = record(out, "fair", "estimators").trials.values()
@@ -208,8 +207,7 @@ def test_of_a_grid_the_budget_leaves_trials_that_never_begin(
 ) -> None:
     file = tmp_path / "short.toml"
     file.write_text("[space]\ncommitment_weight = [0.1, 0.2, 0.3]\n[flags]\nsampler = 'grid'\nearly_stopping = 'none'")
-    words = ["run", str(file), "--data", str(images), "--epochs", "1", "--batch-size", "32", "--codebook-size", "8"]
-    words += ["--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4", "--budget", "2"]
+    words = ["run", str(file), "--data", str(images), "--epochs", "1", "--codebook-size", "8", "--budget", "2", *TINY]
     assert run([*words, "--out", str(out), "--address", "inline", "--name", "short"]) == 0
     assert [trial.status for trial in record(out, "short", "short").trials.values()] == ["completed"] * 2
     said = " ".join(capsys.readouterr().out.split())

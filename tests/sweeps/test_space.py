@@ -12,7 +12,6 @@ from sweeps.engine.space import (
     Range,
     Space,
     check_space,
-    contains,
     corners,
     every,
     is_finite,
@@ -138,12 +137,6 @@ def test_everything_that_is_wrong_at_once() -> None:
         assert part in "\n".join(problems)
 
 
-def test_a_space_of_nothing() -> None:
-    assert problems_of(lambda: check_space({}, BASE)) == (
-        "space: nothing varies; name a field and its values, such as commitment_weight",
-    )
-
-
 @pytest.mark.parametrize(
     ("base", "space", "problem"),
     [
@@ -187,18 +180,3 @@ def test_a_finite_space_is_listed_without_repetition() -> None:
         "codebook_size": (8, 9),
     }
     assert len(list(every(grouped, BASE))) == 3, "4 groups of 9 codes are none"
-
-
-@pytest.mark.parametrize(
-    ("choice", "inside", "outside"),
-    [
-        (Range(0.8, 0.9), 0.9, 0.95),
-        (Range(8, 16), 8, 17),
-        ((0.8, 0.9), 0.8, 0.85),
-        (("ste", "rotation"), "ste", "gumbel"),
-        ((False, True), True, "True"),
-    ],
-)
-def test_a_choice_contains_its_values_alone(choice: Choice, inside: Any, outside: Any) -> None:
-    assert contains(choice, inside)
-    assert not contains(choice, outside)

@@ -28,8 +28,3 @@ def test_every_problem_of_every_trial_at_once() -> None:
     text = str(error.value)
     for part in ("seeds = 0", "-1.0", "'nope'", "each value once"):
         assert part in text
-
-
-def test_no_values() -> None:
-    with pytest.raises(ConfigError, match="estimator: no values"):
-        spec(estimator=()).configs()
