@@ -134,7 +134,7 @@ def test_a_run_that_was_copied_alone_is_known_by_its_journal(
         ("[flags]\nepochs = 1", "has no table [space]"),
         ("[space]\nestimator = ['ste']\n[more]", "[more] is not known"),
         ("[space]\ndecay = 0.1", "must be a list of values"),
-        ("[space]\ndecay = ['0.1', 0.9]", "decay = '0.1': must lie strictly"),
+        ("[space]\ndecay = ['0.1', 0.9]", "decay = '0.1': must be strictly"),
         ("[space]\ndecay = {low = 0.8, high = 0.9, log = 'false'}", "log = 'false': must be true or false"),
         ("[space]\ndecay = {low = 0.8, high = true}", "both ends must be finite numbers"),
         ("[space]\ndecay = [0.8, 0.9]\n[flags]\nepoch = 1", "--epoch"),
