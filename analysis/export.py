@@ -1,19 +1,12 @@
-"""Configurations ready for ``trainables.final``, each with the evidence for it as comments.
-
-python -m analysis.export RUN
-"""
+"""Configurations ready for ``trainables.final``, each with the evidence for it as comments."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from analysis.findings import front_sentence
 from analysis.layout import write_file
 from analysis.objectives import Objective, metric_of
-from analysis.results import Group, Results, load
-from trainables.commands import run_command
-from trainables.runs import find_run
+from analysis.results import Group, Results
 from vqcore.config import ConfigError, TrialConfig, toml_text
 
 _KNEE = (
@@ -68,18 +61,3 @@ def _evidence(results: Results, group: Group, rule: str) -> str:
     lines.append(front_sentence(results))
     # TOML allows no control characters in comments, and a name could hold some.
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
-
-
-def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
-    """Write a run's best configurations as TOML files for ``python -m trainables.final``.
-
-    Args:
-        run: A run's name, its folder, or latest.
-        out: The folder that holds the runs.
-    """
-    for path in write_exports(load(find_run(run, out))):
-        print(path)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,7 +1,4 @@
-"""What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours.
-
-python -m analysis.tables RUN
-"""
+"""What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours."""
 
 import math
 import tomllib
@@ -11,16 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from analysis.estimators import estimator_tables
 from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
 from analysis.layout import Row, Table, write_file
 from analysis.objectives import METRICS
-from analysis.results import Group, Results, described, estimator_first, load
-from trainables.commands import Terminal, run_command
-from trainables.runs import find_run
+from analysis.results import Group, Results, described, estimator_first
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
@@ -256,24 +249,3 @@ def _values(configs: Sequence[dict[str, Any]], name: str) -> str:
     if len(shown) > _LISTED and not isinstance(values[0], str):
         return f"{shown[0]} to {shown[-1]} ({len(shown)} values)"
     return ", ".join(shown) or "–"
-
-
-def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
-    """Print a run's tables, the paper's beside ours among them, and write them as Markdown.
-
-    Args:
-        run: A run's name, its folder, or latest.
-        out: The folder that holds the runs.
-    """
-    results = load(find_run(run, out))
-    paths = write_tables(results)
-    console = Terminal()
-    for tables in all_tables(results).values():
-        for table in tables:
-            console.print(table.rich(), "")
-    for path in paths:
-        console.print(path, soft_wrap=True, highlight=False, markup=False)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -42,7 +42,7 @@ class Final:
     """Train one exported configuration at full length."""
 
     config: Annotated[Path, tyro.conf.Positional]
-    """A TOML file that ``analysis.export`` wrote."""
+    """A TOML file of a run's ``exports/``."""
     epochs: int = 100
     """Passes over the training images; more than at the last start extends the training."""
     data: str | None = None

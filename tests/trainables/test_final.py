@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, in
 
 @pytest.fixture
 def export(tmp_path: Path, images: Path) -> Path:
-    """A file such as ``analysis.export`` writes."""
+    """A file such as a run has in ``exports/``."""
     data = prepare(str(images))
     path = tmp_path / "knee.toml"
     table = {"source": str(images), "hash": data.hash, "image_size": data.image_size}
