@@ -6,7 +6,6 @@ the seed that chose is left out of the test.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -34,17 +33,11 @@ class TunedEstimator:
     """Its configurations that completed with the screening seed."""
     seed: int
     """The screening seed."""
-    all_epochs: int
-    """Epochs of all its trials, those of further seeds included."""
 
     @property
     def epochs(self) -> int:
         """Epochs that the tuning took."""
         return sum(trial.last_epoch for trial in self.tried)
-
-    def count(self, *statuses: str) -> int:
-        """The number of tried trials that ended with one of the statuses."""
-        return sum(trial.status in statuses for trial in self.tried)
 
     def best(self, objective: Objective) -> Group:
         """The configuration that the screening seed puts first. There must be one that completed."""
@@ -79,30 +72,22 @@ class EstimatorPair:
     test: PairedTest
 
     @property
-    def text(self) -> str:
-        """One minus the other, and how much that is in standard deviations."""
-        pair, difference = f"{self.one.name} minus {self.other.name}", self.test.difference
-        if difference is None or difference.n < 2:
-            return f"{pair} (too few seeds)"
-        size = "" if self.test.effect is None else f"{self.test.effect:.1f} standard deviations, "
-        return f"{pair} {difference.show(difference.mean)} ({size}n = {difference.n})"
+    def name(self) -> str:
+        """The difference that is tested."""
+        return f"{self.one.name} minus {self.other.name}"
 
     @property
-    def row(self) -> Row:
-        """The pair as a row of the table of tests."""
-        difference, interval, effect = self.test.difference, self.test.interval, self.test.effect
-        tested = not math.isnan(self.test.adjusted)
-        verdict = ("yes" if self.test.significant else "no") if tested else "too few seeds"
-        return (
-            self.objective.name,
-            f"{self.one.name} minus {self.other.name}",
-            str(difference.n if difference else 0),
-            difference.show(difference.mean) if difference else "–",
-            "[{}, {}]".format(*map(difference.show, interval)) if difference and interval else "–",
-            "–" if effect is None else f"{effect:.1f}",
-            f"{self.test.adjusted:.2g}" if tested else "–",
-            verdict,
-        )
+    def text(self) -> str:
+        """The difference of the two and its number of seeds."""
+        difference = self.test.difference
+        if difference is None or difference.n < 2:
+            return f"{self.name} (too few seeds)"
+        return f"{self.name} {difference.show(difference.mean)} (n = {difference.n})"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the two differ by more than the seeds' spread."""
+        return "too few seeds" if math.isnan(self.test.adjusted) else "yes" if self.test.significant else "no"
 
 
 @dataclass(frozen=True)
@@ -153,17 +138,14 @@ def estimator_comparison(results: Results) -> EstimatorComparison | None:
     if "estimator" not in results.swept or not results.groups:
         return None
     seed = min(seed_of(trial) for trial in results.trials)
-    names = dict.fromkeys(str(trial.config.get("estimator", "")) for trial in results.trials)
-    tuned = [_tuned(results, name, seed) for name in names]
-    able = tuple(one for one in tuned if len(one.tried) >= LEAST and one.groups)
-    return EstimatorComparison(results, able) if len(able) > 1 else None
-
-
-def _tuned(results: Results, name: str, seed: int) -> TunedEstimator:
-    trials = [trial for trial in results.trials if str(trial.config.get("estimator", "")) == name]
-    tried = tuple(trial for trial in trials if seed_of(trial) == seed and trial.status != "running")
-    groups = tuple(group for group in results.groups if group.estimator == name and seed in group.seeds)
-    return TunedEstimator(name, tried, groups, seed, sum(trial.last_epoch for trial in trials))
+    tuned = []
+    for name in dict.fromkeys(str(trial.config.get("estimator", "")) for trial in results.trials):
+        trials = [trial for trial in results.trials if str(trial.config.get("estimator", "")) == name]
+        tried = tuple(trial for trial in trials if seed_of(trial) == seed and trial.status != "running")
+        groups = tuple(group for group in results.groups if group.estimator == name and seed in group.seeds)
+        if len(tried) >= LEAST and groups:
+            tuned.append(TunedEstimator(name, tried, groups, seed))
+    return EstimatorComparison(results, tuple(tuned)) if len(tuned) > 1 else None
 
 
 def estimator_sentences(results: Results) -> list[str]:
@@ -181,23 +163,16 @@ def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
     pairs = [pair for pair in comparison.pairs if pair.objective == objective and pair.one is first]
     if all(math.isnan(pair.test.p) for pair in pairs):
         return f"{ranking} Fewer than two further seeds: an order, not a claim."
-    apart, alike = ([pair for pair in pairs if pair.test.significant is so] for so in (True, False))
-    how = " (paired t tests over the other seeds, Holm's correction)"
-    if apart:
-        ranking += f" Told apart{how}: {_texts(apart)}."
-    if alike:
-        ranking += f" Not told apart{'' if apart else how}: {_texts(alike)}."
-    return ranking
-
-
-def _texts(pairs: Sequence[EstimatorPair]) -> str:
-    return "; ".join(pair.text for pair in pairs)
+    told_apart = "; ".join(pair.text for pair in pairs if pair.test.significant)
+    alike = "; ".join(pair.text for pair in pairs if not pair.test.significant)
+    how = "paired t tests over the other seeds, Holm's correction"
+    return f"{ranking} Told apart ({how}): {told_apart or 'none'}." + (f" Not told apart: {alike}." if alike else "")
 
 
 def estimator_tables(results: Results) -> list[Table]:
-    """Each estimator's best, the tests, the budgets and the tuning curves; none unless two were tuned."""
+    """Each estimator's best, the tests and the tuning curves; none unless two were tuned."""
     made = estimator_comparison(results)
-    return [_best_table(made), _test_table(made), _budget_table(made), _curve_table(made)] if made else []
+    return [_best_table(made), _test_table(made), _curve_table(made)] if made else []
 
 
 def _best_table(made: EstimatorComparison) -> Table:
@@ -215,29 +190,29 @@ def _best_table(made: EstimatorComparison) -> Table:
         f"its best: of what it completed, the best with seed {made.seed}, which is left out of n and of the tests: of "
         "many tried, the best by one seed is in part the luckiest",
         f"tuned for each estimator: {', '.join(searched) or 'nothing'}; {results.data}, after epoch {results.epoch}",
+        made.budget,
     )
     return Table("Each estimator at its best", columns, tuple(rows), notes, left=3)
 
 
 def _test_table(made: EstimatorComparison) -> Table:
+    rows: list[Row] = []
+    for pair in made.pairs:
+        test, difference, interval = pair.test, pair.test.difference, pair.test.interval
+        numbers = (
+            difference.show(difference.mean) if difference else "–",
+            "[{}, {}]".format(*map(difference.show, interval)) if difference and interval else "–",
+            "–" if test.effect is None else f"{test.effect:.1f}",
+            "–" if math.isnan(test.adjusted) else f"{test.adjusted:.2g}",
+        )
+        rows.append((pair.objective.name, pair.name, str(difference.n if difference else 0), *numbers, pair.verdict))
     columns = ("by", "pair", "n", "difference", "interval", "effect", "p", "told apart")
     notes = (
         "paired over the n seeds that both have besides the one that chose; p: paired t tests, Holm's correction for "
         "all rows; intervals: all rows' together hold with 95 % (Bonferroni; Holm's test tells a little more apart)",
         "effect: the mean difference by its standard deviation over seeds (Hedges' correction), from 3 seeds on",
     )
-    return Table("Told apart?", columns, tuple(pair.row for pair in made.pairs), notes, left=2)
-
-
-def _budget_table(made: EstimatorComparison) -> Table:
-    rows = []
-    for one in made.tuned:
-        completed, stopped = one.count("completed"), one.count("stopped")
-        counts = (len(one.tried), completed, stopped, len(one.tried) - completed - stopped)
-        rows.append((one.name, *map(str, counts), f"{one.epochs:,}", f"{one.all_epochs:,}"))
-    columns = ("estimator", "tried", "completed", "stopped early", "failed", "epochs to tune", "epochs in all")
-    notes = (made.budget, f"tried and epochs to tune: of seed {made.seed}; in all: with further seeds")
-    return Table("What each was given", columns, tuple(rows), notes)
+    return Table("Told apart?", columns, tuple(rows), notes, left=2)
 
 
 def _curve_table(made: EstimatorComparison) -> Table:

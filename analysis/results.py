@@ -353,17 +353,12 @@ def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
 
 def images_of(content: bytes) -> Images:
     """The (2, n, H, W, 3) images of a trial's ``.npy`` file, never unpickled. ``ValueError`` if it is another file."""
-    file = BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("it is of another version")
     try:
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # numpy evaluates it as Python's literals, which can be wrong in many ways
-        raise ValueError(f"its header cannot be read ({type(error).__name__})") from error
-    # a header may promise more than there is, or objects that would have to be unpickled
-    if dtype != np.uint8 or len(shape) != 5 or (shape[0], shape[4]) != (2, 3) or not math.prod(shape):
-        raise ValueError(f"it holds {dtype} of shape {shape}")
-    pixels = np.frombuffer(content, np.uint8, offset=file.tell())
-    if pixels.size != math.prod(shape):
-        raise ValueError(f"{pixels.size} bytes of {math.prod(shape)}")
-    return pixels.reshape(shape)
+        pixels = np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy reads the header as Python's literals, which can be wrong in many ways
+        raise ValueError(f"it cannot be read ({type(error).__name__})") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise ValueError("it holds no array of bytes")
+    if pixels.ndim != 5 or (pixels.shape[0], pixels.shape[4]) != (2, 3) or not pixels.size:
+        raise ValueError(f"its shape is {pixels.shape}, not (2, n, H, W, 3)")
+    return pixels

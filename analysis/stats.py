@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 from statistics import fmean
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.special import bdtr, gammaln, stdtr, stdtrit
 
 from analysis.objectives import Direction
 
-# Shape suffixes: C configurations, P pairs of them, S seeds, N trials that were run, K counts of trials.
+# Shape suffixes: P pairs of configurations, N trials that were run, K counts of trials.
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int_]
 
@@ -48,13 +49,11 @@ class Estimate:
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
         return cls(mean, sd, n, least)
 
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean, cut off at the least possible value; none for one seed."""
-        return self.interval_at(0.95)
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """The t interval of the mean, cut off at the least possible value; none for one seed.
 
-    def interval_at(self, confidence: float) -> tuple[float, float] | None:
-        """The t interval that covers the mean with probability ``confidence``: 1 - 0.05 / m for each of m intervals."""
+        For m intervals that hold together with 95 %, ``confidence`` is 1 - 0.05 / m.
+        """
         if self.sd is None:
             return None
         half = t_quantile(self.n - 1, confidence) * self.sd / math.sqrt(self.n)
@@ -74,7 +73,8 @@ class Estimate:
     @property
     def interval_text(self) -> str:
         """The 95 % interval in brackets, or ``one seed``."""
-        return "one seed" if self.interval is None else "[{}, {}]".format(*map(self.show, self.interval))
+        interval = self.interval()
+        return "one seed" if interval is None else "[{}, {}]".format(*map(self.show, interval))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PairedTest:
 
         Holm's test rejects a little more than these intervals exclude 0; it has no two-sided intervals of its own.
         """
-        return self.difference.interval_at(1 - LEVEL / self.tests) if self.difference else None
+        return self.difference.interval(1 - LEVEL / self.tests) if self.difference else None
 
     @property
     def effect(self) -> float | None:
@@ -124,8 +124,13 @@ def paired_test(one: SeedValues, other: SeedValues) -> PairedTest:
     differences = [one[seed] - other[seed] for seed in shared]
     if not differences or not all(map(math.isfinite, differences)):
         return PairedTest(None, math.nan, math.nan)
-    p = float(_paired_p(_by_seed([one], shared)[0], _by_seed([other], shared))[0])
-    return PairedTest(Estimate.of(differences), p, p)
+    difference = Estimate.of(differences)
+    if difference.sd is None:
+        return PairedTest(difference, math.nan, math.nan)
+    error = difference.sd / math.sqrt(difference.n)
+    t = abs(difference.mean) / error if error else math.inf if difference.mean else 0.0
+    p = 2 * float(stdtr(difference.n - 1, -t))
+    return PairedTest(difference, p, p)
 
 
 def corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
@@ -140,13 +145,10 @@ def significant_differences(place: int, configurations: Sequence[SeedValues]) ->
 
     All pairs, not those with ``place`` alone: it is the winner, chosen among them by the same numbers.
     """
-    values_CS = _by_seed(configurations, sorted({seed for values in configurations for seed in values}))
-    count = len(configurations)
-    pairs = np.triu_indices(count, 1)
-    rows = [_paired_p(values_CS[first], values_CS[first + 1 :]) for first in range(count)]
-    adjusted_CC = np.full((count, count), math.nan)
-    adjusted_CC[pairs] = holm(np.concatenate(rows))
-    return [bool(p <= LEVEL) for p in np.fmin(adjusted_CC[place], adjusted_CC[:, place])]
+    pairs = list(combinations(range(len(configurations)), 2))
+    tests = corrected([paired_test(configurations[first], configurations[second]) for first, second in pairs])
+    apart = {i for pair, test in zip(pairs, tests, strict=True) if place in pair and test.significant for i in pair}
+    return [i in apart and i != place for i in range(len(configurations))]
 
 
 def holm(p_P: Floats) -> Floats:
@@ -159,29 +161,6 @@ def holm(p_P: Floats) -> Floats:
     adjusted_P = np.full(len(p_P), math.nan)
     adjusted_P[order] = np.maximum.accumulate(np.minimum(p_P[order] * np.arange(len(order), 0, -1), 1.0))
     return adjusted_P
-
-
-def _by_seed(configurations: Sequence[SeedValues], seeds: Sequence[int]) -> Floats:
-    """(configurations, seeds); NaN where a configuration lacks a seed, infinite where its value is not finite."""
-    values_CS = np.full((len(configurations), len(seeds)), math.nan)
-    columns = {seed: column for column, seed in enumerate(seeds)}
-    for row, values in enumerate(configurations):
-        for seed in values.keys() & columns.keys():
-            values_CS[row, columns[seed]] = values[seed] if math.isfinite(values[seed]) else math.inf
-    return values_CS
-
-
-def _paired_p(one_S: Floats, others_CS: Floats) -> Floats:
-    """Two-sided p values of paired t tests; NaN where fewer than two seeds are shared or a value is not finite."""
-    shared_CS = ~np.isnan(one_S) & ~np.isnan(others_CS)
-    with np.errstate(all="ignore"):
-        difference_CS = np.where(shared_CS, one_S - others_CS, 0.0)
-        n_C = shared_CS.sum(axis=1)
-        mean_C = difference_CS.sum(axis=1) / n_C
-        sd_C = np.sqrt((np.where(shared_CS, difference_CS - mean_C[:, None], 0.0) ** 2).sum(axis=1) / (n_C - 1))
-        t_C = np.where(mean_C == 0, 0.0, np.abs(mean_C) / sd_C * np.sqrt(n_C))
-    testable_C = (n_C > 1) & np.isfinite(difference_CS).all(axis=1)
-    return np.where(testable_C, 2 * stdtr(np.maximum(n_C - 1, 1), -t_C), math.nan)
 
 
 def expected_best(values: Sequence[float], n: int, direction: Direction = "min") -> float:

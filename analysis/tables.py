@@ -2,7 +2,8 @@
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -22,8 +23,6 @@ _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
 as the paper's total, and ``commitment_loss`` is the same number as ``codebook_loss``."""
 _PAPER_COLUMNS = ("reconstruction", "perplexity", "codebook", "total")
 """The paper's names of the columns of its tables 2 and 3."""
-_SIZES = {"small": 256, "medium": 512, "large": 1024, "xlarge": 2048}
-"""Codes of the paper's model variants."""
 _LISTED = 6
 """The most values of a field that are listed; of more, the ends."""
 _OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed below"
@@ -104,18 +103,15 @@ def left_out_table(results: Results) -> Table | None:
 
 def all_tables(results: Results) -> dict[str, list[Table]]:
     """The tables by the name of the Markdown file that holds them."""
-    both = [left_out_table(results), front_table(results)]
-    left_out, front = ([table] if table else [] for table in both)
     found = {
-        "results": [groups_table(results), rates_table(results), *left_out],
-        "front": front,
+        "results": [groups_table(results), rates_table(results), *filter(None, [left_out_table(results)])],
+        "front": [*filter(None, [front_table(results)])],
         "estimators": estimator_tables(results),
     }
-    if "codebook_size" in results.swept:
-        sizes = "256, 512, 1024, 2048"
-        found["paper_table2"] = [size_table(results), size_table(results, "train_"), caveat_table(results, sizes)]
-    if "commitment_weight" in results.swept:
-        found["paper_table3"] = [beta_table(results), beta_table(results, "train_"), caveat_table(results)]
+    for number, published in paper()["tables"].items():
+        if published["field"] in results.swept:
+            both = [paper_table(results, int(number), split) for split in ("test", "train")]
+            found[f"paper_table{number}"] = [*both, caveat_table(results, int(number))]
     return {name: tables for name, tables in found.items() if tables}
 
 
@@ -133,63 +129,35 @@ def _starred(group: Group, results: Results) -> str:
 
 @cache
 def paper() -> dict[str, Any]:
-    """The numbers that the paper published, and their caveat (``paper_tables.toml``)."""
+    """The numbers that the paper published, and what sets it apart (``paper_tables.toml``)."""
     return tomllib.loads(resources.files("analysis").joinpath("paper_tables.toml").read_text(encoding="utf-8"))
 
 
-def beta_table(results: Results, prefix: str = "") -> Table:
-    """The paper's table 3, ours under each of its rows: the test set, or with ``prefix="train_"`` the training set."""
-    split, where = ("train", "training set") if prefix else ("test", "test set")
-    published = {row["beta"]: [("paper", "1", *_numbers(row[split]))] for row in paper()["table3"]}
-    rows, notes = _beside(results, "commitment_weight", published, prefix, lambda beta: f"{beta:g}")
-    columns = ("beta", "whose", "n", "MSE", "perplexity", "codebook", "total")
-    return Table(f"Table 3 of the paper beside ours, {where}", columns, rows, (_OURS, NO_TOTAL, *notes), left=2)
+def paper_table(results: Results, number: int, split: str = "test") -> Table:
+    """The paper's table 2 or 3 of the ``test`` or the ``train`` set, ours under each of its rows.
 
-
-def size_table(results: Results, prefix: str = "") -> Table:
-    """The paper's table 2, ours under each of its rows, with the released logs of the test set; as ``beta_table``."""
-    where = "training set" if prefix else "test set"
-    rows_of = {row["variant"]: ("paper", "1", *_numbers(row)) for row in paper()["table2"]}
-    published: dict[float, list[Row]] = {size: [rows_of[variant]] for variant, size in _SIZES.items()}
-    for log in () if prefix else paper()["logs"]:
-        whose = f"paper's log, {log['epochs']} epochs"
-        published[log["codebook_size"]].append((whose, "1", *_numbers(log)))
-    named = {size: f"{variant.replace('xl', 'x-l')} ({size})" for variant, size in _SIZES.items()}
-    rows, notes = _beside(results, "codebook_size", published, prefix, lambda size: named.get(int(size), f"{size:g}"))
-    columns = ("size (codes)", "whose", "n", "MSE", "perplexity", "codebook", "total")
-    caveats = (
-        "the paper's small, large and x-large are one row, number for number: most likely the size never reached the "
-        "model. No released log has it, and a perplexity of 317.6 is impossible with 256 codes",
-        'its medium (as its "initial", not shown: epoch 1) is on the training set, and the log that has these numbers '
-        "is of 1,024 codes; three runs of that configuration gave perplexity 281, 431, 297. One seed a row: no ranking "
-        "of sizes can be read from it",
-    )
-    notes = (*(() if prefix else caveats), _OURS, NO_TOTAL, *notes)
-    return Table(f"Table 2 of the paper beside ours, {where}", columns, rows, notes, left=2)
-
-
-def _beside(
-    results: Results,
-    field: str,
-    published: Mapping[float, Sequence[Row]],
-    prefix: str,
-    shown: Callable[[float], str],
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """The paper's rows by the values of ``field``, ours after them; and a note if not all of ours are there."""
-    rows: list[Row] = []
-    left_out = 0
-    by_value: dict[float, list[Group]] = {}
+    Of those of ours that are alike in the table's field and in estimator, the best stands for all.
+    """
+    published = paper()["tables"][str(number)]
+    field = published["field"]
+    labels = {row["value"]: row.get("label", f"{row['value']:g}") for row in published["rows"]}
+    by_value: dict[float, list[Group]] = defaultdict(list)
     for group in results.groups:
-        by_value.setdefault(_value(group, field), []).append(group)
-    for value in sorted({*published, *by_value}):
-        at_value = [group for other, some in by_value.items() if math.isclose(other, value) for group in some]
-        chosen = _best_of_each_estimator(at_value)
-        left_out += len(at_value) - len(chosen)
-        ours = [_ours(group, results, field, prefix) for group in chosen]
-        nothing = ("ours", "0", *["–"] * len(_PAPER_COLUMNS))
-        rows += [(shown(value), *row) for row in [*published.get(value, ()), *(ours or [nothing])]]
-    note = f"of those alike in {field} and estimator the lowest mean MSE; {left_out} more are in results.md"
-    return tuple(rows), ((note,) if left_out else ())
+        by_value[float(group.config.get(field, math.nan))].append(group)
+    rows: list[Row] = []
+    for value in sorted({*labels, *by_value}):
+        label = labels.get(value, f"{value:g}")
+        of_paper = [row for row in published["rows"] if row["value"] == value and split in row]
+        rows += [(label, row.get("whose", "paper"), "1", *_numbers(row[split])) for row in of_paper]
+        chosen = _best_of_each_estimator(by_value[value])
+        rows += [(label, *_ours(group, results, field, split)) for group in chosen]
+        rows += [] if chosen else [(label, "ours", "0", *["–"] * len(_PAPER_COLUMNS))]
+    more = len(results.groups) - sum(row[1].startswith("ours") and row[2] != "0" for row in rows)
+    note = f"of those alike in {field} and estimator the lowest mean MSE; {more} more are in results.md"
+    notes = (*(published["caveats"] if split == "test" else ()), _OURS, NO_TOTAL, *((note,) if more else ()))
+    columns = (published["head"], "whose", "n", "MSE", "perplexity", "codebook", "total")
+    title = f"Table {number} of the paper beside ours, {'test' if split == 'test' else 'training'} set"
+    return Table(title, columns, tuple(rows), notes, left=2)
 
 
 def _best_of_each_estimator(groups: Sequence[Group]) -> list[Group]:
@@ -197,50 +165,29 @@ def _best_of_each_estimator(groups: Sequence[Group]) -> list[Group]:
     return [min((g for g in groups if g.estimator == name), key=lambda group: group.mean("mse")) for name in names]
 
 
-def _ours(group: Group, results: Results, field: str, prefix: str) -> Row:
+def _ours(group: Group, results: Results, field: str, split: str) -> Row:
+    prefix = "train_" if split == "train" else ""
     rest = described(group.config, [name for name in estimator_first(results.swept) if name != field])
     numbers = (group.text(f"{prefix}mse"), group.text(f"{prefix}perplexity"))
     losses = (group.mean_text(f"{prefix}codebook_loss"), group.mean_text(f"{prefix}total"))
     return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers, *losses)
 
 
-def _value(group: Group, field: str) -> float:
-    return float(group.config.get(field, math.nan))
-
-
 def _numbers(row: Mapping[str, float]) -> Row:
     return tuple(f"{row[name]:.4f}" if row[name] < 1 else f"{row[name]:.1f}" for name in _PAPER_COLUMNS)
 
 
-def caveat_table(results: Results, codes: str = "1024") -> Table:
-    """The differences between the paper's experiments and ours, side by side; ``codes`` are the paper's numbers."""
-    source = paper()["paper"]
+def caveat_table(results: Results, number: int) -> Table:
+    """The differences between the experiments of the paper's table 2 or 3 and ours, side by side."""
+    codes = paper()["tables"][str(number)]["codes"]
     configs = [group.config for group in results.groups]
-    rows = (
-        ("data", source["dataset"], results.data),
-        ("epochs", "50", str(results.epoch)),
-        ("codes K", codes, _values(configs, "codebook_size")),
-        ("code length D", str(source["code_dim"]), _values(configs, "dim")),
-        ("hidden channels", "256", _values(configs, "hidden_channels")),
-        ("decay", str(source["decay"]), _values(configs, "decay")),
-        ("batch size", str(source["batch_size"]), _values(configs, "batch_size")),
-        ("learning rate", f"{source['learning_rate']:g}", _values(configs, "learning_rate")),
-        ("gradient", "plain straight-through, in the released code", _values(configs, "estimator")),
-        ("runs a row", "one; one configuration run thrice: perplexity 281, 431, 297", results.seeds),
-        ("perplexity", "of each batch of 128 images, averaged over batches", "of one histogram over the whole set"),
-        ("MSE", "on [-1, 1]", "on [-1, 1], whole set"),
-        (
-            "bottleneck",
-            "leaks: one continuous value a position passes it",
-            "honest: the decoder sees codebook rows only",
-        ),
-        ("codebook while evaluating", "goes on moving (EMA)", "stands still"),
-        ("total", "recon + (1 + beta) codebook", "the same formula, shown for comparison only"),
-    )
-    notes = (
-        "so the two columns are not the same experiment, and a difference between them is not a ranking of methods",
-    )
-    return Table("What sets them apart", ("", "paper", "this run"), rows, notes, left=3)
+    of_run = {"data": results.data, "epochs": str(results.epoch), "runs a row": results.seeds}
+    rows = []
+    for row in paper()["differences"]:
+        ours = row.get("ours") or of_run.get(row["what"]) or _values(configs, row["field"])
+        rows.append((row["what"], row.get("paper", codes), ours))
+    note = "so the two columns are not the same experiment, and a difference between them is not a ranking of methods"
+    return Table("What sets them apart", ("", "paper", "this run"), tuple(rows), (note,), left=3)
 
 
 def _values(configs: Sequence[dict[str, Any]], name: str) -> str:

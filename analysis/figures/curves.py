@@ -1,11 +1,11 @@
 """MSE and perplexity by epoch: a line a configuration, and a band of one standard deviation over its seeds."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -54,13 +54,14 @@ def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str) -> None
 
 
 def _in_grey(axes: Axes, groups: Sequence[Group], metric: str) -> None:
-    """The means of groups that have no name in the picture; together, for a call a line would take seconds."""
-    lines = [[(epoch, fmean(values)) for epoch, values in _by_epoch(group, metric).items()] for group in groups]
-    drawn = [np.array(line) for line in lines if line]
-    axes.add_collection(LineCollection(drawn, colors="0.8", linewidths=1.6, zorder=1))
-    if points := [line[0] for line in lines if len(line) == 1]:
-        epochs, means = zip(*points, strict=True)
-        axes.scatter(epochs, means, s=16, color="0.8", zorder=1)
+    """The means of groups that have no name in the picture; one call for all, since one a line would take seconds."""
+    epochs, means = list[float](), list[float]()
+    for group in groups:
+        by_epoch = _by_epoch(group, metric)
+        epochs += [*by_epoch, math.nan]  # which parts the lines
+        means += [*map(fmean, by_epoch.values()), math.nan]
+    if epochs:
+        axes.plot(epochs, means, color="0.8", lw=1.6, marker=".", ms=2, zorder=1)
 
 
 def _by_epoch(group: Group, metric: str) -> dict[int, list[float]]:

@@ -1,20 +1,21 @@
 """Configurations as points: every seed, the means with their spread, and the border of the front."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
-from analysis.figures import labels, style
+from analysis.figures import style
 from analysis.fronts import Directions, Point
-from analysis.results import Group, Results, described
+from analysis.results import Group, Results
 from analysis.stats import Estimate
 
 MARKS = "Small: a seed. Large: the mean, bars ± 1 sd over seeds."
@@ -45,15 +46,6 @@ class Marker:
         """The place of its large mark."""
         return self.x.mean, self.y.mean
 
-    @property
-    def ink(self) -> list[Point]:
-        """Places that carry ink: seeds, the mean, and a few along its bars."""
-        (x, y), dx, dy = self.mean, self.x.sd, self.y.sd
-        if dx is None or dy is None:
-            return list(self.seeds)
-        along = np.linspace(-1, 1, 21)
-        return [*self.seeds, *((x + t * dx, y) for t in along), *((x, y + t * dy) for t in along)]
-
 
 def markers_of(results: Results, points: Callable[[Group], dict[int, Point]]) -> list[Marker]:
     """The markers of those groups that have points: x and y by seed."""
@@ -62,7 +54,7 @@ def markers_of(results: Results, points: Callable[[Group], dict[int, Point]]) ->
     return [marker for marker in markers if marker.seeds]
 
 
-def draw(axes: Axes, markers: Sequence[Marker], margin: float) -> None:
+def draw(axes: Axes, markers: Sequence[Marker]) -> None:
     """Small marks for the seeds, a large one for each mean, bars of one standard deviation."""
     for colour in dict.fromkeys(marker.colour for marker in markers):  # a call a marker would take a second for 50
         same = [marker for marker in markers if marker.colour == colour]
@@ -74,16 +66,16 @@ def draw(axes: Axes, markers: Sequence[Marker], margin: float) -> None:
             [estimate.mean for estimate in x], [estimate.mean for estimate in y], xerr=dx, yerr=dy, zorder=4,
             fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
         )  # fmt: skip
-    axes.margins(margin)
+    axes.margins(0.12)
 
 
-def staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> list[Point]:
-    """The border of the region that the front dominates, in the axes as they stand. Returns places along it.
+def staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> None:
+    """The border of the region that the front dominates, in the axes as they stand, whose limits are kept.
 
     ``directions`` are those of the horizontal and the vertical axis.
     """
     if not front:
-        return []
+        return
     left, right, bottom, top = *axes.get_xlim(), *axes.get_ylim()
     across, up = directions
     start, end = (right if across == "min" else left), (top if up == "min" else bottom)
@@ -93,27 +85,26 @@ def staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> lis
         steps += [(x, y), (x, after)]
     axes.plot(*zip(*steps, strict=True), zorder=2, **_FRONT)
     axes.set(xlim=(left, right), ylim=(bottom, top))
-    along = np.linspace(0, 1, 40)
-    return [(a + t * (c - a), b + t * (d - b)) for (a, b), (c, d) in pairwise(steps) for t in along]
 
 
-def legend_handles(markers: Iterable[Marker]) -> list[Artist]:
-    """The front's line, and the estimators if there are several."""
-    handles: list[Artist] = [Line2D([], [], label="front of the means", **_FRONT)]
-    colours = {style.plain(marker.group.estimator): marker.colour for marker in markers}
-    if len(colours) > 1:
-        handles += [Line2D([], [], marker="o", ls="", color=c, label=name) for name, c in colours.items()]
-    return handles
+def write_numbers(axes: Axes, markers: Sequence[Marker], named: Sequence[Group]) -> None:
+    """Write beside the means of the named groups their numbers in the legend."""
+    numbers = {group.label: str(number) for number, group in enumerate(named, 1)}
+    for one in markers:
+        if number := numbers.get(one.group.label):
+            axes.annotate(
+                number, one.mean, (4, 4), textcoords="offset points", color=one.colour, size=9, weight="bold",
+                zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
 
 
-def write_names(
-    axes: Axes, results: Results, named: Sequence[Marker], obstacles: Iterable[Point], known: str = ""
-) -> None:
-    """Write the labels of some markers, clear of the obstacles, without the fields that the picture shows.
-
-    Those are ``known``, and by its colours the estimator. Call it last: it measures texts.
-    """
-    fields = {known, "estimator"} if len({group.estimator for group in results.groups}) > 1 else {known}
-    rest = [field for field in results.swept if field not in fields]
-    texts = [(described(one.group.config, rest) or one.group.label, *one.mean, one.colour) for one in named]
-    labels.place(axes, texts, obstacles)
+def legend(figure: Figure, markers: Sequence[Marker], named: Sequence[Group], more: Sequence[Artist] = ()) -> None:
+    """Below the axes: the front's line, the named groups by number, the estimators if a group has no name."""
+    dots = {f"{number}: {group.label}": group for number, group in enumerate(named, 1)}
+    coloured = {style.plain(name): one.colour for name, g in dots.items() for one in markers if one.group is g}
+    if len(named) < len(markers) and len({one.group.estimator for one in markers}) > 1:
+        coloured |= {style.plain(one.group.estimator): one.colour for one in markers}
+    handles = [Line2D([], [], label="front of the means", **_FRONT), *more]
+    handles += [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, colour in coloured.items()]
+    columns = int(16 * figure.get_figwidth()) // (8 + max(len(str(handle.get_label())) for handle in handles))
+    figure.legend(handles=handles, loc="outside lower left", ncols=max(columns, 1), fontsize=8, frameon=False)

@@ -49,13 +49,13 @@ def test_t_quantile_is_the_published_one(freedom, published):
 def test_interval_of_three_seeds():
     estimate = Estimate.of([1.0, 2.0, 3.0])
     assert (estimate.mean, estimate.sd, estimate.n) == (2.0, 1.0, 3)
-    assert estimate.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
-    assert estimate.interval_at(0.99) == pytest.approx((2 - 9.9248 / 3**0.5, 2 + 9.9248 / 3**0.5), abs=1e-4)
+    assert estimate.interval() == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert estimate.interval(0.99) == pytest.approx((2 - 9.9248 / 3**0.5, 2 + 9.9248 / 3**0.5), abs=1e-4)
 
 
 def test_one_seed_has_no_spread():
     estimate = Estimate.of([0.0123])
-    assert (estimate.sd, estimate.interval, estimate.interval_at(0.99)) == (None, None, None)
+    assert (estimate.sd, estimate.interval(), estimate.interval(0.99)) == (None, None, None)
     assert (estimate.text, estimate.interval_text) == ("0.01230", "one seed")
 
 
@@ -74,7 +74,7 @@ def test_digits_follow_the_spread(values, text):
 
 
 def test_an_interval_is_cut_off_at_the_least_possible_value():
-    low, high = Estimate.of([100.0, 200.0], least=1.0).interval
+    low, high = Estimate.of([100.0, 200.0], least=1.0).interval()
     assert low == 1.0
     assert high > 200
 
