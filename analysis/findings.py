@@ -1,10 +1,9 @@
 """Findings as sentences: no claim from one seed, and none where the seeds' spread could make the difference."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
@@ -12,10 +11,10 @@ from rich.text import Text
 
 from analysis import fronts
 from analysis.estimators import estimator_sentences
-from analysis.fronts import DOUBT, Point
+from analysis.fronts import DOUBT
 from analysis.layout import Table, shown
 from analysis.objectives import DEFAULT, Objective
-from analysis.results import RATES, Group, Results, described
+from analysis.results import Group, Results, described
 from analysis.stats import significant_differences
 
 _FAILURES = 5
@@ -52,7 +51,9 @@ def sentences(results: Results) -> tuple[str, ...]:
     lines = [_state(results)]
     if results.groups:
         lines += [_best(results, objective) for objective in results.objectives]
-        lines += filter(None, (front_sentence(results), certainty_sentence(results), rate_sentence(results)))
+        lines += filter(None, (front_sentence(results), certainty_sentence(results)))
+        if len(results.groups) > 1 and set(results.objectives) == set(DEFAULT):
+            lines.append("MSE against the rate of an image: figures/rate.png.")
         lines += estimator_sentences(results)
     lines += [f"Not compared: {reason}" for reason in _left_out(results)]
     kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
@@ -66,19 +67,15 @@ def _state(results: Results) -> str:
     completed = sum(trial.status == "completed" for trial in results.trials)
     planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
     state = f"{completed} of {planned} trials completed"
+    budget = str(results.metadata("budget"))
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
-    if _budget_spent(results):
-        state += f"; the budget of {results.metadata('budget')} epochs is spent"
+    if budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget):
+        state += f"; the budget of {budget} epochs is spent"
     elif sum(trial.status != "running" for trial in results.trials) < planned:
         state += "; the run is not finished"
     if not results.groups:
         return f"{state}. Nothing to compare yet."
     return f"{state}. Compared after epoch {results.epoch} on {results.data}, {results.seeds} a configuration."
-
-
-def _budget_spent(results: Results) -> bool:
-    budget = str(results.metadata("budget"))
-    return budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget)
 
 
 def _best(results: Results, objective: Objective) -> str:
@@ -151,7 +148,7 @@ def front_sentence(results: Results, listed: bool = True) -> str:
     first, second = results.objectives
     by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
     named, number = _names(results.front), len(results.front)
-    if not _one_point(results):
+    if len({(group.mean(first.column), group.mean(second.column)) for group in results.front}) > 1:
         which = f", {first.best} first: {named}" if listed else ""
         return f"{by}: a trade-off, {number} configurations are on the front{which}."
     best = f"best in both {first.name} and {second.name} is {named}{'' if number == 1 else ' (equal)'}"
@@ -173,35 +170,6 @@ def certainty_sentence(results: Results) -> str | None:
     rest = f"; and {len(unsettled) - _NAMED} more" if len(unsettled) > _NAMED else ""
     are = "configurations" if len(unsettled) > 1 else "configuration"
     return f"The front is not settled: {len(unsettled)} {are} may be on it, with probability: {named}{rest}."
-
-
-def rate_sentence(results: Results) -> str | None:
-    """The front of MSE and rate where MSE and perplexity do not trade off; none elsewhere."""
-    if len(results.groups) == 1 or set(results.objectives) != set(DEFAULT) or not _one_point(results):
-        return None
-    spans = [
-        f"with {code} {_rate_span(results, points)}"
-        for code, points in RATES.items()
-        if any(points(results, group) for group in results.groups)
-    ]
-    beside = "MSE against the rate of an image, beside it (figures/rate.png)"
-    return f"{beside}: {'; '.join(spans)}." if spans else None
-
-
-def _rate_span(results: Results, points: Callable[[Results, Group], dict[int, Point]]) -> str:
-    """The number of configurations on the front of rate and MSE, and its two ends."""
-    by_group = [list(by_seed.values()) for group in results.groups if (by_seed := points(results, group))]
-    means = [(fmean(x for x, _ in seeds), fmean(y for _, y in seeds)) for seeds in by_group]
-    chosen = [means[i] for i in fronts.front(means)]
-    (low, worst), (high, best) = chosen[0], chosen[-1]
-    if len(set(chosen)) == 1:
-        return f"no trade-off either: the best is {best:.4f} at {low:.0f} bits"
-    return f"{len(chosen)} configurations on the front, from {worst:.4f} at {low:.0f} bits to {best:.4f} at {high:.0f}"
-
-
-def _one_point(results: Results) -> bool:
-    first, second = results.columns
-    return len({(group.mean(first), group.mean(second)) for group in results.front}) == 1
 
 
 def _names(groups: Sequence[Group]) -> str:

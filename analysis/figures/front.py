@@ -31,7 +31,7 @@ def front(results: Results) -> Figure | None:
     on_front = [marker.mean for marker in markers if marker.group in results.front]
     staircase(axes, on_front, (second.direction, first.direction))
     filled = _band(axes, results)
-    style.finish(axes, _axis(second), _axis(first))
+    style.finish(axes, _axis(second, 85), _axis(first, 60))
     pair = f"{first.name[0].upper()}{first.name[1:]} against {second.name}"
     title = f"{pair}: {style.data(results)}, after epoch {results.epoch}, {results.seeds}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
@@ -44,9 +44,9 @@ def front(results: Results) -> Figure | None:
     return figure
 
 
-def _axis(objective: Objective) -> str:
+def _axis(objective: Objective, width: int) -> str:
     better = "less" if objective.direction == "min" else "more"
-    return textwrap.fill(f"{objective.metric.label} ({better} is better)", 70)
+    return textwrap.fill(f"{objective.metric.label} ({better} is better)", width)
 
 
 def _band(axes: Axes, results: Results) -> list[Patch]:
@@ -54,9 +54,9 @@ def _band(axes: Axes, results: Results) -> list[Patch]:
     several = [group.points(*results.columns) for group in results.groups if len(group.seeds) > 1]
     if len(several) < 2:
         return []
-    band = fronts.band(several, np.linspace(*axes.get_ylim(), 300).tolist(), results.directions)
-    low, high = (np.clip(end, *axes.get_xlim()) for end in (band.low, band.high))
-    axes.fill_betweenx(band.at, low, high, zorder=1, **_BAND)
+    at = np.linspace(*axes.get_ylim(), 300).tolist()
+    low, high = (np.clip(end, *axes.get_xlim()) for end in fronts.band(several, at, results.directions))
+    axes.fill_betweenx(at, low, high, zorder=1, **_BAND)
     return [Patch(label="95 % band of the front", **_BAND)]
 
 

@@ -29,13 +29,8 @@ def estimator_colours(groups: Sequence[Group]) -> list[str]:
 
 
 def shades(groups: Sequence[Group]) -> list[str]:
-    """A colour a group: from dark to light in the groups' order, equal for groups that differ in the estimator only."""
-    rest = [repr(sorted((k, v) for k, v in group.config.items() if k != "estimator")) for group in groups]
-    order = list(dict.fromkeys(rest))
-    if len(order) == 1:
-        return [_APART[i % len(_APART)] for i in range(len(groups))]
-    ramp = colormaps["viridis"]
-    return [to_hex(ramp(0.8 * order.index(name) / (len(order) - 1))) for name in rest]
+    """A colour a group: from dark to light in the groups' order."""
+    return [to_hex(colormaps["viridis"](0.8 * i / max(len(groups) - 1, 1))) for i in range(len(groups))]
 
 
 def dashes(groups: Sequence[Group]) -> list[str]:

@@ -7,12 +7,11 @@ from analysis.layout import markdown_text
 from analysis.results import load
 from analysis.tables import (
     all_tables,
-    beta_table,
     caveat_table,
     groups_table,
     paper,
+    paper_table,
     rates_table,
-    size_table,
     write_tables,
 )
 
@@ -41,12 +40,12 @@ def test_total_is_the_papers_formula(make_run):
 
 
 def test_the_papers_rows_stand_beside_ours(ablation):
-    rows = {row[:2]: row[2:] for row in beta_table(load(ablation)).rows}
+    rows = {row[:2]: row[2:] for row in paper_table(load(ablation), 3).rows}
     assert [beta for beta, whose in rows if whose == "paper"] == ["0.1", "0.25", "0.5", "1", "2"]
     assert rows["0.25", "paper"] == ("1", "0.0102", "282.6", "0.0342", "0.0529")
     assert rows["0.25", "ours"][:2] == ("3", "0.02170 ± 0.00034")
     assert rows["0.5", "ours"] == ("0", "–", "–", "–", "–")
-    train = {row[:2]: row[2:] for row in beta_table(load(ablation), "train_").rows}
+    train = {row[:2]: row[2:] for row in paper_table(load(ablation), 3, "train").rows}
     assert train["0.25", "paper"][1] == "0.0095"
 
 
@@ -63,15 +62,15 @@ def test_tables_fit_a_terminal_of_80_columns(make_run):
 
 
 def test_the_published_totals_obey_the_formula_that_ours_are_shown_by():
-    for row in paper()["table3"]:
+    for row in paper()["tables"]["3"]["rows"]:
         for split in ("train", "test"):
             numbers = row[split]
-            expected = numbers["reconstruction"] + (1 + row["beta"]) * numbers["codebook"]
+            expected = numbers["reconstruction"] + (1 + row["value"]) * numbers["codebook"]
             assert numbers["total"] == pytest.approx(expected, abs=2.5e-4)
 
 
 def test_caveats_stand_side_by_side(ablation):
-    rows = {row[0]: row[1:] for row in caveat_table(load(ablation)).rows}
+    rows = {row[0]: row[1:] for row in caveat_table(load(ablation), 3).rows}
     assert "averaged over batches" in rows["perplexity"][0]
     assert "whole set" in rows["perplexity"][1]
     assert rows["bottleneck"][0].startswith("leaks")
@@ -113,7 +112,7 @@ def sizes(make_run):
 
 
 def test_our_sizes_stand_beside_the_papers(sizes):
-    rows = size_table(load(sizes)).rows
+    rows = paper_table(load(sizes), 2).rows
     assert [row[:2] for row in rows] == [
         ("128", "ours"),
         ("small (256)", "paper"),
@@ -133,9 +132,9 @@ def test_our_sizes_stand_beside_the_papers(sizes):
 
 
 def test_the_papers_identical_rows_are_named_as_such(sizes):
-    rows = {row[0]: row[3:] for row in size_table(load(sizes)).rows if row[1] == "paper"}
+    rows = {row[0]: row[3:] for row in paper_table(load(sizes), 2).rows if row[1] == "paper"}
     assert rows["small (256)"] == rows["large (1024)"] == rows["x-large (2048)"]
-    notes = " ".join(size_table(load(sizes)).notes)
+    notes = " ".join(paper_table(load(sizes), 2).notes)
     assert "one row, number for number" in notes
     assert "impossible with 256 codes" in notes
     assert "One seed a row" in notes
@@ -159,7 +158,7 @@ def test_of_many_alike_in_size_and_estimator_the_best_stands_there(make_run):
     for decay, mse in ((0.8, 0.021), (0.9, 0.020), (0.99, 0.03)):
         for estimator in ("ste", "rotation"):
             run.seeds([mse], [200], codebook_size=512, decay=decay, estimator=estimator)
-    table = size_table(load(run.done()))
+    table = paper_table(load(run.done()), 2)
     ours = [row[1] for row in table.rows if row[0] == "medium (512)" and row[1] != "paper"]
     assert ours == ["ours: rotation, decay 0.9", "ours: ste, decay 0.9"]
     assert (
@@ -170,5 +169,5 @@ def test_of_many_alike_in_size_and_estimator_the_best_stands_there(make_run):
 def test_nothing_completed_leaves_the_papers_rows(make_run):
     run = make_run(swept=("codebook_size", "commitment_weight"))
     results = load(run.close())
-    assert len(size_table(results).rows) == 10
-    assert len(beta_table(results).rows) == 10
+    assert len(paper_table(results, 2).rows) == 10
+    assert len(paper_table(results, 3).rows) == 10
