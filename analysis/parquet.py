@@ -1,19 +1,16 @@
 """The journal as one table: a row a (trial, epoch), for pandas, polars, DuckDB or anything else that reads Parquet."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from analysis.layout import write_file
 from analysis.objectives import METRICS, reported
 from analysis.results import Results
-from trainables.journal import TrialRecord
 from vqcore.config import FIELDS, TrialConfig
 
 _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -32,9 +29,9 @@ def write_parquet(results: Results) -> Path:
     }
     for name in _names(FIELDS, (trial.config for trial in results.trials)):
         columns[name] = _column(name, [trial.config.get(name) for trial, _ in rows])
-    metrics = _metrics(rows)
-    for name in _names(reported(), [metrics]):
-        columns.setdefault(name, metrics.get(name, pa.nulls(len(rows), pa.float64())))
+    reports = [trial.epochs[epoch] for trial, epoch in rows]
+    for name in _names(reported(), reports):
+        columns.setdefault(name, pa.array([report.get(name) for report in reports], pa.float64()))
     for name in ("status", "reason"):
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())
     rowless = {t.key: {"status": t.status, "reason": t.reason} for t in results.trials if not t.epochs}
@@ -53,18 +50,6 @@ def _column(name: str, values: list[Any]) -> pa.Array:
         # The field's own type, so that a beta written 1 is a float like its neighbours.
         return pa.array(values, _TYPES[type(TrialConfig().flat()[name])])
     return pa.array([None if value is None else str(value) for value in values], pa.string())
-
-
-def _metrics(rows: Sequence[tuple[TrialRecord, int]]) -> dict[str, pa.Array]:
-    """A column a metric, null where it was not reported. Each row is unpacked once: there may be a million."""
-    values: dict[str, NDArray[np.float64]] = {}
-    missing: dict[str, NDArray[np.bool_]] = {}
-    for row, (trial, epoch) in enumerate(rows):
-        for name, value in trial.epochs[epoch].items():
-            if name not in values:
-                values[name], missing[name] = np.zeros(len(rows)), np.ones(len(rows), bool)
-            values[name][row], missing[name][row] = value, False
-    return {name: pa.array(column, mask=missing[name]) for name, column in values.items()}
 
 
 def _units() -> dict[str, str]:

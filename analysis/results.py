@@ -284,18 +284,15 @@ def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) ->
         members[json.dumps(_compared(trial.config), sort_keys=True)].append(trial)
     configs = [_compared(group[0].config) for group in members.values()]
     names = estimator_first(swept)
-    labels = [_label(config, names) for config in configs]
+    shown = names or ["estimator", "commitment_weight"]
+    labels = [described(config, shown) for config in configs]
     if len(set(labels)) < len(labels):
-        labels = [_label(config, names, exact=True) for config in configs]
+        labels = [described(config, shown, exact=True) for config in configs]
     groups = [
-        Group(label, config, tuple(sorted(group, key=seed_of)), epoch)
+        Group(label or "the configuration", config, tuple(sorted(group, key=seed_of)), epoch)
         for label, config, group in zip(labels, configs, members.values(), strict=True)
     ]
     return tuple(sorted(groups, key=lambda group: [_sort_key(group.config.get(name)) for name in names]))
-
-
-def _label(config: dict[str, Any], names: Sequence[str], exact: bool = False) -> str:
-    return described(config, names or ["estimator", "commitment_weight"], exact) or "the configuration"
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,7 @@ _LISTED = 6
 _OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed below"
 
 
-def groups_table(
-    results: Results,
-    groups: Sequence[Group] | None = None,
-    title: str = "Configurations",
-    intervals: bool = True,
-) -> Table:
+def groups_table(results: Results, groups: Sequence[Group] | None = None, intervals: bool = True) -> Table:
     """The configurations (or those given), each with mean ± sd over its seeds; a star for the front of the means."""
     from vqcore.metrics import psnr  # --help need not wait for torch
 
@@ -53,7 +48,7 @@ def groups_table(
         "mean ± sample sd over n seeds",
         f"* on the front of the means: no other configuration has a {first.better} and a {second.better}",
     )
-    return Table(title, columns, tuple(rows), notes)
+    return Table("Configurations", columns, tuple(rows), notes)
 
 
 def front_table(results: Results) -> Table | None:

@@ -29,11 +29,10 @@ FIGURES: dict[str, Callable[[Results], Figure | None]] = {
 
 def write_figures(results: Results) -> list[Path]:
     """Write the figures of a run, ``figures/pareto.png`` first, those that have something to show."""
-    drawn = {name: draw(results) for name, draw in FIGURES.items()}
-    return [_save(figure, results.folder / "figures" / f"{name}.png") for name, figure in drawn.items() if figure]
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return write_file(path, buffer.getvalue())
+    paths = []
+    for name, draw in FIGURES.items():
+        if figure := draw(results):
+            buffer = BytesIO()
+            figure.savefig(buffer, format="png", dpi=DPI)
+            paths.append(write_file(results.folder / "figures" / f"{name}.png", buffer.getvalue()))
+    return paths

@@ -1,9 +1,5 @@
 """MSE and perplexity by epoch: a line a configuration, and a band of one standard deviation over its seeds."""
 
-import math
-from collections.abc import Sequence
-from statistics import fmean
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,18 +12,16 @@ from analysis.stats import Estimate
 
 
 def curves(results: Results) -> Figure | None:
-    """The learning curves of all compared trials; none if no trial has completed."""
+    """The learning curves of the featured configurations; none if no trial has completed."""
     if not results.groups:
         return None
     featured = results.featured(style.MOST)
-    looks = zip(style.shades(featured), style.dashes(featured), strict=True)
-    look = dict(zip((group.label for group in featured), looks, strict=True))
+    looks = list(zip(style.shades(featured), style.dashes(featured), strict=True))
     figure = Figure(figsize=(9.6, 4.3), dpi=style.DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, objective in zip((left, right), DEFAULT, strict=True):
-        _in_grey(axes, [group for group in results.groups if group.label not in look], objective.column)
-        for group in featured:
-            _line(axes, group, objective.column, *look[group.label])
+        for group, look in zip(featured, looks, strict=True):
+            _line(axes, group, objective.column, *look)
         style.finish(axes, "epoch", objective.metric.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     style.titles(
@@ -37,7 +31,7 @@ def curves(results: Results) -> Figure | None:
     )
     rest = len(results.groups) - len(featured)
     handles, names = left.get_legend_handles_labels()
-    title = f"and {rest} more in grey" if rest else None
+    title = f"{rest} more are not drawn" if rest else None
     figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False, title=title, title_fontsize=8)
     return figure
 
@@ -51,17 +45,6 @@ def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str) -> None
     label = style.plain(group.label)
     axes.plot(epochs, means, color=colour, ls=dash, lw=1.6, marker=marker, ms=4, zorder=3, label=label)
     axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
-
-
-def _in_grey(axes: Axes, groups: Sequence[Group], metric: str) -> None:
-    """The means of groups that have no name in the picture; one call for all, since one a line would take seconds."""
-    epochs, means = list[float](), list[float]()
-    for group in groups:
-        by_epoch = _by_epoch(group, metric)
-        epochs += [*by_epoch, math.nan]  # which parts the lines
-        means += [*map(fmean, by_epoch.values()), math.nan]
-    if epochs:
-        axes.plot(epochs, means, color="0.8", lw=1.6, marker=".", ms=2, zorder=1)
 
 
 def _by_epoch(group: Group, metric: str) -> dict[int, list[float]]:

@@ -45,7 +45,7 @@ def shown(findings, width=100):
     return console.file.getvalue()
 
 
-def test_the_last_page_shows_the_front_and_the_best_and_says_how_many_more(search):
+def test_the_last_page_shows_the_front_and_the_best_and_how_many_more(search):
     findings = analyse(search)
     assert findings.table is not None
     assert len(findings.table.rows) == MOST_ROWS
@@ -61,46 +61,53 @@ def test_stops_are_counted_by_reason(search):
     ) in sentences(load(search))
 
 
-def test_what_has_one_seed_is_not_tested_and_that_is_said(search):
+def test_what_has_one_seed_is_not_tested_and_that_is_reported(search):
     line = next(line for line in sentences(load(search)) if line.startswith("Lowest MSE: rotation, beta 2,"))
     assert "each of the others with several seeds" in line
     assert line.endswith("97 with one seed were not tested.")
 
 
-def test_a_lucky_single_seed_does_not_hide_the_best_that_was_repeated(make_run):
-    run = make_run()
-    run.trial([(0.01, 300)], commitment_weight=0.1)
-    run.trial([(0.02, 300)], commitment_weight=1.0, seed=0)
-    run.trial([(0.021, 300)], commitment_weight=1.0, seed=1)
-    line = next(line for line in sentences(load(run.done())) if line.startswith("Lowest MSE"))
-    assert line.startswith(
-        "Lowest MSE: beta 0.1, 0.01000 on [-1, 1], 26.0 dB. One seed: an order, not a claim. Of those"
-    )
-    assert "Of those with more seeds: beta 1, 0.02050 ± 0.00071" in line
+FEW = (0.020, 0.024, 0.022), (300, 280, 290)
 
 
-def test_a_winner_that_alone_has_seeds_leads_nobody(make_run):
+@pytest.mark.parametrize(
+    ("configurations", "expected"),
+    [
+        ([FEW, ((0.023, 0.021, 0.0225), (295, 285, 289))], "the seeds' spread, so not told apart from: beta 0.25. "),
+        ([((0.02,), (300,)), ((0.03,), (200,))], "20.0 dB. One seed: an order, not a claim. "),
+        ([((0.02,), (300,)), ((0.03,), (200,))], "By a single seed, so no claim: best in both MSE and perplexity is"),
+        ([FEW], "One configuration only: there is no front to speak of."),
+        ([FEW, FEW], "best in both MSE and perplexity is beta 0.1; beta 0.25 (equal)"),
+        (
+            [((0.01,), (300,)), ((0.02, 0.021), (300, 300))],
+            "Lowest MSE: beta 0.1, 0.01000 on [-1, 1], 26.0 dB. One seed: an order, not a claim. Of those with more "
+            "seeds: beta 0.25, 0.02050 ± 0.00071",
+        ),
+        ([FEW, ((0.03,), (200,))], "n = 3). No other configuration has a second seed, so its lead is no claim. "),
+        (
+            [((0.01,), (400,)), ((0.02, 0.0201), (300, 301))],
+            "By the spread of the others each configuration is on it or off it with a probability above 95 %, but of "
+            "those on the front 1 have one seed only.",
+        ),
+    ],
+)
+def test_sentences_of_few_configurations(make_run, configurations, expected):
     run = make_run()
-    run.seeds([0.01, 0.011], [300, 301], commitment_weight=0.1)
-    run.trial([(0.02, 200)] * 4, commitment_weight=1.0)
-    line = next(line for line in sentences(load(run.done())) if line.startswith("Lowest MSE"))
-    assert line.endswith("No other configuration has a second seed, so its lead is no claim.")
+    for beta, values in zip((0.1, 0.25), configurations, strict=False):
+        run.seeds(*values, commitment_weight=beta)
+    assert expected in " ".join(sentences(load(run.done())))
 
 
 def test_many_failures_are_not_all_on_the_screen(make_run):
     run = make_run(trials=30)
     for i in range(30):
         run.trial([], "failed", "out of memory", commitment_weight=1.0 + i)
+    run.trial([(0.1, 5)], "stopped", commitment_weight=0.5)
     findings = analyse(run.close())
     assert sum("out of memory" in line for line in findings.lines) == 5
+    assert "Not compared: 1 stopped early: for no recorded reason (1); each" in " ".join(findings.lines)
     assert any("25 more that did not complete, each with its reason" in line for line in findings.lines)
     assert (run.folder / "tables" / "results.md").read_text().count("out of memory") == 30
-
-
-def test_a_stop_without_a_reason_is_counted(make_run):
-    run = make_run()
-    run.trial([(0.1, 5)], "stopped", commitment_weight=1.0)
-    assert any("1 stopped early: for no recorded reason (1)" in line for line in sentences(load(run.close())))
 
 
 def one_winner(run):
@@ -115,21 +122,26 @@ def test_a_clear_front_is_settled(make_run):
     assert certainty_sentence(results) == (
         "The front is settled: each configuration is on it or off it with a probability above 95 %."
     )
+    assert front_sentence(results).endswith(
+        "best in both MSE and perplexity is K 512; the front is one point, no trade-off here."
+    )
     table = front_table(results)
     assert table is not None
     assert [row[:3] for row in table.rows] == [("K 512 *", "2", "1.00")]
     assert table.notes[0] == certainty_sentence(results)
 
 
-def test_a_front_within_the_spread_is_not_settled_and_says_by_whom(make_run):
+def test_a_front_within_the_spread_is_not_settled_and_names_them(make_run):
     run = make_run()
     run.seeds([0.020, 0.024, 0.022], [300, 280, 290], commitment_weight=0.1)
     run.seeds([0.023, 0.021, 0.0225], [295, 285, 289], commitment_weight=0.25)
     run.seeds([0.9, 0.91, 0.92], [2, 2.1, 2.2], commitment_weight=1.0)
     results = load(run.done())
-    said = certainty_sentence(results)
-    assert said is not None
-    assert said.startswith("The front is not settled: 2 configurations may be on it, with probability: beta 0.1 (0.")
+    sentence = certainty_sentence(results)
+    assert sentence is not None
+    assert sentence.startswith(
+        "The front is not settled: 2 configurations may be on it, with probability: beta 0.1 (0."
+    )
     table = front_table(results)
     assert table is not None
     assert [row[0] for row in table.rows] == ["beta 0.1 *", "beta 0.25"]
@@ -137,30 +149,14 @@ def test_a_front_within_the_spread_is_not_settled_and_says_by_whom(make_run):
     assert table.notes[-1].endswith("others on it with less than 5 %: 1")
 
 
-def test_a_front_of_single_seeds_is_not_called_settled(make_run):
-    run = make_run()
-    run.trial([(0.01, 400)] * 4, commitment_weight=0.1)
-    run.seeds([0.02, 0.0201], [300, 301], commitment_weight=0.25)
-    said = certainty_sentence(load(run.done()))
-    assert said is not None
-    assert said.startswith("By the spread of the others each configuration is on it or off it")
-    assert said.endswith("but of those on the front 1 have one seed only.")
-
-
 @pytest.mark.parametrize("configurations", [1, 3])
-def test_one_seed_or_one_configuration_says_nothing_of_certainty(make_run, configurations):
+def test_one_seed_or_one_configuration_states_no_certainty(make_run, configurations):
     run = make_run()
     for i in range(configurations):
         run.trial([(0.02 + i / 100, 300)], commitment_weight=0.1 + i)
     results = load(run.done())
     assert (certainty_sentence(results), front_table(results)) == (None, None)
     assert "front" not in all_tables(results)
-
-
-def test_without_a_trade_off_the_front_is_one_point(make_run):
-    assert front_sentence(one_winner(make_run(swept=("codebook_size",)))).endswith(
-        "best in both MSE and perplexity is K 512; the front is one point, no trade-off here."
-    )
 
 
 def test_rates_of_an_image(make_run):

@@ -51,23 +51,11 @@ def test_knee_is_on_the_front_and_does_not_depend_on_units(points, ways):
     assert knee([(8 * x + 3, y / 16 - 1) for x, y in points], ways) == index
 
 
-def test_knee_is_where_the_front_bends():
+def test_knee_is_where_the_front_bends_or_the_best_first_objective():
     assert knee([(0, 10), (1, 2), (5, 1), (10, 0)]) == 1
     assert knee([(0, -10), (1, -2), (5, -1), (10, 0)], ("min", "max")) == 1
-
-
-@pytest.mark.parametrize(
-    "flat",
-    [
-        [(1.0, 1.0)],
-        [(0.0, 1.0), (1.0, 0.0)],
-        [(0.0, 0.3), (0.1, 0.2), (0.2, 0.1), (0.3, 0.0)],
-        [(0, 3), (2, 2), (3, 0)],
-    ],
-    ids=["one point", "two points", "straight", "hollow"],
-)
-def test_without_a_bulge_the_knee_is_the_best_first_objective(flat):
-    assert knee(flat) == 0
+    straight, hollow = [(0.0, 0.3), (0.1, 0.2), (0.2, 0.1), (0.3, 0.0)], [(0, 3), (2, 2), (3, 0)]
+    assert [knee(flat) for flat in ([(1.0, 1.0)], [(0.0, 1.0), (1.0, 0.0)], straight, hollow)] == [0, 0, 0, 0]
 
 
 @given(many, directions)
@@ -102,12 +90,6 @@ def test_points_that_are_not_finite_change_nothing_and_come_last(points, ways):
     assert set(best_first(points, ways)[: len(whole)]) == set(whole)
 
 
-def test_crowding_of_a_front():
-    # the middle one: its neighbours are 3/4 of the first objective apart, and 1 of the second
-    assert crowding([(0, 8), (1, 2), (4, 0)]) == [math.inf, 1 + 1, math.inf]
-    assert crowding([(0, 8), (1, 4), (3, 2), (4, 0)]) == [math.inf, 3 / 4 + 6 / 8, 3 / 4 + 4 / 8, math.inf]
-
-
 @pytest.mark.parametrize(
     ("few", "expected"),
     [
@@ -116,8 +98,11 @@ def test_crowding_of_a_front():
         ([(1.0, 1.0), (1.0, 1.0)], [math.inf, 0.0]),
         ([(0.0, 2.0), (1.0, 1.0), (1.0, 1.0), (2.0, 0.0)], [math.inf, 2.0, 0.0, math.inf]),
         ([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)], [math.inf, 1.0, math.inf]),
+        # the middle one: its neighbours are 3/4 of the first objective apart, and 1 of the second
+        ([(0, 8), (1, 2), (4, 0)], [math.inf, 1 + 1, math.inf]),
+        ([(0, 8), (1, 4), (3, 2), (4, 0)], [math.inf, 3 / 4 + 6 / 8, 3 / 4 + 4 / 8, math.inf]),
     ],
-    ids=["none", "one", "equal", "a repeat", "one row"],
+    ids=["none", "one", "equal", "a repeat", "one row", "three", "four"],
 )
 def test_crowding_of_few_and_of_equal_points(few, expected):
     assert crowding(few) == expected
@@ -163,8 +148,9 @@ ARC = [(0.0, 1.0), (0.1, 0.5), (0.3, 0.25), (0.6, 0.1), (1.0, 0.0), (0.8, 0.8)]
 configuration = st.dictionaries(st.integers(0, 3), st.tuples(small, small), max_size=4)
 
 
-def test_what_is_far_from_a_tie_is_certain():
-    configurations = noisy(ARC, 5, 0.001, np.random.default_rng(0))
+@pytest.mark.parametrize("shared", [0.0, 10.0], ids=["own noise", "noise of the seed for all, which cancels"])
+def test_what_is_far_from_a_tie_is_certain(shared):
+    configurations = noisy(ARC, 5, 0.001, np.random.default_rng(0), shared)
     probabilities = probability_on_front(configurations)
     assert probabilities == pytest.approx([1, 1, 1, 1, 1, 0], abs=0.01)
     assert settled(probabilities)
@@ -211,11 +197,6 @@ def test_the_probability_to_be_better_is_that_of_the_paired_t_test():
     better = np.mean(draws[:, 0, 0] > draws[:, 1, 0])
     test = paired_test({s: p[0] for s, p in one.items()}, {s: p[0] for s, p in other.items()})
     assert min(better, 1 - better) == pytest.approx(test.p / 2, abs=0.01)
-
-
-def test_what_a_seed_does_to_all_of_them_cancels():
-    chance = np.random.default_rng(0)
-    assert settled(probability_on_front(noisy(ARC, 5, 0.001, chance, shared=10.0)))
 
 
 def test_equal_configurations_are_on_the_front_together():

@@ -44,23 +44,6 @@ def test_the_last_page_shows_names_as_they_are(make_run):
     assert "[bold]boom[/bold]" in console.file.getvalue()
 
 
-def test_differences_within_the_spread_are_said(make_run):
-    run = make_run()
-    run.seeds([0.020, 0.024, 0.022], [300, 280, 290], commitment_weight=0.1)
-    run.seeds([0.023, 0.021, 0.0225], [295, 285, 289], commitment_weight=0.25)
-    best = next(line for line in analyse(run.done()).lines if line.startswith("Lowest MSE"))
-    assert best.endswith("Within the seeds' spread, so not told apart from: beta 0.25.")
-
-
-def test_one_seed_is_no_claim(make_run):
-    run = make_run()
-    run.seeds([0.020], [300], commitment_weight=0.1)
-    run.seeds([0.030], [200], commitment_weight=0.25)
-    best = next(line for line in analyse(run.done()).lines if line.startswith("Lowest MSE"))
-    assert best.endswith("One seed: an order, not a claim.")
-    assert any(line.startswith("By a single seed, so no claim: best in both") for line in sentences(load(run.folder)))
-
-
 def test_a_run_in_which_nothing_completed(make_run):
     run = make_run()
     run.trial([(0.1, 5)], None, commitment_weight=0.1)
@@ -85,15 +68,6 @@ def test_one_finished_trial(make_run):
     run.trial([(0.05, 50)], commitment_weight=0.25)
     findings = analyse(run.close())
     assert names(findings) == ALWAYS
-    assert "One configuration only: there is no front to speak of." in findings.lines
-
-
-def test_configurations_that_tie_are_said_to_be_equal(make_run):
-    run = make_run()
-    for beta in (0.1, 0.25):
-        run.seeds([0.02, 0.021], [300, 301], commitment_weight=beta)
-    lines = analyse(run.done()).lines
-    assert any("best in both MSE and perplexity is beta 0.1; beta 0.25 (equal)" in line for line in lines)
 
 
 def test_half_written_reconstructions_are_passed_over(make_run):

@@ -51,6 +51,7 @@ class NoTracker:
 
 @contextmanager
 def _without() -> Iterator[None]:
+    """MLflow, pictures and probes are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Tracker", NoTracker)
         patch.setattr(figures, "write_figures", lambda results: [])
@@ -59,10 +60,13 @@ def _without() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without() -> Iterator[None]:
-    """MLflow, pictures and probes are tested elsewhere; for a module, so that later tests have them again."""
-    with _without():
-        yield
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A module's folder, where it also runs; for a module, so that later tests have MLflow and the rest again."""
+    with _without(), pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("fuzz")
+        patch.chdir(folder)
+        patch.setenv("VQSWEEP_CACHE", str(folder / "cache"))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 """What becomes of bytes on a bad disk, and of facts in bad hands."""
 
+import io
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import orjson
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+
+from vqcore.config import problems_of
 
 
 def examples(count: int) -> Callable[[Any], Any]:
@@ -90,3 +94,24 @@ def sealed(event: object) -> bytes:
     """A line of a journal whose checksum is right, whatever it says."""
     body = orjson.dumps(event)[:-1]
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def made_or_refused(make: Callable[[], Any]) -> Any:
+    """The result of ``make``; None where it refuses, with problems that a person can read."""
+    made: list[Any] = []
+    problems = problems_of(lambda: made.append(make()))
+    assert all(problem.strip() and len(problem) < 20_000 and "Traceback" not in problem for problem in problems)
+    assert bool(problems) != bool(made)
+    return made[0] if made else None
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """The exit code of a command, which says why where it is 2, and never shows a traceback."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as errors:
+        try:
+            code = run()
+        except SystemExit as left:  # tyro's own words
+            code = int(left.code or 0)
+    assert code != 2 or errors.getvalue().strip()
+    assert "Traceback" not in out.getvalue() + errors.getvalue()
+    return code

@@ -4,14 +4,13 @@ import io
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from damage import absurd, blows, damaged, examples, fraction, sealed, tables_in, texts
+from damage import absurd, blows, damaged, examples, exit_code, fraction, sealed, tables_in, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -28,11 +27,6 @@ def numbers(run: RunRecord) -> dict[str, Any]:
         key: (trial.status, {e: {n: v for n, v in m.items() if n != "seconds"} for e, m in trial.epochs.items()})
         for key, trial in run.trials.items()
     }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("journals")
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +50,8 @@ def written(place: Path, content: bytes, trials_of: Path | None = None) -> Path:
     return path
 
 
-def resumed(sweep: Sweep, path: Path) -> tuple[int, str, str]:
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as errors:
-        code = sweep(path.parents[2], "--resume", "run")
-    return code, out.getvalue(), errors.getvalue()
+def resumed(sweep: Sweep, path: Path) -> int:
+    return exit_code(lambda: sweep(path.parents[2], "--resume", "run"))
 
 
 _moves = st.lists(st.tuples(st.sampled_from(["remove", "double", "swap"]), fraction, fraction), max_size=4)
@@ -98,8 +90,7 @@ def test_a_resume_of_a_damaged_journal_ends_with_the_same_numbers(
     place: Path, undisturbed: Path, journal: bytes, truth: RunRecord, sweep: Sweep, damage: Any
 ) -> None:
     path = written(place, spoilt(journal, damage), undisturbed)
-    code, *output = resumed(sweep, path)
-    assert code == 0, output
+    assert resumed(sweep, path) == 0
     assert numbers(read(path)) == numbers(truth)
 
 
@@ -157,7 +148,4 @@ def test_a_forged_journal_is_analysed(place: Path, sweep: Sweep, journal: bytes,
 def test_a_resume_of_a_forged_journal_ends_in_words(
     place: Path, undisturbed: Path, journal: bytes, sweep: Sweep, how: list[Any]
 ) -> None:
-    code, out, errors = resumed(sweep, written(place, forged(journal, how), undisturbed))
-    assert code in (0, 1, 2)
-    assert code != 2 or errors.strip()
-    assert "Traceback" not in out + errors
+    assert resumed(sweep, written(place, forged(journal, how), undisturbed)) in (0, 1, 2)

@@ -1,23 +1,27 @@
-"""Checkpoints cut, changed and forged: never loaded wrongly, and the numbers stay the same."""
+"""Checkpoints, pictures, data sets and caches cut, changed and forged: never loaded wrongly, the numbers the same."""
 
 import hashlib
+import io
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from damage import absurd, blows, damaged, examples
+from damage import absurd, blows, damaged, examples, made_or_refused
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save
 from stepping import run_trial
 
 from analysis.results import images_of
 from trainables.checkpoint import load_checkpoint, whole_checkpoints
-from trainables.data import DataSet
+from trainables.data import DataSet, prepare
 from trainables.runs import PICTURES
 from trainables.storage import Folder
 from trainables.trial import TrialJob
@@ -35,11 +39,6 @@ def trained(data: DataSet, folder: Path, until: int | None = None) -> list[dict[
     events = run_trial(TrialJob(KEY, 0, SMALL, data, str(folder)), until)
     epochs = [event["metrics"] for event in events if event["event"] == "epoch"]
     return [{name: value for name, value in metrics.items() if name != "seconds"} for metrics in epochs]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +109,64 @@ def test_pictures_damaged_anywhere_are_of_their_kind_or_refused(begun: Path, blo
     except ValueError:
         return
     assert (pixels.dtype, pixels.ndim) == (np.uint8, 5)
+
+
+def encoded(pixels: np.ndarray, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def table(images: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"img": [{"bytes": image, "path": "x"} for image in images]}), file)
+    return file.getvalue()
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+WHOLE = table([encoded(image) for image in PIXELS])
+
+
+def parquet_folder(place: Path, train: bytes) -> str:
+    folder = Path(tempfile.mkdtemp(dir=place))
+    (folder / "train-0.parquet").write_bytes(train)
+    (folder / "test-0.parquet").write_bytes(WHOLE)
+    return str(folder)
+
+
+@examples(200)
+@given(blows)
+def test_parquet_damaged_anywhere(place: Path, blows: list[Any]) -> None:
+    folder = parquet_folder(place, damaged(WHOLE, blows))
+    if data := made_or_refused(lambda: prepare(folder)):
+        assert data.train().shape[1:] == (8, 8, 3)
+
+
+@examples(150)
+@given(st.sampled_from(["png", "jpeg", "bmp", "webp", "tiff"]), blows)
+def test_images_damaged_anywhere(place: Path, kind: str, blows: list[Any]) -> None:
+    images = [encoded(PIXELS[0]), damaged(encoded(PIXELS[1], kind), blows)]
+    folder = parquet_folder(place, table(images))
+    if data := made_or_refused(lambda: prepare(folder)):
+        assert data.train().shape == (2, 8, 8, 3)
+        np.testing.assert_array_equal(data.train()[0], PIXELS[0])
+
+
+_forged = st.dictionaries(st.sampled_from(["format", "hash"]), absurd)
+
+
+@examples(200)
+@given(st.sampled_from(["train.npy", "test.npy", "meta.json"]), blows | _forged)
+def test_a_damaged_or_forged_cache_is_made_anew(place: Path, name: str, how: Any) -> None:
+    source = str(place / "kept")
+    if not Path(source).is_dir():
+        Path(parquet_folder(place, WHOLE)).rename(source)
+    folder = Path(prepare(source).folder)
+    if isinstance(how, dict):
+        meta = json.loads((folder / "meta.json").read_text())
+        (folder / "meta.json").write_text(json.dumps({**meta, **how}))
+    else:
+        (folder / name).write_bytes(damaged((folder / name).read_bytes(), how))
+    data = prepare(source)
+    np.testing.assert_array_equal(data.train(), PIXELS)
+    np.testing.assert_array_equal(data.test(), PIXELS)
