@@ -74,7 +74,7 @@ FEW = (0.020, 0.024, 0.022), (300, 280, 290)
     ("configurations", "expected"),
     [
         ([FEW, ((0.023, 0.021, 0.0225), (295, 285, 289))], "the seeds' spread, so not told apart from: beta 0.25. "),
-        ([((0.02,), (300,)), ((0.03,), (200,))], "20.0 dB. One seed: an order, not a claim. "),
+        ([((0.02,), (300,)), ((0.03,), (200,))], "23.0 dB. One seed: an order, not a claim. "),
         ([((0.02,), (300,)), ((0.03,), (200,))], "By a single seed, so no claim: best in both MSE and perplexity is"),
         ([FEW], "One configuration only: there is no front to speak of."),
         ([FEW, FEW], "best in both MSE and perplexity is beta 0.1; beta 0.25 (equal)"),
