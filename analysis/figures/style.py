@@ -56,6 +56,7 @@ def finish(axes: Axes, across: str, up: str) -> None:
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
+    axes.ticklabel_format(axis="y", useOffset=False)  # an offset would stand on the line below the title
 
 
 def plain(name: str) -> str:
