@@ -130,7 +130,8 @@ def server(folder: Path) -> Iterator[str]:
 
 def main(benchmark: TrackingBenchmark) -> None:
     """Measure, print and write."""
-    console = Console(highlight=False)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # before mlflow is imported
+    console = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
         turns: dict[str, list[float]] = {"off": [], "on": []}
