@@ -122,8 +122,8 @@ def draw(every: Mapping[str, Paths]) -> Figure:
         _ground(axes)
         _paths(axes, paths)
         axes.set_title(name, loc="left", size=11, weight="bold", pad=30)
-        told = f"task loss at the end {paths.loss:.2f}\nover {TARGETS} targets {paths.excess:.2f} above the best"
-        axes.text(0, 1.025, told, transform=axes.transAxes, size=9, color="0.35", linespacing=1.3)
+        caption = f"task loss at the end {paths.loss:.2f}\nover {TARGETS} targets {paths.excess:.2f} above the best"
+        axes.text(0, 1.025, caption, transform=axes.transAxes, size=9, color="0.35", linespacing=1.3)
     for axes in panels[len(every) :]:
         axes.set_axis_off()
     _legend(panels[len(every)])
@@ -170,11 +170,11 @@ def _legend(axes: Axes) -> None:
     }
     axes.legend(handles.values(), handles.keys(), loc="upper left", frameon=False, fontsize=9, labelspacing=0.7)
     best = float(best_losses()[0])
-    told = (
+    caption = (
         f"Task loss ‖q − t‖², mean over points and\nthe last {LAST} steps; no code has less than {best:.2f}.\n"
         f"{STEPS} steps of gradient descent at {RATE},\ncommitment weight {BETA}. The codes stand still."
     )
-    axes.text(0.04, 0.03, told, transform=axes.transAxes, size=8.5, color="0.35", va="bottom", linespacing=1.4)
+    axes.text(0.04, 0.03, caption, transform=axes.transAxes, size=8.5, color="0.35", va="bottom", linespacing=1.4)
 
 
 def main() -> None:

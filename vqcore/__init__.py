@@ -1,6 +1,6 @@
 """vqcore: a compact VQ-VAE whose bottleneck and metrics are honest. Plain PyTorch, usable alone.
 
-Torch is imported with the first name that is asked for, and not by the processes that only need ``vqcore.errors``.
+Torch is imported with the first name that needs it, and not by the processes that only need ``vqcore.errors``.
 """
 
 import importlib

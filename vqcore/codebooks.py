@@ -87,7 +87,7 @@ class Codes(Fp32Module):
             for name, start in (("scale", 1.0), ("shift", 0.0)):
                 self._register(name, start, config.affine_groups, 1, dim)
         self._register("revivals", 0.0, size, persistent=False)
-        self._started = config.init != "kmeans++"  # on the host: asking the buffer would wait for the GPU
+        self._started = config.init != "kmeans++"  # on the host: reading the buffer would wait for the GPU
         self._pending: deque[tuple[Tensor, Tensor]] = deque(maxlen=MOST_PENDING)
         before_loading: Callable[..., object] = self.register_load_state_dict_pre_hook
         before_loading(_adopt)
@@ -278,7 +278,7 @@ def _adopt(codes: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> Non
         state.pop(f"{prefix}started", None)
     elif f"{prefix}weight" in state:
         state.setdefault(f"{prefix}started", torch.ones(()))
-    codes._started = codes.config.init != "kmeans++"  # else the buffer is asked at the next training batch
+    codes._started = codes.config.init != "kmeans++"  # else the next training batch reads the buffer
 
 
 def _counts(index_N: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one training is: frozen dataclasses, checked as they are made, to and from flat columns and TOML.
+"""The configuration of one training: frozen dataclasses, checked as they are made, to and from flat columns and TOML.
 
 Field names are unique across the dataclasses, so a configuration can also be read and written flat: one column a field,
 under the name that command lines, ``results.parquet`` and MLflow use.
@@ -211,7 +211,7 @@ DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Quanti
 
 
 def _needs(flat: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
-    """What fields of a ``vq`` layer need to have a meaning, and whether it is there."""
+    """By field of a ``vq`` layer: the condition under which it has a meaning, and whether ``flat`` meets it."""
     estimator, by_gradient = flat["estimator"], flat["codebook"] == "gradient"
     return {
         "levels": ("layer = 'fsq'", False),
@@ -273,7 +273,7 @@ class ModelConfig(_Checked):
         yield from _one_of(self, "architecture", tuple(ARCHITECTURES))
 
     def size_problems(self, image_size: int) -> Iterable[str]:
-        """What is wrong with images of this side, in pixels, for this architecture: a line, or none."""
+        """Problems of images of this side, in pixels, for this architecture: a line, or none."""
         step = ARCHITECTURES[self.architecture].downsampling
         if image_size % step:
             near = max(step, round(image_size / step) * step)

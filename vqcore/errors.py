@@ -1,4 +1,4 @@
-"""What is wrong with what was asked, all of it at once. Imports nothing: processes without torch need it."""
+"""Problems of a configuration or a request, raised all at once. Imports nothing: processes without torch need it."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar

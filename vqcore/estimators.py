@@ -74,7 +74,7 @@ def reflection(
 ) -> Float[Tensor, "n d"]:
     """∇z = H g with H = I − 2vvᵀ, v = (ẑ − q̂)/‖ẑ − q̂‖: the Householder reflection of ẑ onto q̂ (the same, A.8).
 
-    Known to be two to three times worse than the rotation; here to be compared with. Parallel vectors, and a zero
+    Two to three times worse than the rotation; here for comparison. Parallel vectors, and a zero
     vector, get the straight-through gradient.
     """
     z_unit_ND, q_unit_ND = F.normalize(z_ND, dim=-1), F.normalize(q_ND, dim=-1)

@@ -25,7 +25,7 @@ _GROUP = 64
 def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
     """Index of the Euclidean-nearest code of each vector; ties go to the lowest index. Computed in fp32.
 
-    ``FloatingPointError`` if a vector holds infinities or NaN; on a GPU, where asking would wait for it, they are
+    ``FloatingPointError`` if a vector holds infinities or NaN; on a GPU, where a check would wait for it, they are
     assigned to some code, and the loss tells.
     """
     # to torch's compiler the search is one operator: tracing its loop would make a graph for each number of vectors
@@ -58,7 +58,7 @@ def _search(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
 
 
 def check_finite(z_ND: Tensor) -> None:
-    """``FloatingPointError`` if ``z_ND`` holds infinities or NaN; on a GPU, and to the compiler, nothing is asked."""
+    """``FloatingPointError`` if ``z_ND`` holds infinities or NaN; on a GPU and under the compiler no check."""
     if z_ND.is_cuda or torch.compiler.is_compiling():
         return
     # a sum of finite numbers may overflow: then look again

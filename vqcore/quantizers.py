@@ -20,7 +20,7 @@ MARGIN = 1e-3
 
 
 class Quantized(NamedTuple):
-    """What a quantization layer returns."""
+    """The output of a quantization layer."""
 
     quantized: Tensor
     """The codes in the input's shape and dtype: bit for bit rows of the codebook (rounded to that dtype)."""

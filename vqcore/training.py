@@ -35,7 +35,7 @@ def _diverged(where: str) -> Iterator[None]:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """What ``auto`` means on ``device``: bf16 where the hardware itself computes it, else fp32."""
+    """The precision of a training on ``device``; ``auto`` is bf16 where the hardware itself computes it, else fp32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

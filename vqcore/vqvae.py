@@ -1,4 +1,4 @@
-"""The VQ-VAE: encoder, nearest code, decoder (van den Oord et al. 2017), and how a trained one is kept."""
+"""The VQ-VAE: encoder, nearest code, decoder (van den Oord et al. 2017), and the files of a trained one."""
 
 from pathlib import Path
 from typing import NamedTuple
