@@ -73,8 +73,10 @@ class _SweepSession:
         """Run all that is wanted, on Ray or in this process."""
         if self.request.flags.address == INLINE:
             self.tracker.start()
-            self.train_all(run_inline)
-            self.session.lap("training")
+            try:
+                self.train_all(run_inline)
+            finally:
+                self.session.lap("training")
             return
         # before the tracker's process imports mlflow: two large imports at once get in each other's way
         from sweeps.engine import ray_cluster

@@ -215,7 +215,7 @@ def test_a_run_folder_full_of_hostile_files_does_no_harm(
     for name in ("checkpoint.json", "model.pt", "reconstructions.npy"):
         (run / name).write_bytes(bomb)
     findings = analyse(run)
-    assert any("are damaged and not shown: it holds object" in line for line in findings.lines)
+    assert any("are damaged and not shown: it cannot be read" in line for line in findings.lines)
     assert sweep("--resume", "hostile") == 0
     assert metrics(run) == metrics(whole)
     assert victim.read_text() == "precious"
