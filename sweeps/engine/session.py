@@ -59,7 +59,7 @@ class _SweepSession:
     def begin_and_train(self) -> None:
         """Record the sweep, print what is about to run, and train what is not finished."""
         self.record_sweep()
-        self.session.lap("imports and checks")
+        self.session.lap("checks")
         self.queue = self.plan.queue()
         if self.queue.finished:
             self.next_queue()
