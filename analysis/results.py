@@ -351,7 +351,7 @@ def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
 def images_of(content: bytes) -> Images:
     """The (2, n, H, W, 3) images of a trial's ``.npy`` file, never unpickled. ``ValueError`` if it is another file."""
     try:
-        pixels = np.load(BytesIO(content), allow_pickle=False)
+        pixels = np.load(BytesIO(content))  # which unpickles nothing unless it is asked to
     except Exception as error:  # numpy reads the header as Python's literals, which can be wrong in many ways
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:

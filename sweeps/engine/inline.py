@@ -13,13 +13,15 @@ def run_inline(driver: Driver) -> None:
     """
     while (key := driver.next()) is not None:
         job, recorded = driver.begin(key)
-        try:
-            trial, goes_on = Trial.open(job, recorded), True
-            while goes_on:
+        trial, goes_on = None, True
+        while goes_on:
+            try:
+                trial = trial or Trial.open(job, recorded)
                 report = trial.step()
-                goes_on = driver.decide(key, report)
-                driver.record(key, report)
-        except FatalRunError:
-            raise
-        except Exception as error:
-            driver.broke_off(key, error)
+            except FatalRunError:
+                raise
+            except Exception as error:
+                driver.broke_off(key, error)
+                break
+            goes_on = driver.decide(key, report)
+            driver.record(key, report)  # an error of the journal is no trial's

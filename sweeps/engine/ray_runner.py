@@ -7,7 +7,6 @@ journal and the trials' checkpoints.
 """
 
 import logging
-import pickle
 import tempfile
 import time
 from pathlib import Path
@@ -203,7 +202,8 @@ class JournalCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Find out why a trial broke off. Tune has no error of a process that ran out of memory as it started."""
         path = trial.pickled_error_file
-        error = pickle.loads(Path(path).read_bytes()) if path else None
+        # Tune has just written it, into the temporary folder of this process; it is no file of the run
+        error = ray.cloudpickle.loads(Path(path).read_bytes()) if path else None
         died = error is None or isinstance(error, RayActorError)
         cause = error.cause if isinstance(error, RayTaskError) else error
         self._driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
