@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from pathlib import Path
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune then prints nothing: the screen is ours
@@ -22,7 +23,8 @@ def prepare_environment(address: str | None) -> list[str]:
     """Set what a sweep needs of Ray, for this process and the trials'; a value that is there already is kept.
 
     Without an ``address`` Ray is started here. It then listens on loopback, which every user of the machine can reach,
-    so it takes no caller without a token of this run's own. Returns what could not be set, in words: nothing can once
+    so it takes no caller without a token of this run's own. A cluster is joined with the token that lies where Ray
+    keeps one, if any does. Returns what could not be set, in words: nothing can once
     ray is imported.
     """
     names = dict(SETTINGS)
@@ -30,6 +32,8 @@ def prepare_environment(address: str | None) -> list[str]:
         names |= LOOPBACK
         if "RAY_AUTH_MODE" not in os.environ:
             names |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    elif _has_token():
+        names["RAY_AUTH_MODE"] = "token"
     missing = {name: value for name, value in names.items() if name not in os.environ}
     if "ray" in sys.modules and missing:
         if address is not None or not missing.keys() & LOOPBACK.keys():
@@ -40,3 +44,9 @@ def prepare_environment(address: str | None) -> list[str]:
         ]
     os.environ.update(missing)
     return []
+
+
+def _has_token() -> bool:
+    """Whether a cluster's token is where Ray's documentation says that it is looked for."""
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path("~/.ray/auth_token").expanduser()
+    return "RAY_AUTH_TOKEN" in os.environ or Path(file).is_file()
