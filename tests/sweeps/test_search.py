@@ -140,10 +140,10 @@ def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys:
 
 
 def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert pareto("--name", "kept", "--trials", "1", "--epochs", "1") == 0
+    assert pareto("--name", "same-space", "--trials", "1", "--epochs", "1") == 0
     capsys.readouterr()
-    assert pareto("--resume", "kept", "--codebook-sizes", "8", "32") == 2
-    assert "codebook_size: run kept searches [8, 16], now it would be [8, 32]" in capsys.readouterr().err
+    assert pareto("--resume", "same-space", "--codebook-sizes", "8", "32") == 2
+    assert "codebook_size: run same-space searches [8, 16], now it would be [8, 32]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
