@@ -130,7 +130,7 @@ def test_a_wrong_password_is_one_line_and_the_sweep_goes_on(guarded, tmp_path, i
     out, uri = tmp_path / "runs", guarded.uri.replace("//", "//ann:wr0ng-p4ss@")
     printed = sweep("shut-out", out, images, uri)
     assert "401" in printed
-    assert "The sweep goes on" in printed
+    assert "The run goes on" in printed
     assert "Traceback" not in printed
     folder = out / "beta_ablation" / "shut-out"
     kept = "".join(path.read_text() for path in (folder / "sweep.toml", folder / JOURNAL, folder / "log.txt"))
