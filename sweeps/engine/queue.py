@@ -77,7 +77,9 @@ class TrialQueue:
         if self._running:
             return False
         more = self._draw is not None or self._moving > 0
-        return self._spent or not (more or self._promotable(self._last_rounding))
+        if self._spent:
+            return self._unended() is None
+        return not (more or self._promotable(self._last_rounding))
 
     def job(self, key: str) -> TrialJob:
         """An open trial."""
@@ -93,8 +95,10 @@ class TrialQueue:
 
     def next(self) -> str | None:
         """The key of the trial that gets the next slot; None while no slot is free, or no trial may have it."""
-        if self.halted or self._spent or len(self._running) >= self.slots:
+        if self.halted or len(self._running) >= self.slots:
             return None
+        if self._spent:
+            return self._unended()
         if self._next is None:
             self._next = self._choose()
         return self._next
@@ -199,6 +203,12 @@ class TrialQueue:
             or self._promotable("down")
             or self._promotable(self._last_rounding)
         )
+
+    def _unended(self) -> str | None:
+        """A trial that has all its epochs but no recorded end, which costs no epoch of the budget."""
+        open_trials = self._open.items()
+        ready = (key for key, trial in open_trials if trial.epoch >= trial.job.config.training.epochs)
+        return next(filter(self._is_ready, ready), None)
 
     def _promotable(self, rounding: Rounding) -> str | None:
         return self.halving.promotable(rounding) if self.halving is not None else None

@@ -100,12 +100,12 @@ def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
 @pytest.mark.parametrize(
     ("name", "cuts", "words"),
     [
-        ("tpe", 4, "--trials 20"),
-        ("nsga2", 3, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
+        ("tpe", 24, "--trials 20"),
+        ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
         ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
-        ("budget", 6, "--trials 20 --budget 30"),
-        ("forecast", 4, "--trials 24 --objectives mse --epochs 8"),
-        ("collapse", 4, "--trials 16 --collapse-usage 0.6"),
+        ("budget", 24, "--trials 20 --budget 30"),
+        ("forecast", 12, "--trials 24 --objectives mse --epochs 8"),
+        ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
     ],
 )
 def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
@@ -122,7 +122,7 @@ def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Pat
     words = ["run", str(file), "--out", str(out), "--address", "inline"]
     grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
     assert run([*words, *grid, "--grace", "1", "--name", "grid"]) == 0
-    assert_alike_when_cut(out / "grid" / "grid", 6, lambda name: run([*words, "--resume", name]))
+    assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
 
 
 def assert_alike_when_cut(whole: Path, cuts: int, resume: Callable[[str], int]) -> None:
