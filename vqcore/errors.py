@@ -13,6 +13,9 @@ class ConfigError(ValueError):
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
+        return ConfigError, (self.problems,)  # else a process that receives it would make a problem of each letter
+
 
 def problems_of(make: Callable[[], object]) -> tuple[str, ...]:
     """The problems that ``make()`` raises as ``ConfigError``; none if it succeeds."""

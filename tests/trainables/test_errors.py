@@ -1,14 +1,18 @@
 """Errors in a line for the screen; whole in a run's log."""
 
 import logging
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from trainables.data import DamagedDataError
 from trainables.errors import FatalRunError, one_line, run_log
+from trainables.storage import StorageError, StorageFullError
 from vqcore.errors import ConfigError
+from vqcore.training import DivergedError
 
 
 def raised(error: Exception) -> Exception:
@@ -68,3 +72,19 @@ def test_a_full_disk_does_not_print_tracebacks(
         for _ in range(50):
             logging.getLogger("x").warning("y" * 1000)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError(["--x 1: must be 2", "--y 3: must be 4"]),
+        StorageError("s3://b", "gone"),
+        StorageFullError("/a", 10, 5),
+        DamagedDataError(5, "not what it was", "/a"),
+        DivergedError("the loss is inf in epoch 2"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_says_the_same_in_the_process_that_receives_it(error: Exception) -> None:
+    received = pickle.loads(pickle.dumps(error))
+    assert (type(received), str(received), received.args) == (type(error), str(error), error.args)
