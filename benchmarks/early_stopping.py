@@ -56,7 +56,7 @@ class EarlyStoppingBenchmark:
     """Replay rules of early stopping over a recorded grid."""
 
     grid: Path = Path("benchmarks/recorded/grid.parquet")
-    """Results of a sweep whose trials were all trained to the full budget: its folder or its Parquet file."""
+    """The ``results.parquet`` of a sweep whose trials were all trained to the full budget."""
     shuffles: int = 50
     """Orders in which the trials come."""
     slots: int = 4
@@ -240,7 +240,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 def measure(grid: Grid, benchmark: EarlyStoppingBenchmark, runs: Mapping[str, Contender]) -> Replayed:
     """Every contender in every order, to its own end and within each budget."""
     curves = list(grid.curves.values())
-    orders = [[job for _, job in shuffled(curves, seed)] for seed in range(benchmark.shuffles)]
+    orders = [shuffled(curves, seed) for seed in range(benchmark.shuffles)]
 
     def outcomes(build: Build, budgets: Iterable[int | None]) -> list[dict[str, float]]:
         found = []

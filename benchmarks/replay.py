@@ -58,7 +58,7 @@ def made(count: int, epochs: int, dice: random.Random) -> list[Curve]:
 
 def main(benchmark: ReplayBenchmark) -> None:
     curves = made(benchmark.trials, benchmark.epochs, random.Random(0))
-    jobs = [job for _, job in shuffled(curves, seed=0)]
+    jobs = shuffled(curves, seed=0)
     table = Table("objectives", "reports", "s", "reports/s")
     found = {}
     for words in QUESTIONS:

@@ -1,29 +1,23 @@
 """Any scheduler over recorded curves, on a simulated clock with simulated slots: in seconds, without training or Ray.
 
 It answers "would this early stopping have kept the front, and what would it have cost?", and is how schedulers are
-tested and chosen.
-
-python -m sweeps.replay NAME --objectives mse perplexity
+tested and chosen (``python -m benchmarks.early_stopping``).
 """
 
 import heapq
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-from tyro.conf import OmitArgPrefixes, Positional
+import pyarrow.parquet as pq
 
-from analysis.objectives import Objective, objectives
-from trainables.commands import run_command
-from trainables.runs import find_run
+from trainables.data import DataSet
+from trainables.trial import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
-
-if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
-    from trainables.trial import TrialJob
 
 Metrics = Mapping[str, float]
 
@@ -42,14 +36,6 @@ class Curve:
     def final(self) -> Metrics:
         """After the last epoch."""
         return self.epochs[-1]
-
-    def job(self, number: int) -> "TrialJob":
-        """As the engine hands it out."""
-        from trainables.data import DataSet
-        from trainables.trial import TrialJob
-
-        config = TrialConfig.from_flat({**self.config, "epochs": len(self.epochs)})
-        return TrialJob(self.key, number, config, DataSet("replay", "0" * 16, "nowhere", 0, 0, 0), "nowhere")
 
 
 class Scheduler(Protocol):
@@ -115,93 +101,28 @@ def replay(curves: Iterable[Curve], scheduler: Scheduler) -> list[Step]:
             steps.append(Step(now, spent, key, reached[key], complete))
 
 
-def shuffled(curves: Sequence[Curve], seed: int) -> list[tuple[Curve, "TrialJob"]]:
-    """The curves as jobs, in an order drawn with ``seed``."""
-    order = random.Random(seed).sample(list(curves), len(curves))
-    return [(curve, curve.job(number)) for number, curve in enumerate(order)]
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Print what early stopping would have kept of a run that trained every trial in full, and at what cost."""
-
-    run: Positional[str] = "latest"
-    """A run's name, its folder, a results.parquet, or latest."""
-    out: Path = Path("runs")
-    """The folder that holds the runs."""
-    objectives: tuple[str, str] = ("mse", "perplexity")
-    """Two columns of the results, as in the sweep's own flag."""
-    grace: int | None = None
-    """As in the sweep's own flag."""
-    reduction: float | None = None
-    """As in the sweep's own flag."""
-    slots: int = 4
-    """Trials at once."""
-    shuffles: int = 20
-    """Orders of the trials that are replayed; medians count."""
-
-
-def findings(options: Replay) -> Iterator[str]:
-    """What early stopping would have kept, a sentence a line. ``ConfigError`` if there is nothing to replay."""
-    from analysis.fronts import front, hypervolume
-    from sweeps.engine.queue import TrialQueue
-    from sweeps.engine.scheduler import SuccessiveHalving, automatic
-
-    path = Path(options.run)
-    curves = recorded(path if path.is_file() else find_run(options.run, options.out) / "results.parquet")
-    aims, epochs = objectives(options.objectives), len(curves[0].epochs)
-    changes: dict[str, Any] = {"grace_period": options.grace, "reduction_factor": options.reduction}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    rule = replace(automatic(aims, epochs, known=True), **changes)
-    points = {curve.key: _point(curve, aims) for curve in curves}
-    worst = (max(x for x, _ in points.values()), max(y for _, y in points.values()))
-    best = {curves[i].key for i in front(list(points.values()))}
-    spent, times, areas, kept = [], [], [], []
-    for seed in range(options.shuffles):
-        queue = TrialQueue(options.slots, SuccessiveHalving(rule, epochs))
-        queue.add((job, 0) for _, job in shuffled(curves, seed))
-        steps = replay(curves, queue)
-        completed = {step.key for step in steps if step.complete}
-        spent.append(steps[-1].spent)
-        times.append(steps[-1].time)
-        areas.append(hypervolume([points[key] for key in completed], worst))
-        kept.append(len(best & completed))
-    seconds = sum(epoch.get("seconds", 1.0) for curve in curves for epoch in curve.epochs) / options.slots
-    area = hypervolume(list(points.values()), worst) or 1.0
-    yield f"{len(curves)} trials of {epochs} epochs, {options.slots} at once, {options.shuffles} orders; medians:"
-    yield f"{median(spent) / (len(curves) * epochs):.0%} of the epochs, {median(times) / seconds:.0%} of the time"
-    yield f"{median(kept):g} of the {len(best)} on the front of {' and '.join(options.objectives)} kept"
-    yield f"{median(areas) / area:.1%} of the hypervolume up to the worst trial"
-
-
-def _point(curve: Curve, aims: Sequence[Objective]) -> tuple[float, float]:
-    first, second = aims
-    return first.minimised(curve.final), second.minimised(curve.final)
+def shuffled(curves: Sequence[Curve], seed: int) -> list[TrialJob]:
+    """The jobs of the curves, as the engine hands them out, in an order drawn with ``seed``."""
+    data = DataSet("replay", "0" * 16, "nowhere", 0, 0, 0)
+    jobs = []
+    for number, curve in enumerate(random.Random(seed).sample(curves, len(curves))):
+        config = TrialConfig.from_flat({**curve.config, "epochs": len(curve.epochs)})
+        jobs.append(TrialJob(curve.key, number, config, data, "nowhere"))
+    return jobs
 
 
 def recorded(path: Path) -> tuple[Curve, ...]:
     """The complete curves of a run's ``results.parquet``. ``ConfigError`` if there are none."""
-    import pyarrow.parquet as pq
-
     if not path.exists():
         raise ConfigError([f"{path}: no such file; make it with `python -m analysis.report` on its run"])
-    curves: dict[str, Curve] = {}
-    for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: (row["trial"], row["epoch"])):
-        config = {name: row[name] for name in FIELDS if name in row and name != "epochs"}
-        metrics = {name: value for name, value in row.items() if isinstance(value, float) and name not in FIELDS}
-        before = curves.get(row["trial"], Curve(row["trial"], config, ()))
-        curves[row["trial"]] = replace(before, epochs=(*before.epochs, metrics))
-    longest = max((len(curve.epochs) for curve in curves.values()), default=0)
-    complete = tuple(curve for curve in curves.values() if len(curve.epochs) == longest)
-    if not complete:
+    rows = sorted(pq.read_table(path).to_pylist(), key=itemgetter("trial", "epoch"))
+    curves = []
+    for key, group in itertools.groupby(rows, itemgetter("trial")):
+        epochs = list(group)
+        config = {name: epochs[0][name] for name in FIELDS if name in epochs[0] and name != "epochs"}
+        metrics = [{n: v for n, v in row.items() if isinstance(v, float) and n not in FIELDS} for row in epochs]
+        curves.append(Curve(key, config, tuple(metrics)))
+    longest = max((len(curve.epochs) for curve in curves), default=0)
+    if not longest:
         raise ConfigError([f"{path}: holds no trial that was trained to its budget; record a grid first"])
-    return complete
-
-
-def main(options: OmitArgPrefixes[Replay]) -> None:
-    """Print the findings."""
-    print(*findings(options), sep="\n")
-
-
-if __name__ == "__main__":
-    run_command(main)
+    return tuple(curve for curve in curves if len(curve.epochs) == longest)

@@ -88,7 +88,7 @@ def test_what_is_found_counts_by_the_best_at_each_size_and_by_the_area() -> None
 
 def test_a_peer_keeps_its_slot_and_spends_no_more_than_it_may() -> None:
     curves = list(small_grid().curves.values())
-    jobs = [job for _, job in shuffled(curves, 0)]
+    jobs = shuffled(curves, 0)
     never = peer(lambda epochs: lambda key, epoch, metrics: False)
     steps = replay(curves, never(jobs, 2, None))
     assert [step.complete for step in steps].count(True) == 4
@@ -138,7 +138,7 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, capsys: pytest.Capture
 
 def test_random_search_trains_to_the_end_in_the_order_given() -> None:
     curves = list(small_grid().curves.values())
-    jobs = [job for _, job in shuffled(curves, 1)]
+    jobs = shuffled(curves, 1)
     steps = replay(curves, at_random(jobs, 1, 9))
     assert [step.key for step in steps if step.complete] == [job.key for job in jobs[:2]]
     assert steps[-1].spent == 9

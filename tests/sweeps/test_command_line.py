@@ -34,7 +34,6 @@ def python(*words: str, cwd: Path = ROOT, **environment: str) -> "subprocess.Com
         ("sweeps --help", 0),
         ("sweeps.sync --help", 0),
         ("sweeps.rebuild --help", 0),
-        ("sweeps.replay --help", 0),
         ("sweeps.beta_ablation --epoch 3", 2),
         ("sweeps run own.toml --trails 3", 2),
     ],

@@ -8,7 +8,7 @@ import pytest
 from analysis.objectives import objectives
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
-from sweeps.replay import Curve, Replay, Step, findings, recorded, replay, shuffled
+from sweeps.replay import Curve, Step, recorded, replay, shuffled
 from vqcore.config import ConfigError
 
 RULE = Rule(objectives(["mse"]), grace_period=2, reduction_factor=3)
@@ -31,7 +31,7 @@ def run(
     made: list[Curve], slots: int, rule: Rule | None = None, budget: int | None = None
 ) -> tuple[list[Step], TrialQueue]:
     queue = TrialQueue(slots, SuccessiveHalving(rule, len(made[0].epochs)) if rule else None, budget=budget)
-    queue.add((job, 0) for _, job in shuffled(made, seed=1))
+    queue.add((job, 0) for job in shuffled(made, seed=1))
     return replay(made, queue), queue
 
 
@@ -73,15 +73,6 @@ def test_what_the_rungs_leave_of_the_budget_goes_to_the_best_that_wait() -> None
     alone, _ = run(made, 4, RULE)
     more, _ = run(made, 4, RULE, budget=alone[-1].spent + 60)
     assert sum(step.complete for step in more) > sum(step.complete for step in alone)
-
-
-def test_what_early_stopping_would_have_kept_and_cost_is_said() -> None:
-    lines = list(findings(Replay("benchmarks/recorded/grid.parquet", shuffles=3)))
-    assert lines[0] == "160 trials of 20 epochs, 4 at once, 3 orders; medians:"
-    share = int(lines[1].split("%")[0])
-    assert 10 < share < 25
-    assert lines[2].startswith("1 of the 1 on the front of mse and perplexity kept")
-    assert lines[3].startswith("100.0% of the hypervolume")
 
 
 def test_a_run_that_is_none() -> None:
