@@ -12,7 +12,7 @@ import tyro
 from sweeps.engine.ray_settings import prepare_environment
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import FIXED, Flags, arguments_of, kept
-from trainables.commands import Terminal, exit_status
+from trainables.commands import Terminal, exit_code
 from trainables.interruption import leave
 from trainables.journal import latest_sweep
 from trainables.runs import JOURNAL, command_line, find_run
@@ -50,7 +50,8 @@ def command(
     file_flags: Sequence[str] = (),
 ) -> int:
     """``main`` as a function of the arguments; the exit code. ``file_flags`` are those that a sweep's file gives."""
-    with exit_status("Interrupted before the first trial.", "Ended by SIGTERM; what is recorded is kept.") as status:
+
+    def work() -> int:
         flags = _parse(start, flags_type, arguments, file_flags)
         terminal = Terminal()
         for warning in prepare_environment(flags.address):
@@ -65,7 +66,8 @@ def command(
             print_plan(terminal, checked)
             return 0
         return run_session(checked, terminal)
-    return status.code
+
+    return exit_code(work, " before the first trial")
 
 
 def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_flags: Sequence[str]) -> F:

@@ -19,7 +19,7 @@ from sweeps.cli import Start, command
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import SearchFlags, arguments_of
-from trainables.commands import exit_status
+from trainables.commands import exit_code
 from trainables.runs import NAME
 from vqcore.config import ConfigError, read_toml
 
@@ -30,7 +30,8 @@ USAGE = (
 
 def run(arguments: Sequence[str]) -> int:
     """``python -m sweeps``: the exit code."""
-    with exit_status() as status:
+
+    def work() -> int:
         if {"-h", "--help"} & {*arguments[:2]}:
             print(USAGE)
             tyro.cli(SearchFlags, prog="python -m sweeps run FILE.toml", args=["--help"])
@@ -40,7 +41,8 @@ def run(arguments: Sequence[str]) -> int:
         spec, flags = sweep_of(path)
         start = Start(path.stem, ("sweeps", "run", str(path)))
         return command(start, SearchFlags, lambda _: spec, arguments[2:], flags)
-    return status.code
+
+    return exit_code(work)
 
 
 def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:

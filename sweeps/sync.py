@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from trainables.commands import exit_status
+from trainables.commands import exit_code
 from trainables.runs import find_run
 from trainables.tracking import sync
 
@@ -23,11 +23,13 @@ def main(
         out: The folder of all runs.
         tracking_uri: sqlite:///FILE or http://HOST:PORT; by default the one that the run was started with.
     """
-    with exit_status() as status:
+
+    def work() -> None:
         run = find_run(name, out)
         runs = sync(run, tracking_uri)
         print(f"{run}: MLflow has all of it: the sweep, and trials: {runs - 1}")
-    return status.code
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

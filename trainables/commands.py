@@ -1,17 +1,15 @@
-"""The frame of every command line: the terminal it prints on, errors as plain lines, and the exit code."""
+"""What every command line shares: the terminal it prints on, errors as plain lines, and the exit code."""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NoReturn
 
 import tyro
 from rich.console import Console
 
 from trainables.errors import one_line
-from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted, sigterm_raises
+from trainables.interruption import INTERRUPTED, PREEMPTED, Preempted
 from vqcore.errors import ConfigError
 
 USAGE_ERROR = 2
@@ -21,8 +19,8 @@ USAGE_ERROR = 2
 class Terminal(Console):
     """Standard output, 80 columns wide where the environment says ``COLUMNS=0``, quiet once its reader has gone."""
 
-    def __init__(self, markup: bool = True) -> None:
-        super().__init__(highlight=False, markup=markup)
+    def __init__(self) -> None:
+        super().__init__(highlight=False)
         if self.width < 1:
             self.width = 80
 
@@ -32,48 +30,41 @@ class Terminal(Console):
         _discard_output()
 
 
-@dataclass
-class ExitStatus:
-    """The exit code of a command."""
+def exit_code(work: Callable[[], int | None], when: str = "") -> int:
+    """Call ``work``; the exit code of a command: what it returns, or 0.
 
-    code: int = 0
-
-
-@contextmanager
-def exit_status(interrupted: str = "Interrupted.", preempted: str = "Ended by SIGTERM.") -> Iterator[ExitStatus]:
-    """Turn the errors that a user can act on into lines on standard error and an exit code.
-
-    ``ConfigError`` and ``OSError`` give 2. Ctrl-C gives 130 with the line ``interrupted``, SIGTERM 75 with the line
-    ``preempted``, also while the command is still importing what it needs. A reader that closed standard output gives
-    0, since nobody misses the lines.
+    The errors that a user can act on, ``ConfigError`` and ``OSError``, become lines on standard error and 2. Ctrl-C
+    gives 130 and SIGTERM 75, with a line that says ``when``. A reader that closed standard output gives 0, since nobody
+    misses the lines.
     """
-    status = ExitStatus()
     try:
-        with sigterm_raises():
-            yield status
+        return work() or 0
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
-        status.code = USAGE_ERROR
+        return USAGE_ERROR
     except BrokenPipeError:
         _discard_output()
+        return 0
     except OSError as error:
         print(one_line(error), file=sys.stderr)
-        status.code = USAGE_ERROR
+        return USAGE_ERROR
     except KeyboardInterrupt:
-        print(interrupted)
-        status.code = INTERRUPTED
+        print(f"Interrupted{when}.")
+        return INTERRUPTED
     except Preempted:
-        print(preempted)
-        status.code = PREEMPTED
+        print(f"Ended by SIGTERM{when}.")
+        return PREEMPTED
 
 
 def run_command(main: Callable[..., None]) -> NoReturn:
     """Call ``main`` with the command line's arguments (tyro reads its signature and docstring), and exit."""
-    with exit_status() as status:
+
+    def work() -> None:
         tyro.cli(main)
         if sys.stdout is not None:
             sys.stdout.flush()
-    sys.exit(status.code)
+
+    sys.exit(exit_code(work))
 
 
 def _discard_output() -> None:

@@ -5,34 +5,33 @@ on from its checkpoint, to the last bit on the CPU.
 """
 
 import logging
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from trainables.checkpoint import AT_MOST, check_disk, checkpoint_bytes, load_checkpoint
-from trainables.commands import Terminal, exit_status
+from trainables.checkpoint import AT_MOST, check_disk, checkpoint_bytes
+from trainables.commands import Terminal, exit_code
 from trainables.data import DataSet, prepare
 from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
 from trainables.journal import Event, read
 from trainables.runs import JOURNAL, NAME, usable_cpus
 from trainables.session import RunSession, open_session
-from trainables.storage import open_store, sync_folder
+from trainables.storage import sync_folder
 from trainables.tracking import accept, default_uri, without_password
 from trainables.trial import Trial, TrialJob
-from vqcore.config import ConfigError, TrialConfig, problems_of, read_toml
+from vqcore.config import ConfigError, TrialConfig, read_toml
+from vqcore.errors import Problems
 from vqcore.metrics import psnr
-from vqcore.training import Trainer
-from vqcore.vqvae import load, save
+from vqcore.vqvae import save
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     then goes on.
     """
     flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
-    before = "before the first epoch; the same command goes on."
-    with exit_status(f"Interrupted {before}", f"Ended by SIGTERM {before}") as status:
+
+    def work() -> int:
         job, folder = check_final(flags)
         uri = flags.tracking_uri or default_uri(flags.out)
         with open_session(folder, str(Path(job.folder).parent), uri, Terminal(), "the same command") as session:
-            status.code = _train(job, session)
-    return status.code
+            return _run(job, session)
+
+    return exit_code(work, " before the first epoch; the same command goes on")
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
@@ -84,13 +84,14 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
         raise ConfigError(f"{flags.config}: {name} must be a table; export the configuration anew" for name in wrong)
     changes = {"epochs": flags.epochs} | ({} if flags.seed is None else {"seed": flags.seed})
     tables["training"] = tables.get("training", {}) | changes
-    problems = list(problems_of(lambda: TrialConfig.from_toml(tables)))
-    problems += problems_of(lambda: _data(flags, tables))
-    problems += problems_of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
-    problems += _flag_problems(flags)
-    if problems:
-        raise ConfigError(problems)
-    config, data = TrialConfig.from_toml(tables), _data(flags, tables)
+    problems = Problems()
+    config = problems.of(lambda: TrialConfig.from_toml(tables))
+    data = problems.of(lambda: _data(flags, tables.get("data", {})))
+    problems.of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
+    problems.add(*_flag_problems(flags))
+    problems.raise_any()
+    assert config is not None
+    assert data is not None
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     _check_folder(folder, key, config.training.epochs)
@@ -101,13 +102,13 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     return TrialJob(key, 0, config, data, str((folder / "trials" / key).absolute()), float(cpus), float(gpus)), folder
 
 
-def _data(flags: Final, tables: dict[str, Any]) -> DataSet:
-    table = tables.get("data", {})
-    source = flags.data or table.get("source")
+def _data(flags: Final, table: dict[str, Any]) -> DataSet:
+    """The data set; unless it is named by a flag, the file's, as it was when the file was exported."""
+    if flags.data is not None:
+        return prepare(flags.data)
+    source = table.get("source")
     if not isinstance(source, str):
         raise ConfigError([f"{flags.config}: names no data set; add --data, or export it anew"])
-    if flags.data is not None:
-        return prepare(source)
     data = prepare(source, table.get("image_size"))
     if table.get("hash", data.hash) != data.hash:
         raise ConfigError(
@@ -138,91 +139,83 @@ def _flag_problems(flags: Final) -> Iterator[str]:
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
-def _train(job: TrialJob, session: RunSession) -> int:
-    writer, console = session.writer, session.console
+def _run(job: TrialJob, session: RunSession) -> int:
+    """Train, keep the model, record the end, print what to do next; the exit code."""
     _record(job, session)
     session.check_tracking()
     session.warn(session.gaps, *job.data.notes)
     session.tracker.start()
-    console.print(f"{session.folder}: {job.config.training.epochs} epochs on {job.data.source}")
-    code = session.run(lambda: _run(job, session))
-    session.signals.finish()
-    trial = writer.run.trials.get(job.key)
-    completed = code == 0 and trial is not None and trial.status == "completed"
-    if completed:
-        _keep_model(job, session.folder)
+    session.console.print(f"{session.folder}: {job.config.training.epochs} epochs on {job.data.source}")
+    code = session.run(lambda: _train(job, session))
     recorded = session.record_end(complete=code == 0)
     behind = session.close_tracking(patient=code == 0)
-    if code == 0 and trial is not None and not completed:
-        where = f" (in full: {session.log})" if trial.status == "failed" else ""
-        console.print(Text(f"The training ended early: {trial.reason}{where}", style="red"), soft_wrap=True)
-    lines = [("use it", f'vqcore.load("{session.folder}/model.safetensors")')] if completed else []
-    lines += [("go on with", "the same command")] if code else []
-    lines += [("tell MLflow", behind)] if behind else []
-    session.print_next(lines)
-    return code if code or (completed and recorded) else 1
+    lines = [("go on with", "the same command")] if code else []
+    if code == 0:
+        trial = session.writer.run.trials[job.key]
+        if trial.status == "completed":
+            lines.append(("use it", f'vqcore.load("{session.folder}/model.safetensors")'))
+        else:
+            where = f" (in full: {session.log})" if trial.status == "failed" else ""
+            text = Text(f"The training ended early: {trial.reason}{where}", style="red")
+            session.console.print(text, soft_wrap=True)
+        code = 0 if recorded and trial.status == "completed" else 1
+    session.print_next([*lines, *([("tell MLflow", behind)] if behind else [])])
+    return code
 
 
-def _run(job: TrialJob, session: RunSession) -> None:
-    """Train what is left. An error of the training's own ends it as failed; a full disk, say, passes through."""
-    writer, console, epochs = session.writer, session.console, job.config.training.epochs
-    if writer.run.finished(job.key, epochs):
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("training", total=epochs, completed=writer.run.last_epoch(job.key))
+def _train(job: TrialJob, session: RunSession) -> None:
+    """Train what is left, and keep the model. An error of the training's own ends it as failed; a full disk, say,
+    passes through."""
+    writer, epochs = session.writer, job.config.training.epochs
 
-        def show(event: Event) -> None:
-            if event["event"] != "epoch":
-                return
-            m = event["metrics"]
-            metrics = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
-            progress.update(bar, completed=event["epoch"], description=metrics)
-            if not console.is_terminal:
-                console.print(f"epoch {event['epoch']}/{epochs}  {metrics}")
+    def show(event: Event) -> None:
+        if event["event"] == "epoch":
+            m, epoch = event["metrics"], event["epoch"]
+            left = timedelta(seconds=round(m["seconds"] * (epochs - epoch)))
+            figures = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
+            session.console.print(f"epoch {epoch}/{epochs}  {figures}  {left} left")
 
-        writer.listeners.append(show)
-        try:
-            trial = Trial.open(job, writer.run.known(job.key))
-            while (report := trial.step()).status == "running":
-                writer.report(job, report)
-                if session.signals.terminating:
-                    raise Preempted
+    writer.listeners.append(show)
+    try:
+        trial = Trial.open(job)  # also of epochs that are all recorded, since a damaged checkpoint trains them again
+        while (report := trial.step()).status == "running":
             writer.report(job, report)
-        except OSError:
-            raise
-        except Exception as error:
-            logger.exception("the training failed")
-            writer.ended(job, "failed", one_line(error))
+            if session.signals.terminating:
+                raise Preempted
+        writer.report(job, report)
+    except OSError:
+        raise
+    except Exception as error:
+        logger.exception("the training failed")
+        writer.ended(job, "failed", one_line(error))
+        return
+    if report.status == "completed":
+        _keep_model(trial, session.folder)
 
 
 def _record(job: TrialJob, session: RunSession) -> None:
-    data, run, uri = job.data, session.writer.run, session.tracking_uri
+    """The training as a sweep of one trial."""
+    data, uri = job.data, session.tracking_uri
     facts = {"data": data.source, "data_hash": data.hash}
     elsewhere = {} if uri == default_uri(session.folder.parents[1]) else {"tracking_uri": without_password(accept(uri))}
     session.writer.write(
         "sweep",
         sweep="final",
         name=session.folder.name,
-        id=run.sweep.get("id") or uuid.uuid4().hex,
+        id=session.writer.run.sweep.get("id") or uuid.uuid4().hex,
         swept=[],
         trials=1,
         epochs=job.config.training.epochs,
         tags={**facts, "torch": torch.__version__},
-        params={**facts, "image_size": data.image_size, "started": time.strftime("%Y-%m-%d")},
+        params={**facts, "image_size": data.image_size},
         **elsewhere,
     )
 
 
-def _keep_model(job: TrialJob, folder: Path) -> None:
-    checkpoint = load_checkpoint(open_store(job.folder), job.key).checkpoint
-    if checkpoint is None:
-        raise ConfigError([f"{job.folder}: the checkpoint is damaged; start again to train anew"])
-    trainer = Trainer(job.config, "cpu")
-    trainer.load_state(checkpoint.tensors)
+def _keep_model(trial: Trial, folder: Path) -> None:
+    """Write the model beside its place and rename it into it: whoever loads it finds the old one or the new one."""
     with TemporaryDirectory(dir=folder, prefix=".model-") as beside:
-        save(trainer.model, job.config, Path(beside, "model.safetensors"))
-        load(Path(beside, "model.safetensors"))  # a model that cannot be read back must not be called done
+        save(trial.trainer.model, trial.job.config, Path(beside, "model.safetensors"))
         for name in ("model.toml", "model.safetensors"):
             Path(beside, name).replace(folder / name)
     sync_folder(folder)

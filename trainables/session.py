@@ -61,6 +61,7 @@ class RunSession:
         """Call ``work``, which trains; the exit code: 0, 130 after Ctrl-C, 75 after SIGTERM, 1 after an error.
 
         An error that ``work`` raises is no trial's: a full disk, a cluster that is gone. The run can go on later.
+        SIGTERM is ignored from then on, since what remains is short.
         """
         try:
             work()
@@ -75,6 +76,8 @@ class RunSession:
             logger.exception("the run cannot go on")
             self._print_error("The run cannot go on", error)
             return 1
+        finally:
+            self.signals.finish()
         return 0
 
     def record_end(self, complete: bool) -> bool:

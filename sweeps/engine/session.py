@@ -221,7 +221,6 @@ class _SweepSession:
         After SIGTERM there is little time: what is made of a run is then left to the resume.
         """
         ended = not code and all(trial.status != "running" for trial in self.writer.run.trials.values())
-        self.session.signals.finish()
         try:
             there = (self.request.folder / JOURNAL).exists()  # someone may have removed it
             findings = analyse(self.request.folder) if there and code != PREEMPTED else None

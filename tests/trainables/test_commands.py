@@ -1,13 +1,10 @@
 import errno
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from trainables.commands import Terminal, exit_status
+from trainables.commands import Terminal, exit_code
 from trainables.interruption import Preempted
 from vqcore.errors import ConfigError
 
@@ -23,24 +20,11 @@ from vqcore.errors import ConfigError
     ids=["a wrong flag", "a full disk", "Ctrl-C", "SIGTERM"],
 )
 def test_errors_that_a_user_can_act_on_are_lines_and_an_exit_code(error, code, lines, capsys):
-    with exit_status() as status:
+    def work():
         raise error
-    assert status.code == code
+
+    assert exit_code(work) == code
     assert len(capsys.readouterr().err.splitlines()) == lines
-
-
-def test_sigterm_before_the_work_begins_asks_to_be_started_again(capsys):
-    with exit_status() as status:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)  # the handler runs at once
-    assert status.code == 75
-    assert capsys.readouterr().out == "Ended by SIGTERM.\n"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_an_error_of_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), exit_status():
-        _ = 1 / 0
 
 
 def test_a_terminal_of_no_width_is_80_columns_wide(monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainables import interruption
-from trainables.commands import exit_status
+from trainables.commands import exit_code
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 
 
@@ -22,31 +22,11 @@ def signals() -> Iterator[Interruption]:
         yield entered
 
 
-def test_sigterm_asks_and_lets_the_epoch_go_on(signals: Interruption) -> None:
-    assert not signals.terminating
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert signals.terminating
-
-
 def test_sigterm_waits_no_longer_than_its_grace(signals: Interruption, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "GRACE_SECONDS", 0.05)
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Preempted):
         time.sleep(30)
-
-
-def test_a_second_sigterm_does_not_wait(signals: Interruption) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Preempted):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_grace_that_ends_before_the_first_trial_is_told_by_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    with exit_status() as told, Interruption():
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert told.code == PREEMPTED
-    assert "SIGTERM" in capsys.readouterr().out
 
 
 def test_once_it_finishes_sigterm_is_not_heard_any_more(signals: Interruption) -> None:
@@ -79,39 +59,21 @@ with Interruption() as signals:
     assert process.returncode == INTERRUPTED
 
 
-class _Struck:
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), self.number)
-        time.sleep(0.05)  # the signal is taken here
-
-
-def test_a_signal_that_meets_an_object_being_deleted_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    for number, raised in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)):
-        with Interruption():
-            if number == signal.SIGTERM:
-                os.kill(os.getpid(), number)  # the first only asks
-            _Struck(number)
-            with pytest.raises(raised):
-                time.sleep(10)
-    assert capfd.readouterr().err == ""
-
-
-def test_what_a_library_took_is_taken_back() -> None:
-    with Interruption() as signals:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signals.listen()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.terminating
-
-
-def test_sigterm_is_heard_and_all_is_as_before_in_the_end() -> None:
+def test_sigterm_asks_once_a_second_one_ends_the_work_and_then_all_is_as_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    with Interruption() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.terminating
+
+    def work() -> None:
+        with Interruption() as signals:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray does
+            signals.listen()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.terminating
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert exit_code(work, " before the first epoch") == PREEMPTED
+    assert capsys.readouterr().out == "Ended by SIGTERM before the first epoch.\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
