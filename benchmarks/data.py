@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from trainables.commands import run_command
 from trainables.data import prepare
 
@@ -43,20 +43,19 @@ def main(data: str = "cifar10-mini", repeats: int = 5, out: Path = Path("benchma
         repeats: Processes measured; the worst counts.
         out: Where the figures go.
     """
+    facts = circumstances({"data": data, "repeats": repeats})
     started = time.perf_counter()
     prepared = prepare(data)
     seconds = time.perf_counter() - started
     probe = [sys.executable, "-c", PROBE, json.dumps(vars(prepared))]
     runs = [json.loads(subprocess.run(probe, check=True, capture_output=True).stdout) for _ in range(repeats)]
     worst = {name: max(run[name] for run in runs) for name in ("images", "open_ms", "private_mb")}
-    result = {**worst, "prepare_s": seconds, "repeats": repeats, "provenance": provenance()}
     print(
         f"{data}: {worst['images']:,} images opened in {worst['open_ms']:.1f} ms, "
         f"{worst['private_mb']:.1f} MB of the trial's own after an epoch (worst of {repeats}); "
         f"prepared or found in {seconds:.2f} s"
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(out, {**worst, "prepare_s": seconds, **facts})
 
 
 if __name__ == "__main__":

@@ -7,24 +7,22 @@
   new trial, the time from the last one's end to the report, the driver's peak memory.
 """
 
-import json
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
 from benchmarks.processes import Command, cpu_seconds
+from benchmarks.record import circumstances, recorded, write
 from benchmarks.slots import TINY, gaps, images
-from sweeps.engine.provenance import provenance
+from trainables.commands import run_command
 from trainables.journal import Event, JournalReader
 from vqcore.config import ConfigError
 
@@ -170,26 +168,18 @@ def table(part: Part, found: dict[str, Any]) -> Table:
     return shown
 
 
-def main(benchmark: DurabilityBenchmark) -> int:
-    """Check, measure, print and write; the exit code: 2 for wrong flags."""
-    try:
-        check(benchmark)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    record = json.loads(benchmark.out.read_text(encoding="utf-8")) if benchmark.out.exists() else {}
-    settings = {name: value for name, value in asdict(benchmark).items() if name not in ("out", "parts")}
+def main(benchmark: OmitArgPrefixes[DurabilityBenchmark]) -> None:
+    """Check, measure, print and write."""
+    check(benchmark)
+    record = recorded(benchmark.out)
     for part in benchmark.parts:
-        facts = {"settings": settings, "load_at_start": round(os.getloadavg()[0], 1)}
-        facts["measured"] = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        facts = circumstances(asdict(benchmark))
         with tempfile.TemporaryDirectory(prefix="vqsweep-durability-", ignore_cleanup_errors=True) as name:
             found = (cost if part == "cost" else resume)(Path(name), benchmark)
         Console(highlight=False).print(table(part, found))
-        record[part] = {"found": found, **facts, "provenance": provenance()}
-        benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-        benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+        record[part] = {"found": found, **facts}
+        write(benchmark.out, record)
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(DurabilityBenchmark, prog="python -m benchmarks.durability")))
+    run_command(main)

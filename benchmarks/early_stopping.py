@@ -15,30 +15,28 @@ statistics: they tell the luck of the order on this grid, not how another grid w
 """
 
 import importlib.util
-import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from importlib import metadata
 from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import TypedDict
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
 from analysis.fronts import Directions, Point, hypervolume
 from analysis.objectives import objectives
 from benchmarks.peer_stopping import InOrder, Stops, moasha, ray_asha
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving, automatic
 from sweeps.replay import Curve, Scheduler, recorded, replay, shuffled
+from trainables.commands import run_command
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, Scalar, problems_of
 
@@ -299,13 +297,10 @@ def check(benchmark: EarlyStoppingBenchmark) -> Grid:
     return Grid(recorded(benchmark.grid))
 
 
-def main(benchmark: EarlyStoppingBenchmark) -> int:
-    """Check, replay, say and write; the exit code: 2 for what was asked wrongly."""
-    try:
-        grid = check(benchmark)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+def main(benchmark: OmitArgPrefixes[EarlyStoppingBenchmark]) -> None:
+    """Check, replay, print and write."""
+    grid = check(benchmark)
+    facts = circumstances(asdict(benchmark), *([SYNE_TUNE] if installed(SYNE_TUNE) else []))
     console = Console(highlight=False)
     if not installed(SYNE_TUNE):
         console.print(f"{SYNE_TUNE}: skipped, not installed; pip install -e '.[dev]'")
@@ -313,15 +308,8 @@ def main(benchmark: EarlyStoppingBenchmark) -> int:
     replayed = measure(grid, benchmark, runs)
     for shown in (ends(replayed), *(within_budgets(replayed, figure) for figure in FIGURES)):
         console.print(shown)
-    record = {
-        **replayed,
-        "grid": {"trials": len(grid.curves), "epochs": grid.epochs},
-        "settings": {"shuffles": benchmark.shuffles, "slots": benchmark.slots, "grid": str(benchmark.grid)},
-        "provenance": {**provenance(), **({SYNE_TUNE: metadata.version(SYNE_TUNE)} if installed(SYNE_TUNE) else {})},
-    }
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    found = {"trials": len(grid.curves), "epochs": grid.epochs}
+    write(benchmark.out, {**replayed, "grid": found, **facts})
 
 
 def _cell(own: Interval, random: Interval) -> str:
@@ -329,4 +317,4 @@ def _cell(own: Interval, random: Interval) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(EarlyStoppingBenchmark, prog="python -m benchmarks.early_stopping")))
+    run_command(main)

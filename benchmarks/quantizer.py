@@ -5,27 +5,25 @@ row is a full training step: forward, backward, moving averages. On the CPU one 
 extra memory is the peak of one step in a fresh process above what its inputs and its layer hold.
 """
 
-import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from tyro.conf import OmitArgPrefixes
 
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
+from trainables.commands import run_command
 from vqcore.codebooks import kmeans_plus_plus
 from vqcore.config import ConfigError, QuantizerConfig, problems_of
 from vqcore.quantizers import VectorQuantizer
@@ -224,16 +222,11 @@ def check(benchmark: QuantizerBenchmark) -> None:
         raise ConfigError(problems)
 
 
-def main(benchmark: QuantizerBenchmark) -> int:
-    """Check, measure, print and write; the exit code: 2 for flags that cannot be measured."""
-    try:
-        check(benchmark)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+def main(benchmark: OmitArgPrefixes[QuantizerBenchmark]) -> None:
+    """Check, measure, print and write."""
+    check(benchmark)
     console = Console(highlight=False)
-    load = [round(value, 2) for value in os.getloadavg()]
-    measured = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    facts = circumstances(asdict(benchmark), PEER)
     torch.set_num_threads(1)
     cpu, gpu = measure(benchmark, "cpu", console), None
     console.print(table(cpu, "CPU time on one thread, of the floor's (+ extra memory, MiB)"))
@@ -245,19 +238,7 @@ def main(benchmark: QuantizerBenchmark) -> int:
     for aim in aims:
         verdict = "met" if aim["met"] else "not met"
         console.print(f"{aim['what']} ({aim['size']}): {aim['figure']:.3g}, at most {aim['at_most']:g}: {verdict}")
-    record = {
-        "targets": aims,
-        "cpu": cpu,
-        "gpu": gpu,
-        "kmeans": kmeans,
-        "settings": {"sizes": benchmark.sizes, "repeats": benchmark.repeats},
-        "measured": measured,
-        "load_average_at_start": load,
-        "provenance": {**provenance(), PEER: metadata.version(PEER)},
-    }
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    write(benchmark.out, {"targets": aims, "cpu": cpu, "gpu": gpu, "kmeans": kmeans, **facts})
 
 
 def _training_step(layer: torch.nn.Module, z: Tensor) -> Step:
@@ -313,4 +294,4 @@ def _status_mib(name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(QuantizerBenchmark, prog="python -m benchmarks.quantizer")))
+    run_command(main)

@@ -4,22 +4,22 @@ Curves are made, not trained: MSE and perplexity that end where they may, and ap
 epochs of all trials; what is timed is the replay, which asks the same code as a sweep does.
 """
 
-import json
 import random
 import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
 from analysis.objectives import objectives
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import SuccessiveHalving, automatic
 from sweeps.replay import Curve, replay, shuffled
+from trainables.commands import run_command
 
 QUESTIONS = (("mse", "perplexity"), ("mse", "bits"), ("mse",))
 SIZES = (256, 512, 1024, 2048)
@@ -56,7 +56,9 @@ def made(count: int, epochs: int, dice: random.Random) -> list[Curve]:
     return curves
 
 
-def main(benchmark: ReplayBenchmark) -> None:
+def main(benchmark: OmitArgPrefixes[ReplayBenchmark]) -> None:
+    """Measure, print and write."""
+    facts = circumstances(asdict(benchmark))
     curves = made(benchmark.trials, benchmark.epochs, random.Random(0))
     jobs = shuffled(curves, seed=0)
     table = Table("objectives", "reports", "s", "reports/s")
@@ -80,9 +82,8 @@ def main(benchmark: ReplayBenchmark) -> None:
     console.print(
         f"{benchmark.trials:,} trials of {benchmark.epochs} epochs on {benchmark.slots:,} slots: {mib} MiB at most"
     )
-    record = {"questions": found, "peak_mib": mib, "settings": {**asdict(benchmark), "out": str(benchmark.out)}}
-    benchmark.out.write_text(json.dumps({**record, "provenance": provenance()}, indent=2) + "\n")
+    write(benchmark.out, {"questions": found, "peak_mib": mib, **facts})
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ReplayBenchmark, prog="python -m benchmarks.replay"))
+    run_command(main)

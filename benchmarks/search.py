@@ -5,7 +5,6 @@ same slots: ``sweeps.pareto`` draws by TPE and stops early, the grid trains a co
 by chance. What counts is the hypervolume of the trials that were trained to the end.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from tyro.conf import OmitArgPrefixes
 
 from analysis.fronts import Point, hypervolume
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from trainables.commands import run_command
 from trainables.journal import read
 
@@ -90,6 +89,7 @@ def run(benchmark: SearchBenchmark, folder: Path, arm: tuple[str, ...], seed: in
 
 def main(benchmark: OmitArgPrefixes[SearchBenchmark]) -> None:
     """Measure, print and write."""
+    facts = circumstances(asdict(benchmark))
     outcomes: dict[str, list[Outcome]] = {"search": [], "grid": []}
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -107,11 +107,9 @@ def main(benchmark: OmitArgPrefixes[SearchBenchmark]) -> None:
         "ratio": ratio,
         "reference": REFERENCE,
         "outcomes": {arm: [asdict(one) for one in found] for arm, found in outcomes.items()},
-        "settings": {**asdict(benchmark), "out": str(benchmark.out)},
-        "provenance": provenance(),
+        **facts,
     }
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=2) + "\n")
+    write(benchmark.out, record)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ engine can be measured beside this one's, in turn (``--before CHECKOUT --sides b
 * many: 2,000 trials of one epoch; the driver's peak memory, and the time per trial in the first and the last hundred.
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -24,13 +22,14 @@ from statistics import median, quantiles
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
 from benchmarks.processes import ROOT, Command
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, recorded, write
+from trainables.commands import run_command
 from trainables.journal import Event, JournalReader
 from vqcore.config import ConfigError
 
@@ -195,25 +194,17 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
     return shown
 
 
-def main(benchmark: SlotsBenchmark) -> int:
-    """Check, measure, print and write; the exit code: 2 for a wrong flag."""
-    try:
-        check(benchmark)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+def main(benchmark: OmitArgPrefixes[SlotsBenchmark]) -> None:
+    """Check, measure, print and write."""
+    check(benchmark)
     console = Console(highlight=False)
-    measured = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    facts = circumstances({**asdict(benchmark), "slots": SLOTS})
     found = measure(benchmark, console)
-    kept = json.loads(benchmark.out.read_text(encoding="utf-8")) if benchmark.out.exists() else {}
-    settings = {name: value for name, value in asdict(benchmark).items() if name not in ("out", "before")}
-    facts = {"settings": settings, "slots": SLOTS, "measured": measured, "provenance": provenance()}
+    kept = recorded(benchmark.out)
     record = {**kept, **{side: {**kept.get(side, {}), **own, **facts} for side, own in found.items()}}
     console.print(table(record))
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    write(benchmark.out, record)
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(SlotsBenchmark, prog="python -m benchmarks.slots")))
+    run_command(main)

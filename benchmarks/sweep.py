@@ -6,26 +6,23 @@ figures, tables and exports. Ours decodes its data set anew each time: its cache
 """
 
 import importlib.util
-import json
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
 from benchmarks.processes import Command
+from benchmarks.record import circumstances, write
 from sweeps.beta_ablation import BetaAblation
-from sweeps.engine.provenance import provenance
 from sweeps.engine.spec import SweepSpec
+from trainables.commands import run_command
 from trainables.journal import read
 from vqcore.config import ConfigError, Precision, TrialConfig, problems_of
 
@@ -184,32 +181,16 @@ def tables(runs: list[Run], told: dict[str, Any]) -> list[Table]:
     return [times, found]
 
 
-def main(benchmark: SweepBenchmark) -> int:
-    """Check, measure, say and write; the exit code: 2 for what was asked wrongly."""
-    try:
-        check(benchmark)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+def main(benchmark: OmitArgPrefixes[SweepBenchmark]) -> None:
+    """Check, measure, print and write."""
+    check(benchmark)
+    facts = circumstances({**asdict(benchmark), "slots": SLOTS, "data_cache_of_ours": "cold"}, PEER)
     console = Console(highlight=False)
-    load = [round(value, 2) for value in os.getloadavg()]
-    measured = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     runs = measure(benchmark, console)
     told = summary(runs)
     console.print(*tables(runs, told), sep="\n")
-    settings = {name: value for name, value in asdict(benchmark).items() if name != "out"}
-    record = {
-        **told,
-        "settings": {**settings, "slots": SLOTS, "data_cache_of_ours": "cold"},
-        "measured": measured,
-        "load_average_at_start": load,
-        "provenance": {**provenance(), PEER: metadata.version(PEER)},
-        "runs": [asdict(run) for run in runs],
-    }
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return 0
+    write(benchmark.out, {**told, **facts, "runs": [asdict(run) for run in runs]})
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(SweepBenchmark, prog="python -m benchmarks.sweep")))
+    run_command(main)
