@@ -48,7 +48,7 @@ class Table:
 def write_file(path: Path, content: bytes) -> Path:
     """Write a file of a run, and its folder; a reader sees the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, [content], durable=False)
+    replace_file(path, content, durable=False)
     return path
 
 

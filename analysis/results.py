@@ -20,7 +20,7 @@ from analysis.objectives import Objective, metric_of, recorded
 from analysis.stats import Estimate
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL, PICTURES, SHORT
-from trainables.storage import StorageError, is_bucket, join, open_store
+from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.registry import ARCHITECTURES
 
@@ -336,7 +336,7 @@ def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
     for group in groups:
         for trial in group.trials:
             try:
-                content = open_store(join(location, trial.key), patient=False).read(PICTURES)
+                content = Store(join(location, trial.key), patient=False).read(PICTURES)
                 rows.append((group, trial, images_of(content)))
                 break
             except FileNotFoundError:

@@ -14,7 +14,7 @@ from sweeps.engine.spec import SweepSpec
 from sweeps.flags import FIXED, Flags, arguments_of, kept
 from trainables.commands import Terminal, exit_code
 from trainables.interruption import leave
-from trainables.journal import latest_sweep
+from trainables.journal import read
 from trainables.runs import JOURNAL, command_line, find_run
 from trainables.tracking import without_password
 from vqcore.config import ConfigError, read_toml
@@ -79,7 +79,7 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
     folder = find_run(flags.resume, flags.out)
     if flags.name is not None:
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
-    recorded = latest_sweep(folder / JOURNAL)
+    recorded = read(folder / JOURNAL).sweep
     tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
     _check_home(start, folder, recorded, tables)
     names = {field.name for field in dataclasses.fields(flags_type)}  # an earlier version may have had others

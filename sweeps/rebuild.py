@@ -7,7 +7,7 @@ import tyro
 from filelock import FileLock, Timeout
 
 from trainables.commands import Terminal, run_command
-from trainables.journal import RunRecord, latest_sweep, read
+from trainables.journal import RunRecord, read
 from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
 from trainables.storage import replace_file
 from trainables.tracking import sync
@@ -31,10 +31,10 @@ def main(
     folder, terminal = find_run(name, out), Terminal()
     try:
         with FileLock(folder / LOCK, timeout=0):
-            sweep, run = latest_sweep(folder / JOURNAL), read(folder / JOURNAL)
-            if "toml" not in sweep:
+            run = read(folder / JOURNAL)
+            if "toml" not in run.sweep:
                 raise ConfigError([f"{folder / JOURNAL}: does not say what the sweep is; nothing can be made of it"])
-            replace_file(folder / "sweep.toml", [toml_text(sweep["toml"], TOML_HEADER).encode()])
+            replace_file(folder / "sweep.toml", toml_text(run.sweep["toml"], TOML_HEADER).encode())
             terminal.print(summary(folder, run))
             terminal.print(analyse(folder).renderable())
             runs = sync(folder, tracking_uri)

@@ -20,10 +20,10 @@ from analysis.results import load
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import Start, command
 from trainables.checkpoint import load_checkpoint
-from trainables.journal import Journal, latest_sweep, read
+from trainables.journal import Journal, read
 from trainables.mlflow_sender import artifacts
 from trainables.runs import PICTURES
-from trainables.storage import Folder, join
+from trainables.storage import Store, join
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.vqvae import load as load_model
 
@@ -84,8 +84,8 @@ def test_a_pickle_under_any_name_that_is_read_does_not_go_off(tmp_path: Path) ->
     for path in [*(run / name for name in names), trial / PICTURES, trial / f"epoch-00001-{'0' * 16}.safetensors"]:
         path.write_bytes(content)
     assert read(run / "journal.jsonl").trials == {}
-    assert latest_sweep(run / "journal.jsonl") == {}
-    assert load_checkpoint(Folder(str(trial)), KEY).checkpoint is None
+    assert read(run / "journal.jsonl").sweep == {}
+    assert load_checkpoint(Store(str(trial)), KEY) is None
     with pytest.raises(ConfigError):
         read_toml(run / "sweep.toml")
     with pytest.raises(ConfigError):
@@ -118,14 +118,13 @@ def test_no_name_leads_out_of_a_folder(tmp_path: Path, name: str) -> None:
         with pytest.raises(ConfigError):
             join(location, name)
     with pytest.raises(ConfigError):
-        Folder(str(tmp_path)).read(name)
+        Store(str(tmp_path)).read(name)
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write("start", trial=name, number=0, config={})
     journal.write("epoch", trial=name, epoch=1, metrics={})
     journal.close()
     record = read(tmp_path / "journal.jsonl")
     assert record.trials == {}
-    assert record.orphans == {}
 
 
 def test_links_in_a_run_are_not_sent_to_mlflow(tmp_path: Path) -> None:

@@ -42,33 +42,6 @@ FINAL = frozenset({"completed", "stopped", "diverged"})
 _CRC = b',"crc":"%08x"}\n'
 _CRC_BYTES = len(_CRC % 0)
 
-_TEXT, _WHOLE, _NUMBER, _TABLE, _LIST = (str,), (int,), (int, float), (dict,), (list,)
-_Types = dict[str, tuple[type, ...]]
-
-_REQUIRED: dict[str, _Types] = {
-    "sweep": {"name": _TEXT, "id": _TEXT, "time": _NUMBER},
-    "start": {"trial": _TEXT, "number": _WHOLE, "config": _TABLE, "time": _NUMBER},
-    "epoch": {"trial": _TEXT, "epoch": _WHOLE, "metrics": _TABLE, "time": _NUMBER},
-    "rung": {"trial": _TEXT, "epoch": _WHOLE},
-    "end": {"trial": _TEXT, "status": _TEXT, "time": _NUMBER},
-    "decided": {"trials": _TABLE},
-    "pause": {"time": _NUMBER},
-    "done": {"time": _NUMBER},
-}
-"""Fields of each kind of event; a line without them is damaged."""
-_OPTIONAL: dict[str, _Types] = {
-    "sweep": {
-        "sweep": _TEXT, "swept": _LIST, "trials": _WHOLE, "epochs": _WHOLE,
-        "toml": _TABLE, "tags": _TABLE, "params": _TABLE,
-    },
-    "start": {"info": _TABLE},
-    "end": {"reason": _TEXT, "epoch": _WHOLE},
-}  # fmt: skip
-_INFO: _Types = {"device": _TEXT, "precision": _TEXT, "parameters": _NUMBER}
-_SCALAR = (str, int, float, bool)
-_LATEST = 1e11
-"""Times are before that: seconds since 1970, which databases take in milliseconds."""
-
 
 class Journal:
     """The file, opened to append. One process at a time writes a journal: the driver."""
@@ -132,48 +105,20 @@ class JournalReader:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                event = _parsed(line)
-                if event is not None:
+                if (event := _parsed(line)) is not None:
                     yield event
                 else:
                     self.damaged += 1
 
 
 def _parsed(line: bytes) -> Event | None:
-    """The event of a line; None if it is not, to the last byte, what was written."""
+    """The event of a line; None if it is not, to the last byte, what was written, or names what is no trial's key."""
     body = line[:-_CRC_BYTES]
     if line[-_CRC_BYTES:] != _CRC % zlib.crc32(body):
         return None
-    try:
-        event: Event = orjson.loads(line)
-        if not _is_valid(event):
-            return None
-    except (ValueError, KeyError, TypeError):
-        return None
+    event: Event = orjson.loads(line)
     del event["crc"]
-    return event
-
-
-def _is_valid(event: Event) -> bool:
-    """Whether an event, of right checksum though it is, has what its readers rely on."""
-    kind = event["event"]
-    if not all(type(event[name]) in types for name, types in _REQUIRED.get(kind, {}).items()):
-        return False
-    if not 0 <= event.get("time", 0) < _LATEST or not _of_types(event, _OPTIONAL.get(kind, {})):
-        return False
-    if kind == "sweep":
-        return all(isinstance(name, str) for name in event.get("swept", ()))
-    if kind == "start":
-        scalars = all(type(value) in _SCALAR for value in event["config"].values())
-        plain = NAME.fullmatch(event["trial"]) is not None  # keys name folders
-        return plain and scalars and _of_types(event.get("info", {}), _INFO)
-    if kind == "epoch":
-        return event["epoch"] >= 1 and all(type(value) in _NUMBER for value in event["metrics"].values())
-    return True
-
-
-def _of_types(table: Mapping[str, Any], types: _Types) -> bool:
-    return all(type(table[name]) in kinds for name, kinds in types.items() if name in table)
+    return event if NAME.fullmatch(event.get("trial", "none")) else None  # keys name folders
 
 
 @dataclass
@@ -259,8 +204,6 @@ class RunRecord:
     last_time: float = field(default=0.0, compare=False)
     damaged: int = field(default=0, compare=False)
     """Lines of the journal that could not be read."""
-    orphans: dict[str, list[tuple[Mapping[str, Any], int]]] = field(default_factory=dict, compare=False)
-    """Events of trials without a start, whose line is among the damaged, each with its arrival."""
     _arrivals: int = field(default=0, compare=False)
 
     def last_epoch(self, key: str) -> int:
@@ -302,14 +245,10 @@ class RunRecord:
 
     def _apply_to_trial(self, event: Mapping[str, Any], arrival: int) -> None:
         key = event["trial"]
-        if key not in self.trials and type(event.get("start")) is dict:
-            start = {**event["start"], "event": "start", "trial": key, "time": event.get("time")}
-            if {"number", "config"} <= start.keys() and _is_valid(start):
-                self._start(start)
+        if key not in self.trials and "start" in event:
+            self._start({**event["start"], "trial": key, "time": event["time"]})
         if key in self.trials:
             self.trials[key].apply(event, arrival)
-        elif NAME.fullmatch(key):
-            self.orphans.setdefault(key, []).append((event, arrival))
 
     def _start(self, event: Mapping[str, Any]) -> None:
         key = event["trial"]
@@ -318,8 +257,6 @@ class RunRecord:
         trial = self.trials[key]
         trial.info = {**trial.info, **event.get("info", {})}
         trial.status, trial.reason, trial.ended, trial.end_time = "running", "", 0, None
-        for orphan, arrival in self.orphans.pop(key, ()):
-            trial.apply(orphan, arrival)
 
 
 def read(path: Path) -> RunRecord:
@@ -329,12 +266,3 @@ def read(path: Path) -> RunRecord:
         run.apply(event)
     run.damaged = reader.damaged
     return run
-
-
-def latest_sweep(path: Path) -> Event:
-    """The last ``sweep`` event of a journal, without the work of reading the others; empty if there is none."""
-    if not path.exists():
-        return {}
-    with path.open("rb") as file:
-        lines = [line for line in file if line.startswith(b'{"event":"sweep"')]
-    return next((event for line in reversed(lines) if (event := _parsed(line)) is not None), {})

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint import load_checkpoint, whole_checkpoints
+from trainables.checkpoint import load_checkpoint
 from trainables.journal import Event, Journal, RunRecord, read
 from trainables.runs import JOURNAL
-from trainables.storage import join, open_store
+from trainables.storage import Store, join
 from trainables.trial import Report, TrialJob
 
 Listener = Callable[[Event], None]
@@ -85,16 +85,9 @@ def fill_gaps(writer: JournalWriter, trials: str) -> str:
     screen; empty if nothing was lost: half a line at the end, which a killed driver leaves, loses nothing.
     ``StorageError`` if the checkpoints cannot be read.
     """
-    run = writer.run
-    lost: list[str] = []
-    for key in list(run.orphans):
-        if (identity := _identity_from_checkpoint(join(trials, key), key)) is not None:
-            writer.write("start", trial=key, **identity)
-        else:
-            lost.append(key)
     filled = reopened = 0
-    for trial in [trial for trial in run.trials.values() if not trial.whole]:
-        checkpoint = load_checkpoint(open_store(join(trials, trial.key)), trial.key).checkpoint
+    for trial in [trial for trial in writer.run.trials.values() if not trial.whole]:
+        checkpoint = load_checkpoint(Store(join(trials, trial.key)), trial.key)
         for event in checkpoint.facts["history"] if checkpoint else ():
             if event["epoch"] not in trial.epochs:
                 writer.write(**{**event, "trial": trial.key})
@@ -104,14 +97,5 @@ def fill_gaps(writer: JournalWriter, trials: str) -> str:
             reopened += 1
     done = [f"{filled} epochs taken again from checkpoints"] if filled else []
     done += [f"{reopened} trials opened again"] if reopened else []
-    done += [f"{len(lost)} trials begin anew: {' '.join(lost)}"] if lost else []
-    what = f"has {run.damaged} damaged lines" if run.damaged else "lacks lines"
+    what = f"has {writer.run.damaged} damaged lines" if writer.run.damaged else "lacks lines"
     return f"The journal {what}: {', '.join(done)}." if done else ""
-
-
-def _identity_from_checkpoint(location: str, key: str) -> dict[str, Any] | None:
-    """The number and the configuration of a trial, from its newest checkpoint that has both; None if none has."""
-    for checkpoint in whole_checkpoints(open_store(location), key, []):
-        if {"number", "config"} <= checkpoint.facts.keys():
-            return {name: checkpoint.facts[name] for name in ("number", "config")}
-    return None

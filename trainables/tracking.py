@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from trainables.errors import LOG
-from trainables.journal import latest_sweep
+from trainables.journal import read
 from trainables.runs import JOURNAL, command_line
 from trainables.tracking_uri import accept, default_uri, is_server, mask, sqlite_path, without_password
 from vqcore.errors import ConfigError
@@ -260,7 +260,7 @@ def sync(folder: Path, uri: str | None = None) -> int:
 
 def recorded_uri(folder: Path) -> str:
     """The tracking URI that a run was last started with; by default the database beside the runs."""
-    sweep = latest_sweep(folder / JOURNAL)
+    sweep = read(folder / JOURNAL).sweep
     flags = sweep.get("toml", {}).get("flags")
     recorded = sweep.get("tracking_uri") or (flags.get("tracking_uri") if isinstance(flags, dict) else None)
     return recorded if isinstance(recorded, str) else default_uri(folder.absolute().parent.parent)

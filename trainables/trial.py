@@ -21,7 +21,7 @@ import torch
 from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
 from trainables.runs import PICTURES
-from trainables.storage import Store, open_store
+from trainables.storage import Store
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import DivergedError, Images, Trainer
 from vqcore.vqvae import parameter_count
@@ -142,7 +142,7 @@ class Trial:
         ``recorded`` epochs are known to the caller; the first report is of the next one, which the checkpoint may have
         already: so no epoch is lost between a checkpoint and a crash. ``StorageError`` if nothing can be read.
         """
-        device, store = prepare_process(job.cpus, job.gpus), open_store(job.folder)
+        device, store = prepare_process(job.cpus, job.gpus), Store(job.folder)
         remove_parts(store)
         damaged: list[str] = []
         for checkpoint in whole_checkpoints(store, job.key, damaged):
@@ -239,7 +239,7 @@ class Trial:
         buffer = io.BytesIO()
         np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
         ends = self.trainer.epoch == self.job.config.training.epochs
-        store.write(PICTURES, [buffer.getvalue()], durable=ends)
+        store.write(PICTURES, buffer.getvalue(), durable=ends)
         self._checkpoint = save_checkpoint(store, self.trainer.epoch, self.trainer.state(), self.facts())
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.checkpoint import save_checkpoint, whole_checkpoints
 from trainables.data import DataSet, ensure_local, prepare
-from trainables.storage import Folder, check_seen
+from trainables.storage import Store
 from trainables.trial import Trial, TrialJob
 from vqcore.config import FIELDS, PRESETS, ConfigError, TrainingConfig, TrialConfig
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
@@ -61,7 +61,7 @@ class VQTrial(tune.Trainable):
         """Write the state into a folder of Tune's, as one file; in a sweep, nothing: the trial has written it."""
         if "job" not in self.config:
             trainer = self.trial.trainer
-            save_checkpoint(Folder(checkpoint_dir), trainer.epoch, trainer.state(), self.trial.facts())
+            save_checkpoint(Store(checkpoint_dir), trainer.epoch, trainer.state(), self.trial.facts())
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
         """Go on from a state that ``save_checkpoint`` wrote, perhaps of a trial with another configuration (PBT).
@@ -70,12 +70,11 @@ class VQTrial(tune.Trainable):
         """
         if "job" in self.config:
             return
-        found = load_checkpoint(Folder(str(checkpoint)), key=None)
-        if found.checkpoint is None:
-            raise ConfigError(
-                [f"{checkpoint}: holds no whole checkpoint ({'; '.join(found.damaged) or 'none at all'})"]
-            )
-        self.trial.load(found.checkpoint)
+        damaged: list[str] = []
+        found = next(whole_checkpoints(Store(str(checkpoint)), None, damaged), None)
+        if found is None:
+            raise ConfigError([f"{checkpoint}: holds no whole checkpoint ({'; '.join(damaged) or 'none at all'})"])
+        self.trial.load(found)
 
     @property
     def trial(self) -> Trial:
@@ -94,8 +93,6 @@ class VQTrial(tune.Trainable):
         job: TrialJob = self.config["job"]
         ESTIMATORS.update(self.config["estimators"])
         ARCHITECTURES.update(self.config["architectures"])
-        if self._arrays is not None:
-            check_seen(job.folder)
         return Trial.open(replace(job, data=self.data_here()), self.config["recorded"])
 
     def _job(self) -> TrialJob:

@@ -16,7 +16,7 @@ from sweeps.engine.spec import SweepSpec
 from sweeps.flags import Flags, base_config, search_of
 from trainables.checkpoint import check_disk, checkpoint_bytes
 from trainables.data import DataSet, prepare
-from trainables.journal import latest_sweep
+from trainables.journal import read
 from trainables.runs import JOURNAL, NAME
 from trainables.storage import check_storage, join
 from trainables.tracking import accept, default_uri
@@ -93,7 +93,7 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     base = problems.of(lambda: base_config(flags, request.varied.space)) or TrialConfig()
     spec = problems.of(lambda: _spec(request)) or SweepSpec()
     spec = replace(spec, sweep=request.sweep, base=base)
-    begun = (problems.of(lambda: latest_sweep(request.folder / JOURNAL)) if flags.resume else None) or {}
+    begun = (problems.of(lambda: read(request.folder / JOURNAL).sweep) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
     if spec.drawn:
         problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])

@@ -172,7 +172,7 @@ class _SweepSession:
                 **spec.tables(),
             },
         )
-        replace_file(request.folder / "sweep.toml", [toml_text(tables, TOML_HEADER).encode()])
+        replace_file(request.folder / "sweep.toml", toml_text(tables, TOML_HEADER).encode())
 
     def link_storage(self) -> None:
         """Make the folder of the trials; the run's leads to one in ``--storage``: whoever reads it need not know."""

@@ -10,7 +10,7 @@ import pytest
 
 from trainables.data import DamagedDataError
 from trainables.errors import FatalRunError, one_line, run_log
-from trainables.storage import StorageError, StorageFullError
+from trainables.storage import StorageError
 from vqcore.errors import ConfigError
 from vqcore.training import DivergedError
 
@@ -78,8 +78,7 @@ def test_a_full_disk_does_not_print_tracebacks(
     "error",
     [
         ConfigError(["--x 1: must be 2", "--y 3: must be 4"]),
-        StorageError("s3://b", "gone"),
-        StorageFullError("/a", 10, 5),
+        StorageError(5, "gone", "s3://b"),
         DamagedDataError(5, "not what it was", "/a"),
         DivergedError("the loss is inf in epoch 2"),
     ],

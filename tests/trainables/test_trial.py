@@ -16,7 +16,7 @@ from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
 from trainables.journal import JournalReader, read
 from trainables.recorder import JournalWriter
-from trainables.storage import Folder, StorageFullError
+from trainables.storage import StorageError, Store
 from trainables.trial import Collapse, TrialJob
 from vqcore.config import TrialConfig
 
@@ -34,7 +34,7 @@ def job_of(folder: Path, data: DataSet, **changes: Any) -> TrialJob:
 
 
 def checkpoint_of(job: TrialJob) -> Checkpoint | None:
-    return load_checkpoint(Folder(job.folder), job.key).checkpoint
+    return load_checkpoint(Store(job.folder), job.key)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -253,7 +253,7 @@ def test_a_full_disk_ends_no_trial_and_costs_no_epoch_that_was_told(
         patch.setattr("os.fsync", full)
         running = run_trial(job, known=1)
         assert next(running)["event"] == "start"
-        with pytest.raises(StorageFullError, match="--resume"):
+        with pytest.raises(StorageError, match="No space left on device"):
             next(running)
     assert {file.name for file in tmp_path.iterdir()} == before | {"reconstructions.npy"}
     assert kinds(list(run_trial(job, known=1))) == ["start", "epoch", "epoch", "end"]
