@@ -12,20 +12,19 @@ import json
 import os
 import re
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainables.errors import FatalRunError
 from trainables.sources import Images, Item, Split, find
-from trainables.storage import replace_file, size, sync_folder
+from trainables.storage import replace_file, sync_folder
 from vqcore.config import ModelConfig
 from vqcore.errors import ConfigError
 from vqcore.registry import ARCHITECTURES
@@ -39,19 +38,10 @@ _STEP = ARCHITECTURES[ModelConfig().architecture].downsampling
 _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
 
-_BLOCK = 64
-"""Images that a thread decodes at a time."""
+_BLOCK = 1024
+"""Images that are decoded at a time."""
 _ENOUGH = 5
 """Problems after which decoding stops: a set of mixed sizes is refused at once, not after its last image."""
-
-
-class _Entry(NamedTuple):
-    """What a folder of the cache holds."""
-
-    hash: str
-    image_size: int
-    train_images: int
-    test_images: int
 
 
 class DamagedDataError(FatalRunError):
@@ -77,7 +67,7 @@ class DataSet:
 
     def check(self) -> None:
         """``DamagedDataError`` unless the files are there, as long as they were made."""
-        if not _holds(Path(self.folder), self.hash):
+        if _hash(Path(self.folder)) != self.hash:
             raise DamagedDataError(errno.EIO, "the prepared data set is damaged; --resume makes it anew", self.folder)
 
     def train(self) -> Images:
@@ -102,11 +92,20 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
     square, whole: one that is not square changes its proportions, none is cropped. Without it all images must be
     square and of one size. Raises ``ConfigError`` with every problem found.
     """
-    problems = list(_size_problems(image_size))
+    problems = []
+    if image_size is not None and (type(image_size) is not int or image_size < _STEP or image_size % _STEP):
+        rule = f"must be a whole number of pixels, a multiple of {_STEP}; 32 is usual"
+        problems.append(f"image_size = {image_size!r}: {rule}")
     try:
         splits = find(source, _cache() / "downloads")
         if not problems:
-            return _prepare(source, splits, image_size)
+            folder = _cache() / "data" / _key(splits, image_size)
+            if not _intact(folder):
+                with _lock(folder):
+                    if not _intact(folder):
+                        _decode_into(folder, splits, image_size)
+            sizes = [np.load(folder / f"{split.name}.npy", mmap_mode="r").shape for split in splits]
+            return DataSet(source, _hash(folder), str(folder), sizes[0][1], sizes[0][0], sizes[1][0], _notes(splits))
     except ConfigError as error:
         problems += error.problems
     raise ConfigError(problems)
@@ -121,32 +120,13 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     """
     own = _cache() / "data" / Path(data.folder).name
     for folder in (Path(data.folder), own):
-        if _holds(folder, data.hash):
+        if _hash(folder) == data.hash:
             return replace(data, folder=str(folder))
     with _lock(own):
-        if not _holds(own, data.hash):
-            splits = dict(zip(("train", "test"), fetch(), strict=True))
-            _check_free(own, sum(images.nbytes for images in splits.values()))
-            blocks = {name: (images.shape, [images]) for name, images in splits.items()}
+        if _hash(own) != data.hash:
+            blocks = {name: (images.shape, [images]) for name, images in zip(("train", "test"), fetch(), strict=True)}
             _build(own, blocks, [], expected=data.hash)
     return replace(data, folder=str(own))
-
-
-def _size_problems(size: int | None) -> Iterator[str]:
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < _STEP or size % _STEP):
-        yield f"image_size = {size!r}: must be a whole number of pixels, a multiple of {_STEP}; 32 is usual"
-
-
-def _prepare(source: str, splits: tuple[Split, Split], image_size: int | None) -> DataSet:
-    folder = _cache() / "data" / _key(splits, image_size)
-    entry = _intact(folder)
-    if entry is None:
-        with _lock(folder):
-            if (entry := _intact(folder)) is None:
-                _decode_into(folder, splits, image_size)
-                entry = _complete(folder)
-    assert entry is not None
-    return DataSet(source, entry.hash, str(folder), *entry[1:], _notes(splits))
 
 
 def _notes(splits: Iterable[Split]) -> tuple[str, ...]:
@@ -178,48 +158,36 @@ def _key(splits: Iterable[Split], image_size: int | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _holds(folder: Path, expected: str) -> bool:
-    entry = _complete(folder)
-    return entry is not None and entry.hash == expected
-
-
-def _complete(folder: Path) -> _Entry | None:
-    """What is in ``folder``; None unless both arrays are as long as their headers say. Reads no pixels."""
+def _hash(folder: Path) -> str:
+    """What ``meta.json`` says of the pixels beside it; empty unless both arrays are as long as their headers say."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        train, test = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "test"))
-        whole = meta["format"] == _FORMAT and train.dtype == test.dtype == np.uint8
-        return _Entry(meta["hash"], train.shape[1], len(train), len(test)) if whole else None
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train", "test")]
+        whole = meta["format"] == _FORMAT and all(array.dtype == np.uint8 for array in arrays)
+        return str(meta["hash"]) if whole else ""
     except Exception:  # numpy reads a header as Python's own words, which can be wrong in many ways
-        return None
+        return ""
 
 
-def _intact(folder: Path) -> _Entry | None:
-    """As ``_complete``, if every pixel is as it was written. Reads all: once a run, before its first trial."""
-    entry = _complete(folder)
-    digest = hashlib.sha256()
-    for name in ("train", "test") if entry else ():
+def _intact(folder: Path) -> bool:
+    """Whether every pixel is as it was written. Reads all: once a run, before its first trial."""
+    digest, expected = hashlib.sha256(), _hash(folder)
+    for name in ("train", "test") if expected else ():
         images = np.load(folder / f"{name}.npy", mmap_mode="r")
         digest.update(repr(images.shape).encode())
         digest.update(np.ascontiguousarray(images).data)
-    return entry if entry and entry.hash == digest.hexdigest()[:16] else None
+    return digest.hexdigest()[:16] == expected
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time makes ``folder``. The lock dies with its holder, and what the dead left is removed."""
-    from filelock import FileLock, Timeout
+    """One process at a time makes ``folder``. The lock dies with its holder."""
+    from filelock import FileLock
 
     with _writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(f"{folder}.lock").acquire()
     with held:
-        for debris in folder.parent.glob("*.tmp"):
-            if debris == _beside(folder):
-                shutil.rmtree(debris, ignore_errors=True)
-                continue
-            with suppress(Timeout), FileLock(debris.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(debris, ignore_errors=True)  # its builder is dead, or it would hold this lock
         yield
 
 
@@ -232,16 +200,11 @@ def _writing(cache: Path) -> Iterator[None]:
         raise ConfigError([f"cache {cache}: cannot be written ({error.strerror or error}); {step}"]) from error
 
 
-def _beside(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".tmp")
-
-
 def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> None:
     rows = {split: split.rows() for split in splits}
     if empty := [split for split, count in rows.items() if not count]:
         raise ConfigError([f"data folder {split.folder}: {split.name} has no images (zero rows)" for split in empty])
     side = image_size or _natural_size(splits)
-    _check_free(folder, sum(rows.values()) * side * side * 3)
     problems: list[str] = []
     blocks = {
         split.name: ((count, side, side, 3), _decoded(split, side, image_size is not None, problems))
@@ -250,25 +213,17 @@ def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) 
     _build(folder, blocks, problems)
 
 
-def _check_free(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
-    if needed > free:
-        lacks = f"needs {size(needed)}, {size(free)} are free, {size(needed - free)} are missing"
-        raise ConfigError(
-            [f"cache {folder.parent}: the data set {lacks}; make room or set VQSWEEP_CACHE to a larger disk"]
-        )
-
-
 _Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
 """By split: the shape, and the pixels in order."""
 
 
 def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | None = None) -> None:
     """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
-    building = _beside(folder)
+    building = folder.with_name(folder.name + ".tmp")
     digest = hashlib.sha256()
     try:
         with _writing(folder.parent):
+            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
             building.mkdir()
             for name, (shape, blocks) in splits.items():
                 _write_array(building / f"{name}.npy", shape, blocks, digest)
@@ -277,7 +232,7 @@ def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | N
                 problems.append(f"data set {expected}: other images came ({found}); prepare the data set again")
             if problems:
                 raise ConfigError(problems)
-            replace_file(building / "meta.json", [json.dumps({"format": _FORMAT, "hash": found}).encode()])
+            replace_file(building / "meta.json", json.dumps({"format": _FORMAT, "hash": found}).encode())
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
             building.rename(folder)
             sync_folder(folder.parent)
@@ -301,25 +256,34 @@ def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], d
 
 
 def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iterator[Images]:
-    """Blocks of RGB pixels (rows, ``side``, ``side``, 3), in order, decoded by threads a few blocks ahead.
+    """Blocks of RGB pixels (rows, ``side``, ``side``, 3), in order, decoded by threads.
 
     Grey becomes three equal channels, 16 bits are scaled to 8, what is transparent shows white, EXIF orientation is
     applied. With ``resize`` the whole image is resized to the square (bicubic, antialiased; nothing is cropped).
     What is wrong is added to ``problems``, a line an image; after a handful of problems no more is decoded.
     """
-    items, ahead = split.items(), deque[Future[tuple[Images, list[str]]]]()
-    workers = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        while len(problems) <= _ENOUGH:
-            if block := list(islice(items, _BLOCK)):
-                ahead.append(pool.submit(_decode, block, side, resize))
-            if len(ahead) > 2 * workers or (ahead and not block):
-                images, wrong = ahead.popleft().result()
-                problems += wrong
-                yield images
-            elif not block:
-                return
-    problems[_ENOUGH:] = ["... and more images"]
+
+    def decode(item: Item) -> Images | str:
+        try:
+            image = _rgb(item)
+        except ConfigError as error:
+            return str(error)
+        if resize:
+            image = image.resize((side, side))  # bicubic, antialiased; a copy where the size is right
+        if image.size == (side, side):
+            return np.asarray(image)
+        sizes = f"is {image.width} x {image.height} among images of {side} x {side}"
+        return f"{item[0]}: {sizes}; all must have one size: --image-size {side} resizes"
+
+    items = split.items()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        while len(problems) <= _ENOUGH and (block := list(islice(items, _BLOCK))):
+            decoded = list(pool.map(decode, block))
+            problems += [one for one in decoded if isinstance(one, str)]
+            if images := [one for one in decoded if not isinstance(one, str)]:
+                yield np.stack(images)
+    if len(problems) > _ENOUGH:
+        problems[_ENOUGH:] = ["... and more images"]
 
 
 def _natural_size(splits: Iterable[Split]) -> int:
@@ -341,25 +305,6 @@ def _natural_size(splits: Iterable[Split]) -> int:
             return width
         raise ConfigError([f"{item[0]}: is {width} x {height}; {rule}"])
     return _STEP  # none decodes, so none will be stored
-
-
-def _decode(items: Sequence[Item], side: int, resize: bool) -> tuple[Images, list[str]]:
-    images = np.zeros((len(items), side, side, 3), np.uint8)
-    problems: list[str] = []
-    for row, item in enumerate(items):
-        try:
-            image = _rgb(item)
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        if resize:
-            image = image.resize((side, side))  # bicubic, antialiased; a copy where the size is right
-        if image.size == (side, side):
-            images[row] = np.asarray(image)
-        else:
-            sizes = f"is {image.width} x {image.height} among images of {side} x {side}"
-            problems.append(f"{item[0]}: {sizes}; all must have one size: --image-size {side} resizes")
-    return images, problems
 
 
 def _rgb(item: Item) -> "Image.Image":

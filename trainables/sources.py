@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -27,9 +26,8 @@ EMBEDDED = Path(__file__).parent / "embedded"
 KNOWN = ("cifar10-mini", "cifar10")
 """Data sets by name; anything else is a folder."""
 
+_OFFICIAL = "cifar-10-batches-py"
 _NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-"""Of files that are taken unseen; what a file of another name is, its first bytes say."""
 _LAYOUTS = (
     "train*.parquet and test*.parquet or train/*.parquet and test/*.parquet (here, in data/ or in one subfolder), "
     "the official cifar-10-batches-py, or folders train/ and test/ of images"
@@ -83,17 +81,22 @@ class ParquetSplit(Split):
 
 
 class BatchSplit(Split):
-    """Files of ``cifar-10-batches-py``: pickles of (rows, 3 x 32 x 32) pixels."""
+    """The official ``cifar-10-batches-py``, read by torchvision once every file has the official checksum."""
 
     def rows(self) -> int:
-        """Rows of all batches, counted by loading them one after the other."""
-        return sum(len(_load_batch(file)) for file in self.files)
+        """Number of images, counted by loading them."""
+        return len(self._pixels())
 
     def items(self) -> Iterator[Item]:
-        """Row by row, one batch in memory at a time."""
-        for file in self.files:
-            for row, pixels in enumerate(_load_batch(file).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)):
-                yield f"{file.name} row {row}", pixels
+        """Row by row, the whole split in memory."""
+        return ((f"{self.name} row {row}", pixels) for row, pixels in enumerate(self._pixels()))
+
+    def _pixels(self) -> Images:
+        from torchvision.datasets import CIFAR10
+
+        with _readable(self.folder, "copy of CIFAR-10"):
+            pixels: Images = CIFAR10(self.folder.parent, train=self.name == "train").data
+            return pixels
 
 
 class FolderSplit(Split):
@@ -116,25 +119,16 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
     """
     check_text("data", source)
     if source == "cifar10":
-        return _layout(_download(downloads))
+        return _layout(_downloaded(downloads))
     try:
         folder = EMBEDDED / source if source in KNOWN else Path(source).expanduser()
-        is_file = folder.is_file()
-    except (OSError, RuntimeError) as error:  # a name longer than any file's, a user without a home folder
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError([f"data = {source[:200]!r}: is no folder ({reason}); name one that is there"]) from error
-    if is_file:
-        raise ConfigError([f"data = {source!r}: is a file; name the folder that holds the data set"])
-    if not folder.is_dir():
-        known = ", ".join(KNOWN)
-        raise ConfigError(
-            [f"data = {source!r}: no folder and no data set of that name; there are {known}, or name a folder"]
-        )
-    try:
-        return _layout(folder)
-    except OSError as error:
-        where = error.filename or source
-        raise ConfigError([f"data = {source!r}: {where} cannot be read ({error.strerror}); check it"]) from error
+        if folder.is_dir():
+            return _layout(folder)
+        what = "is a file" if folder.is_file() else "no folder and no data set of that name"
+    except (OSError, RuntimeError) as error:  # not readable, a name longer than any file's, a user without a home
+        what = f"cannot be read ({error})"
+    problem = f"data = {source[:200]!r}: {what[:300]}; there are {', '.join(KNOWN)}, or name a folder of images"
+    raise ConfigError([problem])
 
 
 def _layout(folder: Path) -> tuple[Split, Split]:
@@ -155,16 +149,12 @@ def _layout(folder: Path) -> tuple[Split, Split]:
 
 
 def _batches(folder: Path) -> list[Split]:
-    names = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-    every = [*names["train"], *names["test"]]
-    for base in (folder, folder / "cifar-10-batches-py"):
-        missing = [name for name in every if not (base / name).is_file()]
-        if not missing:
-            return [BatchSplit(split, base, tuple(base / name for name in names[split])) for split in names]
-        if len(missing) < len(every):
-            raise ConfigError(
-                [f"data folder {base}: lacks {', '.join(missing)}; unpack all of cifar-10-batches-py again"]
-            )
+    for base in (folder.absolute(), folder / _OFFICIAL):
+        if base.name == _OFFICIAL and base.is_dir():
+            from torchvision.datasets import CIFAR10
+
+            files = {"train": CIFAR10.train_list, "test": CIFAR10.test_list}
+            return [BatchSplit(split, base, tuple(base / name for name, _ in files[split])) for split in files]
     return []
 
 
@@ -208,33 +198,25 @@ def _image_folders(folder: Path) -> list[Split]:
 def _images_under(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The images below a folder, ordered by path, and what else is there. Links are followed, to each folder once.
 
-    Raises ``ConfigError`` for a link that leads nowhere, and where so much is left out that nobody can want it;
-    ``OSError`` where something cannot be read.
+    Raises ``ConfigError`` where so much is left out that nobody can want it; ``OSError`` for what cannot be read.
     """
-    images, left_out, seen, dangling = [], [], set(), []
+    images, left_out, seen = [], [], set()
 
     def fail(error: OSError) -> None:
         raise error
 
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if (real := os.path.realpath(place)) in seen:
             left_out.append(f"{Path(place).relative_to(folder.parent)}/ (a second way to the same folder)")
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (Path(place, name) for name in names):
-            if path.is_symlink() and not path.exists():
-                dangling.append(f"{path}: is a link that leads nowhere; mend or remove it")
-            elif path.name.startswith("."):  # a file manager's (._photo.jpg), not an image
-                continue
-            elif _is_image(path):
+        for path in (Path(place, name) for name in names if not name.startswith(".")):  # a file manager's ._photo.jpg
+            if _is_image(path):
                 images.append(path)
             else:
                 left_out.append(f"{path.relative_to(folder.parent)} (no image)")
-    if dangling:
-        raise ConfigError([*dangling[:_FEW], *(["... and more links"] if len(dangling) > _FEW else [])])
     left_out.sort()
     if len(left_out) > _FEW and len(left_out) > len(images) / _FEW:
         some = f"{len(left_out)} of {len(left_out) + len(images)} files are no images ({', '.join(left_out[:3])}, ...)"
@@ -243,12 +225,12 @@ def _images_under(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether Pillow opens a file, whatever its name."""
+    """Whether Pillow knows a file's suffix, or opens it whatever its name."""
     from PIL import Image
 
     if not path.is_file():
         return False
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in Image.registered_extensions():
         return True
     try:
         with Image.open(path):
@@ -259,28 +241,20 @@ def _is_image(path: Path) -> bool:
         return False
 
 
-def _download(folder: Path) -> Path:
+def _downloaded(folder: Path) -> Path:
     """CIFAR-10 from its home by torchvision, which checks every file's sum; one process downloads, others wait."""
     from filelock import FileLock
     from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
-    # Not CIFAR10(download=True) itself: that also holds every image in memory, through the unrestricted pickle.
-    sums = dict(CIFAR10.train_list + CIFAR10.test_list)
-    batches: Path = folder / CIFAR10.base_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "cifar10.lock"):
-            if not all(check_integrity(batches / name, md5) for name, md5 in sums.items()):
-                download_and_extract_archive(CIFAR10.url, folder, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
-                (folder / CIFAR10.filename).unlink(missing_ok=True)
-    except (OSError, RuntimeError, EOFError) as error:
-        # URLError, no space, or a sum that is wrong: what is half there is replaced the next time.
-        step = (
-            "try again, or fetch it elsewhere and name its folder: --data DIR (Parquet export or cifar-10-batches-py)"
-        )
+            CIFAR10(folder, download=True)
+            (folder / CIFAR10.filename).unlink(missing_ok=True)
+    except (OSError, RuntimeError, EOFError) as error:  # URLError, no space, or a sum that is wrong
+        step = "try again, or fetch it elsewhere and name its folder: --data DIR"
         raise ConfigError([f"data = 'cifar10': {CIFAR10.url} could not be downloaded ({error}); {step}"]) from error
-    return batches
+    return folder / _OFFICIAL
 
 
 @contextmanager
@@ -315,33 +289,6 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except Exception as error:  # pyarrow, pickle and Pillow raise nearly every kind there is
+    except Exception as error:  # pyarrow and torchvision raise nearly every kind there is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError([f"{file}: is not a readable {kind} ({reason}); export or download it again"]) from error
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds numpy arrays and nothing else, so that loading a batch cannot run code."""
-
-    _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module has had three names
-    _ALLOWED = {  # noqa: RUF012
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what an array is made of."""
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array: not loaded")
-        return self._ALLOWED[module, name]
-
-
-def _load_batch(file: Path) -> Images:
-    with _readable(file, "CIFAR-10 batch"), file.open("rb") as opened:
-        # Python 2 wrote the official files: latin1 gives text its letters and arrays their bytes.
-        pixels = _ArraysOnly(opened, encoding="latin1").load()["data"]
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
-            raise ValueError("its data is not (rows, 3072) uint8")
-        return pixels

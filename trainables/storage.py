@@ -87,7 +87,12 @@ class Store:
             with self._files.open_input_file(self._path(name)) as file:
                 content: bytes = file.read()
                 return content
+        except FileNotFoundError:
+            raise
         except OSError:
+            with self._storage_errors():
+                if is_bucket(self.location):
+                    raise
             self.names()  # fails too, as a ``StorageError``, unless it is this file alone
             raise
 

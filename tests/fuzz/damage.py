@@ -1,12 +1,10 @@
-"""What becomes of bytes on a bad disk, and of facts in bad hands."""
+"""What becomes of bytes on a bad disk, and of settings in careless hands."""
 
 import io
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
-import orjson
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
@@ -88,12 +86,6 @@ def tables_in(value: object) -> Iterator[dict[str, Any]]:
         yield value
         for inner in value.values():
             yield from tables_in(inner)
-
-
-def sealed(event: object) -> bytes:
-    """A line of a journal whose checksum is right, whatever it says."""
-    body = orjson.dumps(event)[:-1]
-    return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
 def made_or_refused(make: Callable[[], Any]) -> Any:

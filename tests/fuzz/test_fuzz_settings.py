@@ -21,7 +21,7 @@ from sweeps import beta_ablation, codebook_sizes, estimators, pareto
 from sweeps.cli import Start, command
 from sweeps.run import sweep_of
 from trainables.final import Final, check_final
-from vqcore.config import FIELDS, ConfigError, TrialConfig, read_settings, read_toml, toml_text
+from vqcore.config import FIELDS, ConfigError, TrialConfig, read_settings, toml_text
 
 TYPES = {name: type(value) for name, value in TrialConfig().flat().items()}
 
@@ -157,18 +157,6 @@ def test_a_sweep_of_ones_own(place: Path, spoil: Any) -> None:
     made_or_refused(lambda: sweep_of(file(place, spoil[0](OWN, spoil[1]))))
 
 
-@examples(80)
-@given(_spoils)
-def test_a_run_of_which_sweep_toml_alone_is_left(undisturbed: Path, place: Path, sweep: Sweep, spoil: Any) -> None:
-    """Its journal is empty: the flags come from ``sweep.toml``."""
-    run = Path(tempfile.mkdtemp(dir=place)) / "beta_ablation" / "run"
-    run.mkdir(parents=True)
-    (run / "journal.jsonl").touch()
-    flags = read_toml(undisturbed / "sweep.toml")["flags"] | {"plan": False}
-    (run / "sweep.toml").write_bytes(spoil[0](tomli_w.dumps({"flags": flags}).encode(), spoil[1]))
-    assert exit_code(lambda: sweep(run.parents[1], "--resume", "run", "--plan")) in (0, 2)
-
-
 SWEEPS = {
     beta_ablation: beta_ablation.BetaAblation,
     codebook_sizes: codebook_sizes.CodebookSizes,
@@ -210,10 +198,3 @@ def test_flags_of_any_value(line: tuple[Any, list[str]]) -> None:
     wanted = ["--address", "inline", "--plan", *flags]
     assert exit_code(lambda: command(start, SWEEPS[module], module.spec, wanted)) in (0, 2)
     assert not list(Path("runs").glob("*/*")), "a plan leaves nothing"
-
-
-@examples(25)
-@given(texts)
-def test_a_run_that_is_not_there(name: str) -> None:
-    start = Start("pareto", ("sweeps.pareto",))
-    assert exit_code(lambda: command(start, pareto.Pareto, pareto.spec, ["--resume", name])) == 2
