@@ -101,7 +101,7 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
         if not problems:
             folder = _cache() / "data" / _key(splits, image_size)
             if not _intact(folder):
-                with _lock(folder):
+                with _locked(folder):
                     if not _intact(folder):
                         _decode_into(folder, splits, image_size)
             sizes = [np.load(folder / f"{split.name}.npy", mmap_mode="r").shape for split in splits]
@@ -122,7 +122,7 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     for folder in (Path(data.folder), own):
         if _hash(folder) == data.hash:
             return replace(data, folder=str(folder))
-    with _lock(own):
+    with _locked(own):
         if _hash(own) != data.hash:
             blocks = {name: (images.shape, [images]) for name, images in zip(("train", "test"), fetch(), strict=True)}
             _build(own, blocks, [], expected=data.hash)
@@ -180,24 +180,17 @@ def _intact(folder: Path) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process at a time makes ``folder``. The lock dies with its holder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time makes ``folder``; the lock dies with its holder. ``ConfigError`` if nothing is writable."""
     from filelock import FileLock
 
-    with _writing(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(f"{folder}.lock").acquire()
-    with held:
-        yield
-
-
-@contextmanager
-def _writing(cache: Path) -> Iterator[None]:
     try:
-        yield
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            yield
     except OSError as error:
         step = "make room, or set VQSWEEP_CACHE to a folder that can be written"
-        raise ConfigError([f"cache {cache}: cannot be written ({error.strerror or error}); {step}"]) from error
+        raise ConfigError([f"cache {folder.parent}: cannot be written ({error.strerror or error}); {step}"]) from error
 
 
 def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> None:
@@ -221,21 +214,20 @@ def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | N
     """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
     building = folder.with_name(folder.name + ".tmp")
     digest = hashlib.sha256()
+    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    building.mkdir()
     try:
-        with _writing(folder.parent):
-            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
-            building.mkdir()
-            for name, (shape, blocks) in splits.items():
-                _write_array(building / f"{name}.npy", shape, blocks, digest)
-            found = digest.hexdigest()[:16]
-            if expected not in (None, found):
-                problems.append(f"data set {expected}: other images came ({found}); prepare the data set again")
-            if problems:
-                raise ConfigError(problems)
-            replace_file(building / "meta.json", json.dumps({"format": _FORMAT, "hash": found}).encode())
-            shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
-            building.rename(folder)
-            sync_folder(folder.parent)
+        for name, (shape, blocks) in splits.items():
+            _write_array(building / f"{name}.npy", shape, blocks, digest)
+        found = digest.hexdigest()[:16]
+        if expected not in (None, found):
+            problems.append(f"data set {expected}: other images came ({found}); prepare the data set again")
+        if problems:
+            raise ConfigError(problems)
+        replace_file(building / "meta.json", json.dumps({"format": _FORMAT, "hash": found}).encode())
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
+        building.rename(folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,24 +36,25 @@ _FEW = 10
 
 
 @dataclass(frozen=True)
-class Split(ABC):
-    """Half of a data set: its files, in the order in which they are read. Nothing is opened before it is needed."""
+class Split:
+    """Half of a data set: one file an image. Nothing is opened before it is needed; problems are ``ConfigError``."""
 
     name: str
     """``train`` or ``test``."""
     folder: Path
     """What the files are named relative to."""
     files: tuple[Path, ...]
+    """In the order in which they are read."""
     left_out: tuple[str, ...] = field(default=(), compare=False)
     """Files beside them that no split takes."""
 
-    @abstractmethod
     def rows(self) -> int:
-        """Number of images. Raises ``ConfigError``."""
+        """Number of images."""
+        return len(self.files)
 
-    @abstractmethod
     def items(self) -> Iterator[Item]:
-        """The images, not yet decoded. Raises ``ConfigError``."""
+        """The images, not yet decoded."""
+        return ((str(file.relative_to(self.folder)), file) for file in self.files)
 
 
 class ParquetSplit(Split):
@@ -97,18 +97,6 @@ class BatchSplit(Split):
         with _readable(self.folder, "copy of CIFAR-10"):
             pixels: Images = CIFAR10(self.folder.parent, train=self.name == "train").data
             return pixels
-
-
-class FolderSplit(Split):
-    """One file an image, ordered by path."""
-
-    def rows(self) -> int:
-        """Number of files."""
-        return len(self.files)
-
-    def items(self) -> Iterator[Item]:
-        """File by file."""
-        return ((str(file.relative_to(self.folder)), file) for file in self.files)
 
 
 def find(source: str, downloads: Path) -> tuple[Split, Split]:
@@ -191,7 +179,7 @@ def _image_folders(folder: Path) -> list[Split]:
         there = [name for name in names if (folder / name).is_dir()]
         images, left_out = _images_under(folder / there[0]) if there else ((), ())
         unused = tuple(f"{name}/ (beside {there[0]}/)" for name in there[1:])
-        splits.append(FolderSplit(split, folder, images, left_out + unused))
+        splits.append(Split(split, folder, images, left_out + unused))
     return splits
 
 

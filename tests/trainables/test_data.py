@@ -9,14 +9,10 @@ import subprocess
 import sys
 import tarfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import md5
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -72,7 +68,7 @@ def image_folder(folder: Path, train: np.ndarray, test: np.ndarray, test_name: s
 
 
 def official_set(folder: Path, patch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
-    """Ten training images and three test images as ``cifar-10-batches-py`` in a folder, and torchvision's sums of it."""
+    """Ten training and three test images as ``cifar-10-batches-py`` in a folder; torchvision then has its sums."""
     train, test = pixels(10, (32, 32, 3)), pixels(3, (32, 32, 3), 1)
     batches: dict[str, Any] = {f"data_batch_{n + 1}": batch for n, batch in enumerate(np.split(train, 5))}
     sums = []
@@ -198,6 +194,7 @@ def test_a_folder_a_split_as_the_hub_exports_it(tmp_path: Path, base: str) -> No
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 RED = np.full(SHAPE, (255, 0, 0), np.uint8)
+CORNER = pixels(1)[0]
 
 
 def rgba(alpha: int) -> Image.Image:
@@ -206,7 +203,10 @@ def rgba(alpha: int) -> Image.Image:
     return image
 
 
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # a camera's word for: shown turned by 90 degrees clockwise
 MODES = {
+    "turned": (encoded(CORNER, exif=TURNED), np.rot90(CORNER, -1)),
     "L": (encoded(GREY), np.stack([GREY] * 3, -1)),
     "I;16": (encoded(Image.fromarray(GREY.astype(np.uint16) * 257)), np.stack([GREY] * 3, -1)),
     "I;16 tiff": (encoded(Image.fromarray(GREY.astype(np.uint16) * 257), "TIFF"), np.stack([GREY] * 3, -1)),
@@ -223,17 +223,9 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+def test_every_mode_becomes_rgb_the_right_way_up(tmp_path: Path, mode: str) -> None:
     image, expected = MODES[mode]
     np.testing.assert_array_equal(prepare(a_set(tmp_path / "set", [image])).train()[0], expected)
-
-
-def test_a_photo_is_stored_the_way_its_camera_says_is_up(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
-    image = pixels(1)[0]
-    stored = prepare(a_set(tmp_path / "set", [encoded(image, exif=exif)])).train()[0]
-    np.testing.assert_array_equal(stored, np.rot90(image, -1))
 
 
 def test_image_size_resizes_whole_images_of_any_size(tmp_path: Path) -> None:
@@ -491,38 +483,16 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 # The download
 
 
-@pytest.fixture
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.upper(), raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and its address."""
-    (tmp_path / "served").mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.mark.usefixtures("no_proxy")
-def test_a_download_is_checked_unpacked_and_fetched_once(
-    tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, address = served
+def test_a_download_is_checked_unpacked_and_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, _ = official_set(tmp_path / "home", monkeypatch)
-    with tarfile.open(folder / "cifar.tar.gz", "w:gz") as tar:
+    archive = tmp_path / "cifar.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "home" / "cifar-10-batches-py", "cifar-10-batches-py")
-    monkeypatch.setattr(CIFAR10, "url", f"{address}/cifar.tar.gz")
+    monkeypatch.setattr(CIFAR10, "url", archive.as_uri())
 
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     assert "could not be downloaded" in problem("cifar10")
-    monkeypatch.setattr(CIFAR10, "tgz_md5", md5((folder / "cifar.tar.gz").read_bytes()).hexdigest())
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive.read_bytes()).hexdigest())
     np.testing.assert_array_equal(prepare("cifar10").train(), train)
-    (folder / "cifar.tar.gz").unlink()
+    archive.unlink()
     assert prepare("cifar10").train_images == 10
