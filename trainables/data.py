@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _STEP = ARCHITECTURES[ModelConfig().architecture].downsampling
 """Sides of images are multiples of it; another architecture's is checked with its configuration."""
 
+_MOST = 10_000
+"""Sides of images are under it."""
+
 _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
 
@@ -93,8 +96,8 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
     square and of one size. Raises ``ConfigError`` with every problem found.
     """
     problems = []
-    if image_size is not None and (type(image_size) is not int or image_size < _STEP or image_size % _STEP):
-        rule = f"must be a whole number of pixels, a multiple of {_STEP}; 32 is usual"
+    if image_size is not None and (type(image_size) is not int or image_size not in range(_STEP, _MOST, _STEP)):
+        rule = f"must be a whole number of pixels, a multiple of {_STEP} under {_MOST}; 32 is usual"
         problems.append(f"image_size = {image_size!r}: {rule}")
     try:
         splits = find(source, _cache() / "downloads")
@@ -264,8 +267,8 @@ def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iter
             image = image.resize((side, side))  # bicubic, antialiased; a copy where the size is right
         if image.size == (side, side):
             return np.asarray(image)
-        sizes = f"is {image.width} x {image.height} among images of {side} x {side}"
-        return f"{item[0]}: {sizes}; all must have one size: --image-size {side} resizes"
+        rule = f"all must be {side} x {side}; --image-size {side} resizes them, cropping none"
+        return f"{item[0]}: is {image.width} x {image.height}; {rule}"
 
     items = split.items()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -279,23 +282,20 @@ def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iter
 
 
 def _natural_size(splits: Iterable[Split]) -> int:
-    """Side of the first image that decodes (the others are reported when their turn comes).
+    """Width of the first image that decodes; images of another size are reported when their turn comes.
 
-    Raises ``ConfigError`` if it is not square, or its side no multiple of the usual downsampling.
+    Raises ``ConfigError`` if it is no multiple of the usual downsampling.
     """
     for item in (item for split in splits for item in split.items()):
         try:
-            width, height = _rgb(item).size
+            width = _rgb(item).width
         except ConfigError:
             continue
-        near = max(_STEP, round(min(width, height) / _STEP) * _STEP)
-        if width != height:
-            rule = f"images must be square; --image-size {near} resizes all to {near} x {near}, cropping none"
-        elif width % _STEP:
-            rule = f"sides must be divisible by {_STEP}, as the encoder divides them; --image-size {near} resizes"
-        else:
-            return width
-        raise ConfigError([f"{item[0]}: is {width} x {height}; {rule}"])
+        if width % _STEP:
+            near = max(_STEP, round(width / _STEP) * _STEP)
+            rule = f"must be divisible by {_STEP}, as the encoder divides it; --image-size {near} resizes all images"
+            raise ConfigError([f"{item[0]}: its width of {width} pixels {rule}"])
+        return width
     return _STEP  # none decodes, so none will be stored
 
 

@@ -32,8 +32,6 @@ ATTEMPTS = 8
 REQUEST_SECONDS = 10.0
 """How long an S3 endpoint may take to answer one request."""
 
-_OF_A_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors of a process or a node that lacks something, whatever the storage."""
 _S3 = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w=-][\w.=-]*)*/?"
     r"(\?(&?(endpoint_override|scheme|region)=[\w.:/\[\]-]+)+)?",
@@ -132,8 +130,6 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.errno in _OF_A_PROCESS:
-                raise
             text = " ".join(str(error).split())
             reasons = [reason for words, reason in _S3_ERRORS.items() if re.search(words, text)]
             if not is_bucket(self.location) and error.errno:

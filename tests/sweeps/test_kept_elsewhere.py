@@ -1,14 +1,10 @@
-"""Sweeps whose trials' files lie in a bucket, or on a disk that fills up, or in a run folder that means harm."""
+"""Sweeps whose trials' files lie in a bucket, or in a storage that fails."""
 
-import os
-import pickle
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 from read_back import ctrl_c, folder, metrics
@@ -81,89 +77,72 @@ def test_an_endpoint_that_dies_ends_the_sweep_in_words_and_resume_goes_on(
     assert metrics(folder(out, "mortal")) == metrics(whole)
 
 
-def test_a_full_disk_ends_the_sweep_and_resume_goes_on(
-    small_disk: Path,
-    out: Path,
-    sweep: Sweep,
-    whole: Path,
-    in_epoch: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    ballast = small_disk / "ballast"
-
-    def fill() -> None:
-        ballast.write_bytes(b"\1" * (shutil.disk_usage(small_disk).free - 20_000))
-
-    in_epoch(3, fill)
-    assert sweep("--name", "full_disk", "--storage", str(small_disk), *SMALL) == 1
-    said = capsys.readouterr().out
-    assert "No space left on device" in said
-    assert "--resume" in said
-    trials = read(folder(out, "full_disk") / "journal.jsonl").trials.values()
-    assert "failed" not in [trial.status for trial in trials]
-    assert sweep("--resume", "full_disk") == 2, "checked before the first trial"
-    assert "missing; free them" in capsys.readouterr().err
-    ballast.unlink()
-    in_epoch(99, ctrl_c)
-    assert sweep("--resume", "full_disk") == 0
-    assert metrics(folder(out, "full_disk")) == metrics(whole)
+Mend = Callable[[], object]
 
 
-def remount(disk: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+def fills_up(storage: Path) -> Mend:
+    ballast = storage / "ballast"
+    ballast.write_bytes(b"\1" * (shutil.disk_usage(storage).free - 20_000))
+    return ballast.unlink
 
 
-def test_a_disk_that_turns_read_only_ends_the_sweep_and_resume_goes_on(
-    small_disk: Path,
-    out: Path,
-    sweep: Sweep,
-    whole: Path,
-    in_epoch: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def turns_read_only(storage: Path) -> Mend:
     """As a file system does after an error of its disk; a network folder whose server is gone is told alike."""
-    in_epoch(2, lambda: remount(small_disk, "ro"))
-    assert sweep("--name", "read_only", "--storage", str(small_disk), *SMALL) == 1
-    said = capsys.readouterr().out
-    assert f"The run cannot go on: {small_disk}/" in said
-    assert ": Read-only file system" in said
-    assert "--resume" in said
-    trials = read(folder(out, "read_only") / "journal.jsonl").trials.values()
-    assert "failed" not in [trial.status for trial in trials], "no trial is to blame"
-    assert sweep("--resume", "read_only") == 2, "checked before the first trial"
-    assert "Read-only file system" in capsys.readouterr().err
-    remount(small_disk, "rw")
-    in_epoch(99, ctrl_c)
-    assert sweep("--resume", "read_only") == 0
-    assert metrics(folder(out, "read_only")) == metrics(whole)
+
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", storage.parent], check=True)
+
+    remount("ro")
+    return lambda: remount("rw")
 
 
-def test_a_storage_that_is_unmounted_gets_nothing_on_the_disk_below(
-    tmp_path: Path,
+def is_unmounted(storage: Path) -> Mend:
+    away = storage.rename(storage.with_name("away"))
+    storage.mkdir()  # as ``umount`` leaves the folder that it was mounted on
+
+    def mount() -> None:
+        storage.rmdir()  # fails if anything was written to the disk below
+        away.rename(storage)
+
+    return mount
+
+
+@pytest.mark.parametrize(
+    ("strike", "words", "refused"),
+    [
+        (fills_up, "No space left on device", "missing; free them"),
+        (turns_read_only, "Read-only file system", "Read-only file system"),
+        (is_unmounted, "No such file or directory", "storage: holds no files of run struck now; mount it as it was"),
+    ],
+)
+def test_a_storage_that_fails_ends_the_sweep_in_words_and_resume_goes_on(
+    strike: Callable[[Path], Mend],
+    words: str,
+    refused: str,
+    small_disk: Path,
     out: Path,
     sweep: Sweep,
     whole: Path,
     in_epoch: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mounted, away = tmp_path / "mounted", tmp_path / "away"
-    mounted.mkdir()
-
-    def unmount() -> None:
-        mounted.rename(away)
-        mounted.mkdir()
-
-    in_epoch(2, unmount)
-    assert sweep("--name", "unmounted", "--storage", str(mounted), *SMALL) == 1
-    assert "No such file or directory" in capsys.readouterr().out
+    storage, mends = small_disk / "storage", list[Mend]()
+    storage.mkdir()
+    shutil.rmtree(folder(out, "struck"), ignore_errors=True)
+    in_epoch(3, lambda: mends.append(strike(storage)))
+    assert sweep("--name", "struck", "--storage", str(storage), *SMALL) == 1
+    said = capsys.readouterr().out
+    assert f"The run cannot go on: {storage}/" in said
+    assert words in said
+    assert "--resume" in said
+    trials = read(folder(out, "struck") / "journal.jsonl").trials.values()
+    assert "failed" not in [trial.status for trial in trials], "no trial is to blame"
     in_epoch(99, ctrl_c)
-    assert sweep("--resume", "unmounted") == 2
-    assert f"--storage {mounted}: holds no files of run unmounted now; mount it as it was" in capsys.readouterr().err
-    assert not list(mounted.iterdir())
-    mounted.rmdir()
-    away.rename(mounted)
-    assert sweep("--resume", "unmounted") == 0
-    assert metrics(folder(out, "unmounted")) == metrics(whole)
+    assert sweep("--resume", "struck") == 2, "checked before the first trial"
+    assert refused in capsys.readouterr().err
+    mends[0]()
+    assert sweep("--resume", "struck") == 0
+    assert metrics(folder(out, "struck")) == metrics(whole)
 
 
 @pytest.mark.parametrize(
@@ -184,39 +163,3 @@ def test_a_storage_that_cannot_be_used_is_told_before_the_first_trial(
     assert "epochs = 0" in said, "with whatever else is wrong"
     assert "hunter2" not in said
     assert not folder(out, "nowhere").exists()
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch exploded",)
-
-
-def test_a_run_folder_full_of_hostile_files_does_no_harm(
-    out: Path,
-    sweep: Sweep,
-    whole: Path,
-    in_epoch: Callable[..., None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    in_epoch(3, ctrl_c)
-    assert sweep("--name", "hostile", *SMALL) == 130
-    in_epoch(99, ctrl_c)
-    run, bomb, victim = folder(out, "hostile"), pickle.dumps(Bomb()), tmp_path / "victim"
-    victim.write_text("precious")
-    monkeypatch.chdir(tmp_path)
-    for trial in (run / "trials").iterdir():
-        for file in trial.iterdir():
-            file.unlink()
-        (trial / f"epoch-00002-{'0' * 16}.safetensors").write_bytes(bomb)
-        (trial / f"epoch-00001-{'0' * 16}.safetensors").symlink_to(victim)
-        (trial / "epoch-00001.safetensors.part").symlink_to(victim)
-        np.save(trial / "reconstructions.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    for name in ("checkpoint.json", "model.pt", "reconstructions.npy"):
-        (run / name).write_bytes(bomb)
-    findings = analyse(run)
-    assert any("are damaged and not shown: it cannot be read" in line for line in findings.lines)
-    assert sweep("--resume", "hostile") == 0
-    assert metrics(run) == metrics(whole)
-    assert victim.read_text() == "precious"
-    assert not (tmp_path / "exploded").exists()

@@ -132,13 +132,6 @@ def test_a_reader_follows_the_writer_byte_by_byte(path: Path) -> None:
     assert list(reader.new()) == []
 
 
-def test_each_event_is_there_as_soon_as_it_is_written(path: Path) -> None:
-    journal, reader = Journal(path), JournalReader(path)
-    event = journal.write("epoch", trial="a", epoch=1, metrics={})
-    assert list(reader.new()) == [event]
-    journal.close()
-
-
 def test_an_epoch_recorded_twice_counts_once_and_as_at_first(path: Path) -> None:
     events = story(path)
     assert folded([*events, {**events[3], "metrics": {"mse": 9.0}, "time": 0.0}]) == folded(events)
