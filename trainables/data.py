@@ -119,7 +119,7 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
 
     ``fetch`` returns train and test; it is called by one process of the node while the others wait, and
     not at all where the files are complete.
-    Raises ``ConfigError`` if what was fetched is not this data set, or has no room.
+    Raises ``ConfigError`` if it has no room.
     """
     own = _cache() / "data" / Path(data.folder).name
     for folder in (Path(data.folder), own):
@@ -128,7 +128,7 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     with _locked(own):
         if _hash(own) != data.hash:
             blocks = {name: (images.shape, [images]) for name, images in zip(("train", "test"), fetch(), strict=True)}
-            _build(own, blocks, [], expected=data.hash)
+            _build(own, blocks, [])
     return replace(data, folder=str(own))
 
 
@@ -213,7 +213,7 @@ _Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
 """By split: the shape, and the pixels in order."""
 
 
-def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | None = None) -> None:
+def _build(folder: Path, splits: _Blocks, problems: list[str]) -> None:
     """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
     building = folder.with_name(folder.name + ".tmp")
     digest = hashlib.sha256()
@@ -222,12 +222,10 @@ def _build(folder: Path, splits: _Blocks, problems: list[str], expected: str | N
     try:
         for name, (shape, blocks) in splits.items():
             _write_array(building / f"{name}.npy", shape, blocks, digest)
-        found = digest.hexdigest()[:16]
-        if expected not in (None, found):
-            problems.append(f"data set {expected}: other images came ({found}); prepare the data set again")
         if problems:
             raise ConfigError(problems)
-        replace_file(building / "meta.json", json.dumps({"format": _FORMAT, "hash": found}).encode())
+        meta = {"format": _FORMAT, "hash": digest.hexdigest()[:16]}
+        replace_file(building / "meta.json", json.dumps(meta).encode())
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
         building.rename(folder)
         sync_folder(folder.parent)

@@ -95,7 +95,5 @@ def fill_gaps(writer: JournalWriter, trials: str) -> str:
         if not trial.whole and trial.status != "running":
             writer.write("start", trial=trial.key, number=trial.number, config=trial.config)
             reopened += 1
-    done = [f"{filled} epochs taken again from checkpoints"] if filled else []
-    done += [f"{reopened} trials opened again"] if reopened else []
-    what = f"has {writer.run.damaged} damaged lines" if writer.run.damaged else "lacks lines"
-    return f"The journal {what}: {', '.join(done)}." if done else ""
+    done = f"{filled} epochs taken again from checkpoints, {reopened} trials opened again"
+    return f"The journal had lost lines: {done}." if filled or reopened else ""

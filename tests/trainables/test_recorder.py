@@ -114,7 +114,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_lost_epoch_is_taken_from_the_checkpoint(run: Path) -> None:
     save_checkpoint(Store(str(run / "trials" / KEY)), 2, {}, facts(2))
-    assert filled(run) == "The journal lacks lines: 1 epochs taken again from checkpoints."
+    assert filled(run) == "The journal had lost lines: 1 epochs taken again from checkpoints, 0 trials opened again."
     trial = read(run / JOURNAL).trials[KEY]
     assert trial.epochs == {1: {"mse": 1.0}, 2: {"mse": 0.5}}
     assert (trial.whole, trial.status) == (True, "completed")
@@ -122,6 +122,6 @@ def test_a_lost_epoch_is_taken_from_the_checkpoint(run: Path) -> None:
 
 
 def test_a_trial_whose_epochs_nobody_has_is_opened_again(run: Path) -> None:
-    assert filled(run) == "The journal lacks lines: 1 trials opened again."
+    assert filled(run) == "The journal had lost lines: 0 epochs taken again from checkpoints, 1 trials opened again."
     trial = read(run / JOURNAL).trials[KEY]
     assert (trial.status, trial.unbroken) == ("running", 0)
