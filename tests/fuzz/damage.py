@@ -29,7 +29,6 @@ _blow = st.one_of(
     st.tuples(st.just("cut"), fraction, st.just(0)),
     st.tuples(st.just("flip"), fraction, st.integers(0, 7)),
     st.tuples(st.just("zero"), fraction, st.integers(1, 64)),
-    st.tuples(st.just("double"), fraction, st.integers(1, 64)),
     st.tuples(st.just("remove"), fraction, st.integers(1, 64)),
     st.tuples(st.just("garbage"), fraction, st.integers(1, 64)),
 )
@@ -49,8 +48,6 @@ def damaged(content: bytes, blows: list[tuple[str, float, int]]) -> bytes:
                 content = before + bytes([content[at] ^ (1 << size)]) + content[at + 1 :] if content else b""
             case "zero":
                 content = before + bytes(len(here)) + after
-            case "double":
-                content = before + here + here + after
             case "remove":
                 content = before + after
             case "garbage":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
@@ -249,25 +249,6 @@ def test_a_second_call_reads_the_cache(tmp_path: Path) -> None:
     again = prepare(str(tmp_path / "elsewhere"))
     assert again == replace(first, source=str(tmp_path / "elsewhere"))
     assert (Path(again.folder) / "train.npy").stat() == before
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda entry: (entry / "train.npy").unlink(),
-        lambda entry: (entry / "test.npy").write_bytes((entry / "test.npy").read_bytes()[:-1]),
-        lambda entry: (entry / "meta.json").write_text("{"),
-        lambda entry: (entry / "meta.json").unlink(),
-    ],
-    ids=["no train", "short test", "half meta", "no meta"],
-)
-def test_a_damaged_entry_is_made_again(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    folder = a_set(tmp_path / "set")
-    first = prepare(folder)
-    damage(Path(first.folder))
-    assert prepare(folder) == first
-    np.testing.assert_array_equal(first.train(), pixels(6))
-    np.testing.assert_array_equal(first.test(), pixels(3, seed=1))
 
 
 PREPARE = "import sys; from trainables.data import prepare; print(prepare(sys.argv[1]))"

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from trainables.journal import Event, Journal, JournalReader, RunRecord, read
 
@@ -97,24 +95,6 @@ def test_a_writer_goes_on_after_a_cut_at_any_byte_of_a_line(path: Path) -> None:
         journal.close()
         kept = 4 if end >= len(lines[3]) - 1 else 3
         assert events_in(cut) == [*events[:kept], new]
-
-
-@settings(max_examples=200, deadline=None)
-@given(position=st.integers(0, 10**6), flipped=st.integers(1, 255))
-@example(position=-1, flipped=191)
-def test_a_byte_changed_anywhere_loses_its_line_and_falsifies_none(
-    tmp_path_factory: pytest.TempPathFactory, position: int, flipped: int
-) -> None:
-    path = tmp_path_factory.mktemp("flipped") / "journal.jsonl"
-    events = story(path)
-    content = bytearray(path.read_bytes())
-    content[position % len(content)] ^= flipped
-    path.write_bytes(content)
-    left = events_in(path)
-    assert len(events) - 2 <= len(left) < len(events), "a line, or two where the end between them went"
-    assert [event for event in events if event in left] == left
-    unended = position % len(content) == len(content) - 1
-    assert (read(path).damaged == 0) == unended, "a last line without its end may still be being written"
 
 
 def test_a_reader_follows_the_writer_byte_by_byte(path: Path) -> None:
@@ -216,16 +196,6 @@ def test_a_key_that_could_lead_to_another_folder_is_skipped(path: Path) -> None:
     journal.write("start", trial="../../x", number=0, config={})
     journal.close()
     assert (read(path), read(path).damaged) == (RunRecord(), 1)
-
-
-@pytest.mark.parametrize(
-    "line", [b"\x00" * 40, b"\xff\xfe{", b"null", b"[1]", b'{"epoch": 1}', b'{"event": "done"}', b""]
-)
-def test_a_line_damaged_in_the_middle_costs_only_itself(path: Path, line: bytes) -> None:
-    events = story(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:3], line + b"\n", *lines[4:]]))
-    assert events_in(path) == [*events[:3], *events[4:]]
 
 
 def test_text_that_is_no_utf_8_is_kept_as_far_as_it_goes(path: Path) -> None:
