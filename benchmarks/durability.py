@@ -169,7 +169,7 @@ def table(part: Part, found: dict[str, Any]) -> Table:
 
 
 def main(benchmark: OmitArgPrefixes[DurabilityBenchmark]) -> None:
-    """Check, measure, print and write."""
+    """Measure the cost of losing nothing."""
     check(benchmark)
     record = recorded(benchmark.out)
     for part in benchmark.parts:

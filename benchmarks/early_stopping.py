@@ -298,7 +298,7 @@ def check(benchmark: EarlyStoppingBenchmark) -> Grid:
 
 
 def main(benchmark: OmitArgPrefixes[EarlyStoppingBenchmark]) -> None:
-    """Check, replay, print and write."""
+    """Replay rules of early stopping over a recorded grid."""
     grid = check(benchmark)
     facts = circumstances(asdict(benchmark), *([SYNE_TUNE] if installed(SYNE_TUNE) else []))
     console = Console(highlight=False)

@@ -223,7 +223,7 @@ def check(benchmark: QuantizerBenchmark) -> None:
 
 
 def main(benchmark: OmitArgPrefixes[QuantizerBenchmark]) -> None:
-    """Check, measure, print and write."""
+    """Measure our quantization layer beside its peers."""
     check(benchmark)
     console = Console(highlight=False)
     facts = circumstances(asdict(benchmark), PEER)

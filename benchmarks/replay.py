@@ -57,7 +57,7 @@ def made(count: int, epochs: int, dice: random.Random) -> list[Curve]:
 
 
 def main(benchmark: OmitArgPrefixes[ReplayBenchmark]) -> None:
-    """Measure, print and write."""
+    """Time the scheduler of each question."""
     facts = circumstances(asdict(benchmark))
     curves = made(benchmark.trials, benchmark.epochs, random.Random(0))
     jobs = shuffled(curves, seed=0)

@@ -88,7 +88,7 @@ def run(benchmark: SearchBenchmark, folder: Path, arm: tuple[str, ...], seed: in
 
 
 def main(benchmark: OmitArgPrefixes[SearchBenchmark]) -> None:
-    """Measure, print and write."""
+    """Measure a search beside a grid that trains as many epochs."""
     facts = circumstances(asdict(benchmark))
     outcomes: dict[str, list[Outcome]] = {"search": [], "grid": []}
     with TemporaryDirectory() as name:

@@ -195,7 +195,7 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
 
 
 def main(benchmark: OmitArgPrefixes[SlotsBenchmark]) -> None:
-    """Check, measure, print and write."""
+    """Measure the time that a slot loses between two trials, and a sweep of thousands of trials."""
     check(benchmark)
     console = Console(highlight=False)
     facts = circumstances({**asdict(benchmark), "slots": SLOTS})

@@ -182,7 +182,7 @@ def tables(runs: list[Run], told: dict[str, Any]) -> list[Table]:
 
 
 def main(benchmark: OmitArgPrefixes[SweepBenchmark]) -> None:
-    """Check, measure, print and write."""
+    """Measure our sweep beside a typical script, as whole processes, in turn."""
     check(benchmark)
     facts = circumstances({**asdict(benchmark), "slots": SLOTS, "data_cache_of_ours": "cold"}, PEER)
     console = Console(highlight=False)
