@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -127,8 +127,8 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
             return replace(data, folder=str(folder))
     with _locked(own):
         if _hash(own) != data.hash:
-            blocks = {name: (images.shape, [images]) for name, images in zip(("train", "test"), fetch(), strict=True)}
-            _build(own, blocks, [])
+            train, test = fetch()
+            _build(own, {"train": [train], "test": [test]}, [])
     return replace(data, folder=str(own))
 
 
@@ -174,12 +174,18 @@ def _hash(folder: Path) -> str:
 
 def _intact(folder: Path) -> bool:
     """Whether every pixel is as it was written. Reads all: once a run, before its first trial."""
-    digest, expected = hashlib.sha256(), _hash(folder)
-    for name in ("train", "test") if expected else ():
+    expected = _hash(folder)
+    return expected != "" and _digest(folder) == expected
+
+
+def _digest(folder: Path) -> str:
+    """The hash of both splits' shapes and pixels."""
+    digest = hashlib.sha256()
+    for name in ("train", "test"):
         images = np.load(folder / f"{name}.npy", mmap_mode="r")
         digest.update(repr(images.shape).encode())
         digest.update(np.ascontiguousarray(images).data)
-    return digest.hexdigest()[:16] == expected
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -197,34 +203,25 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> None:
-    rows = {split: split.rows() for split in splits}
-    if empty := [split for split, count in rows.items() if not count]:
-        raise ConfigError([f"data folder {split.folder}: {split.name} has no images (zero rows)" for split in empty])
     side = image_size or _natural_size(splits)
     problems: list[str] = []
-    blocks = {
-        split.name: ((count, side, side, 3), _decoded(split, side, image_size is not None, problems))
-        for split, count in rows.items()
-    }
-    _build(folder, blocks, problems)
+    _build(folder, {split.name: _decoded(split, side, image_size is not None, problems) for split in splits}, problems)
 
 
-_Blocks = Mapping[str, tuple[tuple[int, ...], Iterable[Images]]]
-"""By split: the shape, and the pixels in order."""
+def _build(folder: Path, splits: Mapping[str, Iterable[Images]], problems: list[str]) -> None:
+    """Write blocks of pixels as ``folder``, whole or not at all; the lock is held.
 
-
-def _build(folder: Path, splits: _Blocks, problems: list[str]) -> None:
-    """Write ``folder``, whole or not at all; the lock is held. ``problems`` may grow while ``splits`` are read."""
+    ``problems`` may grow while ``splits`` are read; all are raised as one ``ConfigError``.
+    """
     building = folder.with_name(folder.name + ".tmp")
-    digest = hashlib.sha256()
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     building.mkdir()
     try:
-        for name, (shape, blocks) in splits.items():
-            _write_array(building / f"{name}.npy", shape, blocks, digest)
+        for name, blocks in splits.items():
+            _write_array(building / f"{name}.npy", blocks)
         if problems:
             raise ConfigError(problems)
-        meta = {"format": _FORMAT, "hash": digest.hexdigest()[:16]}
+        meta = {"format": _FORMAT, "hash": _digest(building)}
         replace_file(building / "meta.json", json.dumps(meta).encode())
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would not be built
         building.rename(folder)
@@ -233,17 +230,19 @@ def _build(folder: Path, splits: _Blocks, problems: list[str]) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_array(path: Path, shape: tuple[int, ...], blocks: Iterable[Images], digest: Any) -> None:
-    """Stream ``blocks`` into an ``.npy``, and its shape and pixels into ``digest``."""
+def _write_array(path: Path, blocks: Iterable[Images]) -> None:
+    """Stream ``blocks`` into an ``.npy``, whose header is written again at the end: numpy leaves room for the count."""
     # written, not mapped: a full disk is then an error with words, not a bus error
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    digest.update(repr(shape).encode())
+    header, count = {"descr": "|u1", "fortran_order": False}, 0
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            pixels = np.ascontiguousarray(block)
-            digest.update(pixels)
-            file.write(pixels.data)
+            if not count:
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": block.shape})
+            count += len(block)
+            file.write(np.ascontiguousarray(block).data)
+        if count:
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, *block.shape[1:])})
         file.flush()
         os.fsync(file.fileno())
 
@@ -268,13 +267,16 @@ def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iter
         rule = f"all must be {side} x {side}; --image-size {side} resizes them, cropping none"
         return f"{item[0]}: is {image.width} x {image.height}; {rule}"
 
-    items = split.items()
+    items, count = split.items(), 0
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while len(problems) <= _ENOUGH and (block := list(islice(items, _BLOCK))):
             decoded = list(pool.map(decode, block))
+            count += len(decoded)
             problems += [one for one in decoded if isinstance(one, str)]
             if images := [one for one in decoded if not isinstance(one, str)]:
                 yield np.stack(images)
+    if not count and not problems:
+        problems.append(f"data folder {split.folder}: {split.name} has no images (zero rows)")
     if len(problems) > _ENOUGH:
         problems[_ENOUGH:] = ["... and more images"]
 

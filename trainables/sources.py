@@ -48,10 +48,6 @@ class Split:
     left_out: tuple[str, ...] = field(default=(), compare=False)
     """Files beside them that no split takes."""
 
-    def rows(self) -> int:
-        """Number of images."""
-        return len(self.files)
-
     def items(self) -> Iterator[Item]:
         """The images, not yet decoded."""
         return ((str(file.relative_to(self.folder)), file) for file in self.files)
@@ -59,14 +55,6 @@ class Split:
 
 class ParquetSplit(Split):
     """A Hugging Face export: encoded images in a binary column, or in the ``bytes`` of a struct."""
-
-    def rows(self) -> int:
-        """Rows of all files, from their footers."""
-        count = 0
-        for file in self.files:
-            with _parquet(file) as parquet:
-                count += parquet.metadata.num_rows
-        return count
 
     def items(self) -> Iterator[Item]:
         """Row by row, a thousand in memory at a time."""
@@ -83,20 +71,13 @@ class ParquetSplit(Split):
 class BatchSplit(Split):
     """The official ``cifar-10-batches-py``, read by torchvision once every file has the official checksum."""
 
-    def rows(self) -> int:
-        """Number of images, counted by loading them."""
-        return len(self._pixels())
-
     def items(self) -> Iterator[Item]:
         """Row by row, the whole split in memory."""
-        return ((f"{self.name} row {row}", pixels) for row, pixels in enumerate(self._pixels()))
-
-    def _pixels(self) -> Images:
         from torchvision.datasets import CIFAR10
 
         with _readable(self.folder, "copy of CIFAR-10"):
-            pixels: Images = CIFAR10(self.folder.parent, train=self.name == "train").data
-            return pixels
+            images = CIFAR10(self.folder.parent, train=self.name == "train").data
+        return ((f"{self.name} row {row}", pixels) for row, pixels in enumerate(images))
 
 
 def find(source: str, downloads: Path) -> tuple[Split, Split]:
