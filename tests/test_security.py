@@ -57,14 +57,12 @@ def calls(source: str) -> set[str]:
 def test_no_module_can_run_what_it_reads() -> None:
     never = {
         "torch.load", "yaml", "yaml.load", "marshal", "shelve", "dill", "cloudpickle", "joblib", "eval", "exec",
-        "os.system", "os.popen", "shell", "allow_pickle", "pickle.load", "pickle.loads", "compile", "np.fromfile",
+        "os.system", "os.popen", "shell", "allow_pickle", "pickle", "compile", "np.fromfile",
     }  # fmt: skip
     for floor in ("vqcore", "trainables", "analysis", "sweeps"):
         for path in sorted((REPO / floor).rglob("*.py")):
             found = calls(path.read_text(encoding="utf-8"))
             assert not found & never, f"{path}: {found & never}"
-            if "pickle" in found:  # the official CIFAR-10 batches, through an unpickler of arrays alone
-                assert path.name == "sources.py"
 
 
 class Bomb:
