@@ -275,7 +275,7 @@ def _decoded(split: Split, side: int, resize: bool, problems: list[str]) -> Iter
             problems += [one for one in decoded if isinstance(one, str)]
             if images := [one for one in decoded if not isinstance(one, str)]:
                 yield np.stack(images)
-    if not count and not problems:
+    if not count and len(problems) <= _ENOUGH:
         problems.append(f"data folder {split.folder}: {split.name} has no images (zero rows)")
     if len(problems) > _ENOUGH:
         problems[_ENOUGH:] = ["... and more images"]
