@@ -82,7 +82,7 @@ class Flags:
 class SearchFlags(Flags):
     """The flags of a sweep that searches: trials are drawn, stopped early, and repeated near the front."""
 
-    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
+    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
     """Who chooses the configurations: Optuna's samplers, or every point of the grid."""
     trials: int = 60
     """Configurations to draw; grid takes them all."""

@@ -53,7 +53,7 @@ class Driver:
     @property
     def finished(self) -> bool:
         """Whether no trial runs and none will."""
-        return self.queue.running == 0 and (self.halting or self.queue.finished)
+        return not self.queue.running and (self.halting or self.queue.finished)
 
     def next(self) -> str | None:
         """The key of the trial that gets the next slot; None while there is none."""
@@ -111,8 +111,8 @@ class Driver:
 
     def fewer_slots(self) -> bool:
         """Run one trial fewer at a time from now on, each from its checkpoint; whether any slot is left."""
-        left = self.queue.running - 1
-        for key in [key for key in self._jobs if self.queue.is_running(key)]:
+        left = len(self.queue.running) - 1
+        for key in sorted(self.queue.running, key=list(self._jobs).index):
             self.queue.interrupted(key)
         if left > 0:
             self.queue.slots = self._most_slots = left
@@ -122,6 +122,10 @@ class Driver:
         """End the run with the epochs in progress; ``trouble`` says why."""
         self.trouble = self.trouble or trouble
         self.queue.halted = True
+
+    def __reduce__(self) -> tuple[type[str], tuple[()]]:
+        """Tune pickles what it is given, for a restore, which nobody asks for: a sweep is resumed from its journal."""
+        return str, ()
 
     def _start_again(self, job: TrialJob, reason: str) -> None:
         """A trial whose machine died is not to blame, unless it takes down each that it gets."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 
 from analysis.objectives import Direction, Objective
 from sweeps.engine.scheduler import Rounding, Rule, SuccessiveHalving
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class ParetoASHA(TrialScheduler):
+class ParetoASHA(FIFOScheduler):
     """Early stopping in one or two objectives, for ``tune.TuneConfig(scheduler=...)``.
 
     At epochs ``grace_period``, ``grace_period * reduction_factor``, ... a trial pauses, and Tune keeps its checkpoint.
@@ -77,18 +77,6 @@ class ParetoASHA(TrialScheduler):
             return str(self.PAUSE)
         return str(self.STOP)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Forget a trial; what it reached still counts."""
-        self._halving.drop(trial.trial_id)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Forget a trial; what it reached still counts."""
-        self._halving.drop(trial.trial_id)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Forget a trial; what it reached still counts."""
-        self._halving.drop(trial.trial_id)
-
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """A paused trial that is promoted; Tune starts new ones by itself."""
         trials = tune_controller.get_trials()
@@ -109,4 +97,4 @@ class ParetoASHA(TrialScheduler):
 
     def debug_string(self) -> str:
         """A line of Tune's own table."""
-        return f"ParetoASHA: {' '.join(map(str, self._halving.rule.objectives))}"
+        return f"ParetoASHA: {' '.join(self.metrics)}"

@@ -50,8 +50,7 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     search, per_trial = spec.search, spec.base.training.epochs
     rule = search.rule if search else None
     trials = spec.drawn_trials or len(checked.configs)
-    epochs = rule.expected_epochs(trials, per_trial) if rule else trials * per_trial
-    epochs = min(epochs, search.budget) if search and search.budget else epochs
+    epochs = spec.expected_epochs(trials)
     at_once = min(booking.slots, trials)
     resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
     yield "trials", f"{trials}, {at_once} at once, each on {resources}"

@@ -9,24 +9,26 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from sweeps.engine.resources import Available
+from trainables.errors import one_line
 from vqcore.config import ConfigError
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 PACKAGES = ("vqcore", "trainables", "analysis", "sweeps")
 """Ours, that trials' processes import from."""
 
-JOIN_SECONDS = 60.0
-"""How long it may take to join a cluster; Ray itself would try for longer, and end this process where it may not."""
+PROBE_SECONDS, JOIN_SECONDS, WORKER_SECONDS = 5.0, 60.0, 60.0
+"""How long it may take until an address answers at all, until a cluster is joined, until a first process is started."""
 
 
 def start(num_cpus: int, num_gpus: int) -> None:
@@ -36,21 +38,26 @@ def start(num_cpus: int, num_gpus: int) -> None:
 
 def join(address: str) -> Available:
     """Join the cluster at ``address``; what can be booked there. ``ConfigError`` if it takes no driver from here."""
+    host, _, port = address.rpartition(":")
+    if address != "auto" and (not host or not port.isdigit() or "/" in host):
+        raise ConfigError([f"--address {address}: must be host:port of a head node (6379 there), auto, or inline"])
     attempt = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)", address]
     try:
+        if address != "auto":  # at once where nothing listens: Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
         # in a process of its own, since Ray's C++ ends the one that a cluster refuses
-        done = subprocess.run(attempt, capture_output=True, text=True, timeout=JOIN_SECONDS, check=False)
-        refusal = _reason(done.stderr) if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        refusal = f"no answer within {JOIN_SECONDS:.0f} s"
-    if refusal:
+        subprocess.run(attempt, capture_output=True, text=True, timeout=JOIN_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        printed = (getattr(error, "stderr", None) or "").strip().splitlines()
+        late = isinstance(error, subprocess.TimeoutExpired)
+        reason = f"no answer within {JOIN_SECONDS:.0f} s" if late else printed[-1][:200] if printed else one_line(error)
         raise ConfigError(
             [
-                f"--address {address}: no Ray cluster can be joined there ({refusal}); run the sweep on a node of it, "
-                "best on its head, and with its token if it has one: in RAY_AUTH_TOKEN, in the file that "
-                "RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+                f"--address {address}: no Ray cluster can be joined there ({reason}); start one with `ray start "
+                "--head`, and run the sweep on a node of it, best on its head, and with its token if it has one: in "
+                "RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
             ]
-        )
+        ) from error
     _connect(address=address)
     return available(address)
 
@@ -76,12 +83,20 @@ def disconnect() -> None:
         gc.enable()
 
 
-def last_errors() -> str:
-    """The last errors that Ray's own processes have logged on this machine, at most 600 characters."""
+def check_workers() -> None:
+    """``ConnectionError``, with what Ray's logs say last, if it starts no process: Tune would wait for ever."""
+    ready, _ = ray.wait([ray.remote(_nothing).options(num_cpus=0).remote()], timeout=WORKER_SECONDS)
+    if ready:
+        return
     logs = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()), "ray", "session_latest", "logs")
-    files = sorted(logs.glob("*.*"), key=lambda file: file.stat().st_mtime) if logs.is_dir() else []
-    lines = [line for file in files for line in file.read_text(errors="replace").splitlines()]
-    return " | ".join([line for line in lines if " E " in line or "rror" in line][-3:])[-600:] or f"none in {logs}"
+    written = sorted(logs.glob("*.*"), key=lambda file: file.stat().st_mtime)
+    lines = [line for file in written for line in file.read_text(errors="replace").splitlines() if "rror" in line]
+    last = " | ".join(lines[-3:])[-600:] or f"none in {logs}"
+    raise ConnectionError(f"Ray started no process within {WORKER_SECONDS:.0f} s; its last errors: {last}")
+
+
+def _nothing() -> None:
+    """A task that shows that a process can be started."""
 
 
 def _connect(**where: Any) -> None:
@@ -97,17 +112,9 @@ def _connect(**where: Any) -> None:
     folders = [str(Path.cwd()), *([script] if script in sys.path else [])]  # with `python -m` the latter is not
     with tempfile.TemporaryDirectory(prefix="vqsweep-code-") as code:
         for package in PACKAGES:
-            spec = find_spec(package)
-            assert spec is not None
-            assert spec.origin is not None
             ignored = shutil.ignore_patterns("embedded", "__pycache__")
-            shutil.copytree(Path(spec.origin).parent, Path(code, package), ignore=ignored)
+            shutil.copytree(str(files(package)), Path(code, package), ignore=ignored)
         runtime_env = {"working_dir": code, "env_vars": {"PYTHONPATH": os.pathsep.join(folders)}}
         if where["address"] == "local":  # Ray starts a trial's process by a line of shell
             runtime_env["py_executable"] = shlex.quote(sys.executable)
         ray.init(runtime_env=runtime_env, log_to_driver=False, logging_level=logging.CRITICAL, **where)
-
-
-def _reason(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it ended without a word"

@@ -8,24 +8,20 @@ journal and the trials' checkpoints.
 
 import logging
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine.driver import Driver
-from sweeps.engine.ray_cluster import last_errors
+from sweeps.engine.ray_cluster import check_workers
 from trainables.trial import Report
 from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
-
-WORKER_SECONDS = 60.0
-"""How long Ray may take to start a first process."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +33,7 @@ def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQT
     damaged data. When a node runs out of memory Ray ends the youngest trial and Tune ends with it; it is started again
     with a slot less, and each trial goes on from its checkpoint.
     """
+    check_workers()
     while not driver.finished:
         try:
             _fit(driver, tune.with_parameters(trainable, arrays=arrays))
@@ -85,42 +82,15 @@ def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": config["job"].cpus, "GPU": config["job"].gpus}])
 
 
-def _nothing() -> None:
-    """A task that shows that a process can be started."""
-
-
-class _FirstWorker:
-    """Notices that Ray starts no process at all, for which Tune would wait for ever."""
-
-    def __init__(self) -> None:
-        self._started = ray.remote(_nothing).options(num_cpus=0).remote()
-        self._until = time.monotonic() + WORKER_SECONDS
-
-    def check(self) -> None:
-        """``ConnectionError``, with what Ray's log says last, if none has come up in time."""
-        if time.monotonic() < self._until or ray.wait([self._started], timeout=0)[0]:
-            return
-        raise ConnectionError(f"Ray started no process within {WORKER_SECONDS:.0f} s; its last errors: {last_errors()}")
-
-
-class SweepScheduler(TrialScheduler):
+class SweepScheduler(FIFOScheduler):
     """Asked after each epoch whether a trial goes on, and then which of the paused trials runs next."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.driver, self._first_worker = driver, _FirstWorker()
+        self.driver = driver
         self.paused: dict[str, Any] = {}
         """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
         trials of Tune until they are promoted."""
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: the queue has it."""
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: the callback hears of it, with the error."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: a paused trial is removed when all is over."""
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A result with ``done`` comes here alone, after the callback had it."""
@@ -137,7 +107,6 @@ class SweepScheduler(TrialScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The paused trial that the queue names, if it names one; at the end, stop those that are left."""
-        self._first_worker.check()
         while self.driver.finished and self.paused:
             tune_controller.stop_trial(self.paused.popitem()[1])
         key = self.driver.next()
@@ -146,13 +115,6 @@ class SweepScheduler(TrialScheduler):
         trial = self.paused.pop(key)
         trial.set_config(_config(self.driver, key))
         return trial
-
-    def debug_string(self) -> str:
-        """A line of Tune's own table."""
-        return f"{self.driver.queue.running} running, {len(self.paused)} paused"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TrialScheduler, ()  # Tune pickles it for a restore, which nobody asks for
 
 
 class SweepSearcher(Searcher):
@@ -176,15 +138,6 @@ class SweepSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing: the callback hears of it, with the error."""
 
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is the state."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Searcher, ()
-
 
 class JournalCallback(tune.Callback):
     """Writes the journal, and tells the driver of trials that broke off."""
@@ -207,9 +160,6 @@ class JournalCallback(tune.Callback):
         died = error is None or isinstance(error, RayActorError)
         cause = error.cause if isinstance(error, RayTaskError) else error
         self._driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tune.Callback, ()
 
 
 def _config(driver: Driver, key: str) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The request for a sweep, checked whole before its first trial: every problem at once."""
 
 import os
-import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,11 +25,8 @@ from vqcore.errors import Problems
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""
 
-_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
-"""Of a session of Ray, below the folder for temporary files; the last number is a process id."""
-
-PROBE_SECONDS = 5.0
-"""How long an address may take to answer at all."""
+MOST_TMPDIR = 103 - len("/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+"""Bytes of the folder for temporary files, for Ray makes sockets below it and their path may have 103 (on macOS)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,11 @@ class SweepRequest:
     def tracking_uri(self) -> str:
         """Where MLflow keeps the run."""
         return self.flags.tracking_uri or default_uri(self.flags.out)
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether it runs on a Ray that is somebody else's."""
+        return self.flags.address not in (None, INLINE)
 
     @property
     def folder(self) -> Path:
@@ -103,7 +103,7 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     if data is not None:
         models = dict.fromkeys(config.model for config in (spec.base, *(configs or ())))
         problems.add(*(line for model in models for line in model.size_problems(data.image_size)))
-    booking = problems.of(lambda: _booking(flags))
+    booking = problems.of(lambda: _booking(request))
     problems.of(lambda: accept(request.tracking_uri))
     if flags.storage is not None:
         problems.of(partial(check_storage, flags.storage))
@@ -138,11 +138,10 @@ def _name_problems(request: SweepRequest) -> Iterator[str]:
         if value is not None and value != value.encode(errors="ignore").decode():
             yield f"{flag} {value!r}: has a name that is not UTF-8, which no record can hold; rename it"
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
-    longest = (104 if sys.platform == "darwin" else 108) - 1 - len(_SOCKET)
-    if given.address is None and len(os.environ.get(variable, "").encode(errors="ignore")) > longest:
+    if given.address is None and len(os.environb.get(variable.encode(), b"")) > MOST_TMPDIR:
         yield (
-            f"{variable}={os.environ[variable]}: is too long for the sockets that Ray makes there, {longest} bytes at "
-            "most; set RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
+            f"{variable}={os.environ[variable]}: is too long for the sockets that Ray makes there, {MOST_TMPDIR} bytes "
+            "at most; set RAY_TMPDIR to a short folder of this machine, such as RAY_TMPDIR=/tmp"
         )
 
 
@@ -188,15 +187,15 @@ def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
     return max(configs or spec.corners(), key=checkpoint_bytes, default=spec.base)
 
 
-def _booking(flags: Flags) -> Booking:
-    available = this_machine() if flags.address in (None, INLINE) else _join(str(flags.address), flags.storage)
+def _booking(request: SweepRequest) -> Booking:
+    flags = request.flags
+    available = _join(str(flags.address), flags.storage) if request.on_cluster else this_machine()
     booking = book(available, flags.num_gpus, flags.trials_per_gpu, flags.num_cpus)
     return replace(booking, slots=1) if flags.address == INLINE else booking
 
 
 def _join(address: str, storage: str | None) -> Available:
-    """Connect to the cluster at ``address``. ``ConfigError`` if none answers, or its nodes share no storage."""
-    _probe(address)
+    """Connect to the cluster at ``address``. ``ConfigError`` if that cannot be, or its nodes share no storage."""
     from sweeps.engine.ray_cluster import join
 
     available = join(address)
@@ -208,21 +207,3 @@ def _join(address: str, storage: str | None) -> Available:
             ]
         )
     return available
-
-
-def _probe(address: str) -> None:
-    """``ConfigError`` at once where nothing listens: Ray itself tries for minutes, talking all the while."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:  # ray:// would move this very process's work to the cluster
-        if address == "auto":
-            return
-        raise ConfigError([f"--address {address}: must be host:port of a head node (6379 there), auto, or {INLINE}"])
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
-    except OSError as error:
-        raise ConfigError(
-            [
-                f"--address {address}: nothing answers there ({error.strerror or error}); start a cluster with "
-                "`ray start --head`, or leave the flag out to run on this machine"
-            ]
-        ) from error

@@ -11,6 +11,7 @@ been taken in again, in their order, the same trials are promoted.
 """
 
 import math
+import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -66,6 +67,11 @@ class Rule:
         if problems:
             raise ConfigError(problems)
 
+    def point(self, metrics: Mapping[str, float]) -> Point:
+        """The objectives, both to be small."""
+        first, *rest = [objective.minimised(metrics) for objective in self.objectives]
+        return first, rest[0] if rest else 0.0
+
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """The epochs below ``max_epochs`` at which a trial waits."""
         epochs, step = [], float(self.grace_period)
@@ -107,9 +113,10 @@ def automatic(aims: tuple[Objective, ...], epochs: int, known: bool) -> Rule:
 class SuccessiveHalving:
     """The rungs of a sweep, and which trials wait there. The same results in the same order, the same decisions."""
 
-    def __init__(self, rule: Rule, max_epochs: int) -> None:
+    def __init__(self, rule: Rule | None, max_epochs: int = sys.maxsize) -> None:
+        """Without a rule there are no rungs."""
         self.rule, self.max_epochs = rule, max_epochs
-        self._epochs = rule.rungs(max_epochs)
+        self._epochs = rule.rungs(max_epochs) if rule else ()
         self._rungs: dict[tuple[int, Scalar | None], _Rung] = {}
         """By epoch and group."""
         self._levels: dict[int, _Level] = {epoch: _Level() for epoch in self._epochs}
@@ -125,17 +132,19 @@ class SuccessiveHalving:
         One that waits at an earlier rung was promoted, else it would not have got here.
         """
         self.promote(key)
-        if epoch >= self.max_epochs and self.rule.forecast:
+        rule = self.rule
+        if rule is not None and rule.forecast and epoch >= self.max_epochs:
             for level in self._levels.values():
-                level.finished(key, self._point(metrics))
-        if epoch not in self._levels:
+                level.finished(key, rule.point(metrics))
+        if rule is None or epoch not in self._levels:
             return False
-        group = config.get(self.rule.group_by) if self.rule.group_by else None
+        group = config.get(rule.group_by) if rule.group_by else None
         level = self._levels[epoch]
-        rung = self._rungs.setdefault((epoch, group), _Rung(epoch, self.rule.reduction_factor, level))
+        rung = self._rungs.setdefault((epoch, group), _Rung(epoch, rule.reduction_factor, level))
         if key in rung.points:  # it was promoted, and came back without another epoch
             return False
-        rung.points[key], level.seen[key] = self._point(metrics), (config, self._point(metrics))
+        rung.points[key] = rule.point(metrics)
+        level.seen[key] = config, rung.points[key]
         self._waiting[key] = rung
         return True
 
@@ -160,6 +169,11 @@ class SuccessiveHalving:
         if (rung := self._waiting.pop(key, None)) is not None:
             rung.dropped.add(key)
 
+    @property
+    def waiting(self) -> int:
+        """How many trials wait at rungs."""
+        return len(self._waiting)
+
     def waits(self, key: str) -> bool:
         """Whether a trial waits at a rung."""
         return key in self._waiting
@@ -167,10 +181,6 @@ class SuccessiveHalving:
     def reason(self, key: str) -> str:
         """Where a waiting trial stands, in words: why it was stopped, if it goes no further."""
         return self._waiting[key].reason(key)
-
-    def _point(self, metrics: Mapping[str, float]) -> Point:
-        first, *rest = [objective.minimised(metrics) for objective in self.rule.objectives]
-        return first, rest[0] if rest else 0.0
 
 
 @dataclass
@@ -221,19 +231,14 @@ class _Rung:
 
     def promotable(self, rounding: Rounding) -> Iterator[str]:
         """The trials that may leave the rung now, the best first."""
-        waiting = (key for key in self._first(rounding) if key not in self.promoted and key not in self.dropped)
+        count = len(self.points)
+        places = count if rounding == "all" else math.ceil(count / self.reduction_factor)
+        if rounding == "down":  # ranked anew when there is a place more and not at each arrival, which takes time
+            places = math.floor(count / self.reduction_factor)
+            count = math.ceil(places * self.reduction_factor)
+        best = self._best(rounding, places, count)
+        waiting = (key for key in best if key not in self.promoted and key not in self.dropped)
         return (key for key in waiting if all(map(math.isfinite, self.points[key])))
-
-    def _first(self, rounding: Rounding) -> list[str]:
-        """The best trials, as many as may leave the rung.
-
-        While trials are still to come they are ranked anew when there is a place more and not at each arrival, which
-        takes time.
-        """
-        count, factor = len(self.points), self.reduction_factor
-        if rounding == "down":
-            return self._best(rounding, math.floor(count / factor), math.ceil(math.floor(count / factor) * factor))
-        return self._best(rounding, count if rounding == "all" else math.ceil(count / factor), count)
 
     def _best(self, rounding: Rounding, places: int, count: int) -> list[str]:
         """The ``places`` best of the first ``count`` trials, in order."""

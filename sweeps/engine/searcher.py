@@ -9,18 +9,16 @@ began, then of their ends in the order in which they ended, which is how NSGA-II
 
 import math
 import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis.objectives import Objective
@@ -29,8 +27,8 @@ from sweeps.engine.space import SIZE, Choice, Constraint, Range, Space, numbers,
 from vqcore.config import MAX_SEED, ConfigError, ModelConfig, TrialConfig, meaningless, problems_of
 from vqcore.vqvae import VQVAE, parameter_count
 
-Kind = Literal["tpe", "nsga2", "gp", "qmc", "random"]
-"""Tree-structured Parzen estimators, a genetic algorithm, Gaussian processes, Sobol' points, chance."""
+Kind = Literal["tpe", "nsga2", "gp", "random"]
+"""Tree-structured Parzen estimators, a genetic algorithm, Gaussian processes, chance."""
 
 POPULATION = 20
 """Completed trials in a generation of NSGA-II. Optuna's 50 would make most sweeps a random search."""
@@ -63,13 +61,11 @@ class GenerationsByEnd(NSGAIISampler):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna from reporting each new study, and that its QMC is experimental."""
+    """Keep Optuna from reporting each new study."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
+        yield
     finally:
         optuna.logging.set_verbosity(before)
 
@@ -95,17 +91,18 @@ class Sampler:
             problems.append(f"objectives = {' '.join(map(str, objectives))}: a sampler takes one or two")
         if not 0 <= seed <= MAX_SEED:
             problems.append(f"seed = {seed}: must be 0 to {MAX_SEED}")
-        size_bounds = [constraint for constraint in constraints if constraint.column == SIZE]
-        if problems := problems or [*_never_met(space, base, size_bounds)]:
+        if problems:
             raise ConfigError(problems)
         self._space, self._base, self._kind, self._seed = dict(space), base, kind, seed
-        self._objectives, self._constraints, self._size_bounds = objectives, constraints, size_bounds
+        self._objectives, self._constraints = objectives, constraints
+        self._size_bounds = [constraint for constraint in constraints if constraint.column == SIZE]
         self._distributions = {name: distribution(name, choice) for name, choice in space.items()}
         self._trials: dict[TrialConfig, FrozenTrial] = {}
         """By configuration, in the order in which they began; for NSGA-II, of the latest news of each."""
-        sequence = QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False)
-        self._sobol = optuna.create_study(sampler=sequence)
-        self._sobol_points: list[dict[str, Any]] = []
+        if self._size_bounds and not any(map(self._is_new, self._draws())):
+            bounds = ", ".join(map(str, self._size_bounds))
+            size = f"the first to be drawn has {parameters(next(self._draws()).model):,} parameters"
+            raise ConfigError([f"constraint {bounds}: no configuration of this sweep was found to meet it; {size}"])
 
     @_quiet()
     def study(self) -> optuna.Study:
@@ -177,27 +174,19 @@ class Sampler:
             bound.violation(parameters(config.model)) <= 0 for bound in self._size_bounds
         )
 
-    @cached_property
-    def _every(self) -> list[TrialConfig]:
-        """Every configuration of a finite space."""
-        return list(spaces.every(self._space, self._base)) if spaces.is_finite(self._space) else []
-
     def _draws(self) -> Iterator[TrialConfig]:
         """Configurations, some of them not new: drawn, then all there are."""
-        study = None if self._kind == "qmc" else self.study()
+        study = self.study()
         for attempt in range(TRIES):
-            params = self._drawn_by(study, attempt) if study else self._sobol_point(len(self._trials) + attempt)
+            study.sampler = self._sampler(attempt)
+            trial = study.ask(self._distributions)
+            study.tell(trial, state=TrialState.FAIL)  # samplers pass over failed trials
             with suppress(ConfigError):  # within a range two fields may contradict each other
-                values = {name: _value(choice, params[name]) for name, choice in self._space.items()}
+                values = {name: _value(choice, trial.params[name]) for name, choice in self._space.items()}
                 yield resolve(self._base, values)
-        rest = [config for config in self._every if config not in self._trials]
-        yield from random.Random(f"{self._seed}/{len(self._trials)}").sample(rest, len(rest))
-
-    def _drawn_by(self, study: optuna.Study, attempt: int) -> dict[str, Any]:
-        study.sampler = self._sampler(attempt)
-        trial = study.ask(self._distributions)
-        study.tell(trial, state=TrialState.FAIL)  # the study ends with this draw, and samplers pass over failed trials
-        return trial.params
+        if spaces.is_finite(self._space):
+            rest = [config for config in spaces.every(self._space, self._base) if config not in self._trials]
+            yield from random.Random(f"{self._seed}/{len(self._trials)}").sample(rest, len(rest))
 
     def _sampler(self, attempt: int) -> BaseSampler:
         entropy = np.random.SeedSequence([self._seed, len(self._trials), attempt])
@@ -209,14 +198,6 @@ class Sampler:
         if self._kind == "gp":
             return GPSampler(seed=seed, warn_independent_sampling=False)
         return TPESampler(seed=seed, constant_liar=True)
-
-    def _sobol_point(self, index: int) -> dict[str, Any]:
-        """The point of that place in one sequence, whichever trials were recorded meanwhile."""
-        while index >= len(self._sobol_points):
-            trial = self._sobol.ask(self._distributions)
-            self._sobol.tell(trial, state=TrialState.PRUNED)  # QMC reads the space from the first that has not failed
-            self._sobol_points.append(trial.params)
-        return self._sobol_points[index]
 
 
 def distribution(name: str, choice: Choice) -> BaseDistribution:
@@ -247,17 +228,3 @@ def parameters(model: ModelConfig) -> int:
 
 def _completed(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def _never_met(space: Space, base: TrialConfig, bounds: Sequence[Constraint]) -> Iterator[str]:
-    """A line for each bound on the size of the model that no configuration of ``space`` over ``base`` keeps."""
-    flat = base.flat()
-    shape = {name: choice for name, choice in space.items() if not isinstance(flat[name], float)}
-    corners = list(spaces.corners(shape)) if bounds else []
-    if len(corners) >= spaces.MOST_CORNERS:  # not all of them
-        return
-    sizes = {parameters(resolve(base, changes).model) for changes in corners}
-    for bound in bounds:
-        if all(bound.violation(size) > 0 for size in sizes):
-            span = f"{min(sizes):,} to {max(sizes):,}"
-            yield f"constraint {bound}: no configuration of this sweep meets it; they have {span} parameters"

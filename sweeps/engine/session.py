@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,68 +67,60 @@ class _SweepSession:
         self.greet()
         if self.queue is None:
             self.tracker.start()
-        else:
-            self.train()
-
-    def train(self) -> None:
-        """Run all that is wanted, on Ray or in this process."""
-        if self.request.flags.address == INLINE:
+        elif self.request.flags.address == INLINE:
             self.tracker.start()
-            try:
-                self.train_all(run_inline)
-            finally:
-                self.session.lap("training")
-            return
+            self.train(run_inline)
+        else:
+            self.train_on_ray()
+
+    def train_on_ray(self) -> None:
+        """Train on a Ray of this process's own, or on the cluster that the check has joined."""
         # before the tracker's process imports mlflow: two large imports at once get in each other's way
         from sweeps.engine import ray_cluster
         from sweeps.engine.ray_runner import run_on_ray
 
         self.tracker.start()
-        booking, address = self.ready.booking, self.request.flags.address
+        booking, data, arrays = self.ready.booking, self.ready.data, None
         try:
-            if address is None:
+            if self.request.on_cluster:
+                arrays = data.train(), data.test()
+            else:
                 ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
             self.session.lap("the start of Ray")
             self.session.signals.listen()  # Ray has put its own handlers before ours
-            arrays = None if address is None else (self.ready.data.train(), self.ready.data.test())
-            self.train_all(lambda driver: run_on_ray(driver, arrays))
+            self.train(lambda driver: run_on_ray(driver, arrays))
         finally:
-            self.session.lap("training")
             ray_cluster.disconnect()
             self.session.lap("the end of Ray")
 
-    def train_all(self, run: Callable[[Driver], None]) -> None:
+    def train(self, run: Callable[[Driver], None]) -> None:
         """``run`` one queue of trials after the other, under one screen."""
         screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec.swept, self._slots)
         self.writer.listeners.append(screen)
-        with screen:
-            while self.queue is not None:
-                run(Driver(self.queue, self.writer, self._asked, self._capacity()))
-                if self.queue.halted:
-                    raise Preempted
-                if not self.queue.finished:
-                    raise RuntimeError("the trials' processes ended before their work did")
-                self.next_queue()
+        capacity = self._capacity if self.request.on_cluster else None
+        try:
+            with screen:
+                while self.queue is not None:
+                    run(Driver(self.queue, self.writer, lambda: self.session.signals.terminating, capacity))
+                    if self.queue.halted:
+                        raise Preempted
+                    if not self.queue.finished:
+                        raise RuntimeError("the trials' processes ended before their work did")
+                    self.next_queue()
+        finally:
+            self.session.lap("training")
 
-    def _capacity(self) -> Callable[[], int] | None:
+    def _capacity(self) -> int:
         """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
-        flags, booking, address = self.request.flags, self.ready.booking, self.request.flags.address
-        if address in (None, INLINE):
-            return None
         from sweeps.engine.ray_cluster import available
 
-        def capacity() -> int:
-            fit = fitting(available(str(address)), booking)
-            return fit if flags.num_gpus is None and flags.num_cpus is None else min(fit, booking.slots)
-
-        return capacity
+        flags, booking = self.request.flags, self.ready.booking
+        fit = fitting(available(str(flags.address)), booking)
+        return fit if flags.num_gpus is None and flags.num_cpus is None else min(fit, booking.slots)
 
     def _slots(self) -> int:
         """Trials at once, as many as there are room and memory for now."""
         return self.queue.slots if self.queue is not None else self.ready.booking.slots
-
-    def _asked(self) -> bool:
-        return self.session.signals.terminating
 
     def next_queue(self) -> None:
         """Record which trials go no further now that a queue is finished; find what comes next."""
@@ -141,7 +134,7 @@ class _SweepSession:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
         request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.writer.run
         facts = provenance() | {"code": fingerprint(), "data": data.source, "data_hash": data.hash}
-        identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml") or uuid.uuid4().hex
+        identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml")
         tables = {
             "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
             "space": spec.tables(),
@@ -190,19 +183,16 @@ class _SweepSession:
             self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
+        where = f", on the Ray cluster at {request.flags.address}" if request.on_cluster else ""
         self.console.print(
             f"{request.sweep}: {trials} trials, epochs: {self.ready.spec.base.training.epochs}, on {data.source} "
-            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each"
-            f"{self._where()}: {request.folder}"
+            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each{where}: "
+            f"{request.folder}"
         )
-        if request.flags.address not in (None, INLINE):
+        if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
         self.session.warn(self.session.gaps, self.changed_code(), *data.notes)
         self.session.check_tracking()
-
-    def _where(self) -> str:
-        address = self.request.flags.address
-        return "" if address in (None, INLINE) else f", on the Ray cluster at {address}"
 
     def changed_code(self) -> str:
         """Words for a resume by other code than before."""
@@ -251,10 +241,8 @@ class _SweepSession:
         self.session.print_next(lines)
 
 
-def _id_in(sweep_toml: Path) -> str | None:
-    """The run's id, where the journal has lost it."""
-    try:
-        found = read_toml(sweep_toml).get("sweep", {}).get("id")
-    except ConfigError:
-        return None
-    return found if isinstance(found, str) else None
+def _id_in(sweep_toml: Path) -> str:
+    """The run's id where the journal has none, or has lost it."""
+    with suppress(ConfigError, KeyError, TypeError):
+        return str(read_toml(sweep_toml)["sweep"]["id"])
+    return uuid.uuid4().hex

@@ -156,22 +156,22 @@ def choice_problems(name: str, choice: Choice) -> Iterator[str]:
     elif isinstance(choice, Range) and _KINDS[name] not in (int, float):
         yield f"{name}: a range is of numbers; name the values of {name} one by one"
     elif isinstance(choice, Range):
-        if rule := _broken_rule(choice, is_whole(name)):
-            yield f"{name} from {choice.low!r} to {choice.high!r}: {rule}"
+        if not _is_sound(choice, is_whole(name)):
+            yield (
+                f"{name} from {choice.low!r} to {choice.high!r}, log = {choice.log!r}: must go from a finite number up "
+                "to a larger one, in whole numbers where the field counts; log is true or false, and true only above 0"
+            )
     elif not choice:
         yield f"{name}: no values to sweep"
     elif len(set(choice)) < len(choice):
         yield f"{name} = {choice}: each value once; seeds repeat it"
 
 
-def _broken_rule(choice: Range, whole: bool) -> str:
-    ends = (choice.low, choice.high)
-    if not all(_is_number(end) and math.isfinite(end) for end in ends):
-        return "both ends must be finite numbers"
-    if not isinstance(choice.log, bool):
-        return f"log = {choice.log!r}: must be true or false"
-    if whole and not all(isinstance(end, int) for end in ends):
-        return "both ends must be whole numbers"
-    if choice.low >= choice.high:
-        return "the second end must be above the first"
-    return "a logarithmic range must begin above 0" if choice.log and choice.low <= 0 else ""
+def _is_sound(choice: Range, whole: bool) -> bool:
+    return (
+        all(_is_number(end) and math.isfinite(end) for end in (choice.low, choice.high))
+        and not (whole and not (isinstance(choice.low, int) and isinstance(choice.high, int)))
+        and choice.low < choice.high
+        and isinstance(choice.log, bool)
+        and not (choice.log and choice.low <= 0)
+    )

@@ -103,6 +103,12 @@ class SweepSpec:
         """Configurations that samplers draw in all; 0 for a grid."""
         return self.search.trials * len(self.strata) if self.search and self.drawn else 0
 
+    def expected_epochs(self, trials: int) -> int:
+        """Epochs of so many trials in all, with early stopping and within the budget."""
+        epochs, search = self.base.training.epochs, self.search or Search()
+        whole = search.rule.expected_epochs(trials, epochs) if search.rule else trials * epochs
+        return min(whole, search.budget or whole)
+
     def tables(self) -> dict[str, Any]:
         """``space`` as TOML and MLflow hold it."""
         return {n: asdict(values) if isinstance(values, Range) else list(values) for n, values in self.space.items()}

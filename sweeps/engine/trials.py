@@ -9,10 +9,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from analysis.fronts import Directions, SeedPoints, near_front, probability_on_front
+from analysis.fronts import SeedPoints, near_front, probability_on_front
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import CheckedSweep
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.spec import Search
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
 from trainables.trial import TrialJob
@@ -27,22 +28,19 @@ class TrialPlan:
 
     def __init__(self, ready: CheckedSweep, run: RunRecord) -> None:
         self._ready, self._run, self._spec = ready, run, ready.spec
-        self._search = ready.spec.search
+        self._search = ready.spec.search or Search()
         self.jobs: list[TrialJob] = []
         """Every trial so far; grows as more are drawn."""
         taken = {trial.number for trial in run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
-        self._samplers = (
-            {value: spec.sampler() for value, spec in ready.spec.strata.items()} if ready.spec.drawn else {}
-        )
+        self._samplers = {n: spec.sampler() for n, spec in ready.spec.strata.items()} if ready.spec.drawn else {}
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)
         self._configs: dict[str, TrialConfig] = {}
         """Those of recorded trials, by key: each is wanted several times, and to check it takes time."""
         self._learn()
-        for config in self._planned_configs():
-            self.jobs.append(self._job(config))
+        self.jobs += map(self._job, self._planned_configs())
 
     @property
     def planned(self) -> int:
@@ -52,17 +50,12 @@ class TrialPlan:
     @property
     def expected(self) -> int | None:
         """Epochs there will be, where early stopping or a budget makes them fewer than trials times epochs."""
-        if self._search is None or (self._search.rule is None and self._search.budget is None):
-            return None
-        whole = self.planned * self._epochs
-        rule, budget = self._search.rule, self._search.budget
-        return min(budget or whole, rule.expected_epochs(self.planned, self._epochs) if rule else whole)
+        limited = self._search.rule is not None or self._search.budget is not None
+        return self._spec.expected_epochs(self.planned) if limited else None
 
     def queue(self) -> TrialQueue:
         """Everything but more seeds, for the slots that are booked."""
-        halving = None
-        if self._search is not None and self._search.rule is not None:
-            halving = replayed(self._search.rule, self._run, self._epochs)
+        halving = replayed(self._search.rule, self._run, self._epochs)
         return self._queue([job for job in self.jobs if not self._repeats(job)], halving, draws=bool(self._behind()))
 
     def more_seeds(self, record: Callable[[list[TrialJob]], None]) -> TrialQueue | None:
@@ -72,20 +65,15 @@ class TrialPlan:
         front instead of a single incumbent's mean. ``record`` keeps the decision; what was decided before an
         interruption comes first, since the half of it that was trained by then might tell otherwise.
         """
-        if self._search is None or self._spec.seeds < 2:
+        if self._spec.search is None or self._spec.seeds < 2:
             return None
         if self._search.budget is not None and self._spent >= self._search.budget:
             return None
-        left = [
-            job
-            for job in self.jobs
-            if self._repeats(job) and job.key not in self._tried and not self._run.finished(job.key, self._epochs)
-        ]
-        jobs = left or self._finalists()
-        self._tried |= {job.key for job in jobs}
-        if not left and jobs:
+        jobs = [job for job in self.jobs if self._repeats(job) and job.key not in self._tried and not self._ended(job)]
+        if not jobs and (jobs := self._finalists()):
             record(jobs)
             self.jobs += jobs
+        self._tried |= {job.key for job in jobs}
         return self._queue(jobs, None, draws=False) if jobs else None
 
     def on_event(self, event: Event) -> None:
@@ -96,17 +84,23 @@ class TrialPlan:
 
     def _repeats(self, job: TrialJob) -> bool:
         """Whether it is one of the seeds that only configurations near the front get."""
-        return self._search is not None and job.config.training.seed != self._spec.base.training.seed
+        return self._spec.search is not None and job.config.training.seed != self._spec.base.training.seed
+
+    def _ended(self, job: TrialJob) -> bool:
+        return self._run.finished(job.key, self._epochs)
 
     def _finalists(self) -> list[TrialJob]:
         """For what is near the front as many seeds more as it had; one that diverged or failed was one of them."""
         seeds_of: dict[str, set[int]] = {}
         for job in self.jobs:
             seeds_of.setdefault(self._without_seed(job.config), set()).add(job.config.training.seed)
+        found: dict[Scalar, list[tuple[TrialConfig, SeedPoints]]] = {stratum: [] for stratum in self._spec.strata}
+        for config, points in self._screened():
+            found[self._stratum(config.flat())].append((config, points))
         return [
             self._job(config.replace(seed=seed))
-            for stratum in self._spec.strata
-            for config, _ in self._near([pair for pair in self._screened() if self._stratum(pair[0].flat()) == stratum])
+            for screened in found.values()
+            for config in self._near(screened)
             for seeds in [seeds_of[self._without_seed(config)]]
             for seed in [seed for seed in range(self._spec.seeds) if seed not in seeds][: len(seeds)]
         ]
@@ -115,15 +109,17 @@ class TrialPlan:
         """One key for all seeds of a configuration."""
         return config.replace(seed=0).key(self._ready.data.hash)
 
-    def _near(self, screened: list[tuple[TrialConfig, SeedPoints]]) -> list[tuple[TrialConfig, SeedPoints]]:
+    def _near(self, screened: list[tuple[TrialConfig, SeedPoints]]) -> list[TrialConfig]:
         """Those whose place on or off the front more seeds would settle."""
-        values, directions = [by_seed for _, by_seed in screened], self._directions()
+        first, *rest = (objective.direction for objective in self._search.objectives)
+        directions = first, rest[0] if rest else first
+        values = [points for _, points in screened]
         probabilities = probability_on_front(values, directions)
-        return [screened[index] for index in near_front(values, probabilities, MOST_FINALISTS, directions)]
+        return [screened[index][0] for index in near_front(values, probabilities, MOST_FINALISTS, directions)]
 
     def _learn(self) -> None:
         """Tell the samplers of earlier trials, of the run to start from and of this one."""
-        if self._search is not None and self._search.warm_start is not None:
+        if self._search.warm_start is not None:
             for trial in read(self._search.warm_start / JOURNAL).trials.values():
                 if trial.status != "running":  # in the other run, which nobody resumes here
                     self._tell(trial, trial.status)
@@ -134,15 +130,14 @@ class TrialPlan:
             if trial.status != "running":  # some samplers learn from the order of ends, which is another one
                 self._tell(trial, trial.status)
 
-    def _planned_configs(self) -> Iterator[TrialConfig]:
+    def _planned_configs(self) -> list[TrialConfig]:
         configs = list(self._ready.configs)
-        if self._search is not None:
+        if self._spec.search is not None:
             random.Random(self._search.seed).shuffle(configs)  # a rung should have seen some of everything
             keys = {config.key(self._ready.data.hash) for config in configs}
-            configs += [self._config(key, trial.config) for key, trial in self._run.trials.items() if key not in keys]
-            decided = self._run.decided.items()
-            configs += [self._config(key, flat) for key, flat in decided if key not in self._run.trials]
-        yield from configs
+            recorded = {**{key: trial.config for key, trial in self._run.trials.items()}, **self._run.decided}
+            configs += [self._config(key, flat) for key, flat in recorded.items() if key not in keys]
+        return configs
 
     def _config(self, key: str, flat: Mapping[str, Scalar]) -> TrialConfig:
         if key not in self._configs:
@@ -155,9 +150,9 @@ class TrialPlan:
         return replace(job, number=next(self._numbers) if trial is None else trial.number)
 
     def _queue(self, jobs: list[TrialJob], halving: SuccessiveHalving | None, draws: bool) -> TrialQueue:
-        budget = self._search.budget if self._search else None
-        queue = TrialQueue(self._ready.booking.slots, halving, self._draw if draws else None, budget, self._spent)
-        queue.add((job, self._run.last_epoch(job.key)) for job in jobs if not self._run.finished(job.key, self._epochs))
+        draw = self._draw if draws else None
+        queue = TrialQueue(self._ready.booking.slots, halving, draw, self._search.budget, self._spent)
+        queue.add((job, self._run.last_epoch(job.key)) for job in jobs if not self._ended(job))
         return queue
 
     def _draw(self) -> TrialJob | None:
@@ -171,38 +166,31 @@ class TrialPlan:
 
     def _behind(self) -> list[Scalar]:
         """Strata that have not all their trials, the one with the fewest first."""
-        most = self._search.trials if self._search else 0
-        return sorted((stratum for stratum, drawn in self._drawn.items() if drawn < most), key=self._drawn.__getitem__)
+        behind = [stratum for stratum, drawn in self._drawn.items() if drawn < self._search.trials]
+        return sorted(behind, key=self._drawn.__getitem__)
 
     def _tell(self, trial: TrialRecord, status: str) -> bool:
         """Let the sampler of a trial's stratum know its status; whether that was new to it."""
         sampler = self._samplers.get(self._stratum(trial.config))
         if sampler is None or trial.config.get("seed") != self._spec.base.training.seed:
             return False
-        metrics = {**trial.epochs.get(trial.last_epoch, {}), "parameters": trial.info.get("parameters", math.nan)}
-        return sampler.tell(self._config(trial.key, trial.config), status, metrics)
+        config = self._config(trial.key, trial.config)
+        return sampler.tell(config, status, trial.epochs.get(trial.last_epoch, {}))
 
     def _stratum(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.stratify_by, "") if self._spec.stratify_by else ""
 
     def _screened(self) -> list[tuple[TrialConfig, SeedPoints]]:
         """Configurations with a full training, and their objectives by seed."""
-        assert self._search is not None
         found: dict[str, tuple[TrialConfig, dict[int, tuple[float, float]]]] = {}
-        columns = [objective.column for objective in self._search.objectives]
         for trial in self._run.trials.values():
             metrics = trial.epochs.get(self._epochs)
             if trial.status == "completed" and metrics is not None:
                 config = self._config(trial.key, trial.config)
-                first, *rest = (metrics[column] for column in columns)
+                first, *rest = (metrics[objective.column] for objective in self._search.objectives)
                 point = (first, rest[0] if rest else first)
                 found.setdefault(self._without_seed(config), (config, {}))[1][config.training.seed] = point
         return list(found.values())
-
-    def _directions(self) -> Directions:
-        assert self._search is not None
-        first, *rest = (objective.direction for objective in self._search.objectives)
-        return first, rest[0] if rest else first
 
     @property
     def _epochs(self) -> int:
@@ -214,7 +202,7 @@ class TrialPlan:
         return sum(trial.last_epoch for trial in self._run.trials.values())
 
 
-def replayed(rule: Rule, run: RunRecord, max_epochs: int) -> SuccessiveHalving:
+def replayed(rule: Rule | None, run: RunRecord, max_epochs: int) -> SuccessiveHalving:
     """The rungs as they stood when a run was interrupted: its results taken in again, in the order of the journal."""
     halving = SuccessiveHalving(rule, max_epochs)
     trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]

@@ -33,7 +33,7 @@ def makespan(count: int, epochs: int, slots: int) -> tuple[int, dict[str, int]]:
             assert key == queue.next(), "asking changes nothing"
             queue.begin(key)
             running.append(key)
-        assert len(running) == len(set(running)) == queue.running
+        assert len(running) == len(set(running)) == len(queue.running)
         now += 1
         for key in list(running):
             reached[key] += 1
@@ -134,4 +134,4 @@ def test_a_halted_queue_takes_every_slot_after_the_epoch() -> None:
     key = begin(queue)
     queue.halted = True
     assert not queue.on_result(key, 1, {})
-    assert (queue.running, queue.next()) == (0, None)
+    assert (queue.running, queue.next()) == (set(), None)

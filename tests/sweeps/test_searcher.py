@@ -20,7 +20,7 @@ BASE = TrialConfig().replace(
     epochs=3, seed=0, channels=4, hidden_channels=4, residual_channels=2, residual_blocks=1, dim=4, codebook_size=16
 )
 KINDS: tuple[Kind, ...] = get_args(Kind)
-CHEAP: tuple[Kind, ...] = ("tpe", "nsga2", "qmc", "random")
+CHEAP: tuple[Kind, ...] = ("tpe", "nsga2", "random")
 BOTH = objectives(["mse", "perplexity"])
 SPACE: Space = {
     "estimator": ("rotation", "ste", "reflection"),
@@ -244,9 +244,7 @@ def test_a_model_that_is_too_large_is_never_asked_for(kind: Kind) -> None:
 
 def test_a_size_that_no_configuration_has_is_refused_before_the_first_trial() -> None:
     (problem,) = problems_of(lambda: sampler(constraints=[Constraint("parameters", "<=", 10)]))
-    least, most = (parameters(BASE.replace(codebook_size=size).model) for size in (8, 64))
-    assert problem.startswith("constraint parameters <= 10: no configuration of this sweep meets it")
-    assert f"{least:,} to {most:,} parameters" in problem
+    assert problem.startswith("constraint parameters <= 10: no configuration of this sweep was found to meet it")
 
 
 def test_all_problems_at_once() -> None:
