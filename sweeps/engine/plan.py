@@ -1,5 +1,6 @@
 """The cost of a sweep, from a short probe, without running it."""
 
+import re
 import resource
 import sys
 import time
@@ -101,28 +102,19 @@ def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
     finally:
         torch.set_num_threads(threads)
     seconds = step * data.train_images + image * data.test_images
-    return Probe(seconds, *(_gpu_memory() if booking.gpus else _process_memory()))
+    return Probe(seconds, *_memory(booking.gpus > 0))
 
 
-def _gpu_memory() -> tuple[int, int]:
-    free, total = torch.cuda.mem_get_info()
-    context = max(0, total - free - torch.cuda.memory_reserved())
-    return torch.cuda.max_memory_reserved() + context, total
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held. Linux counts it in kB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _process_memory() -> tuple[int, int]:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: no reason to refuse
-        available = 2**62
-    return peak_bytes(), available
+def _memory(on_gpu: bool) -> tuple[int, int]:
+    """Bytes at the peak, and those that there are."""
+    if on_gpu:
+        free, total = torch.cuda.mem_get_info()
+        context = max(0, total - free - torch.cuda.memory_reserved())
+        return torch.cuda.max_memory_reserved() + context, total
+    info = Path("/proc/meminfo")  # of Linux; elsewhere it is not known what there is, and that is no reason to refuse
+    available = re.search(r"MemAvailable:\s*(\d+)", info.read_text() if info.exists() else "")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, int(available[1]) * 1024 if available else 2**62
 
 
 def _seconds(work: Callable[[], object]) -> float:

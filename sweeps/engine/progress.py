@@ -14,7 +14,7 @@ from rich.text import Text
 from analysis.layout import shown
 from analysis.objectives import METRICS
 from sweeps.engine.trials import TrialPlan
-from trainables.journal import Event, RunRecord, TrialRecord
+from trainables.journal import Event, RunRecord
 from trainables.runs import SHORT
 from trainables.trial import TrialJob
 
@@ -67,7 +67,7 @@ class Screen:
 
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
-        records = [trial for job in self._plan.jobs if (trial := self._record(job)) is not None]
+        records = [trial for job in self._plan.jobs if (trial := self._run.trials.get(job.key))]
         ended = sum(trial.status != "running" for trial in records)
         done, planned = self._epochs()
         waiting = sum(bool(trial.waits) for trial in list(self._run.trials.values()))
@@ -100,7 +100,7 @@ class Screen:
         return Group(table, *lines)
 
     def _row(self, job: TrialJob) -> list[RenderableType]:
-        flat, trial = job.config.flat(), self._record(job)
+        flat, trial = job.config.flat(), self._run.trials.get(job.key)
         status = (trial.status if not trial.waits else "at a rung") if trial else "waiting"
         cells = [_text(flat[name]) for name in (*self._swept, "seed")]
         metrics: dict[str, Any] = trial.epochs.get(trial.last_epoch, {}) if trial else {}
@@ -109,25 +109,21 @@ class Screen:
         return [shown(cell, _STYLE.get(status, "dim")) for cell in cells]
 
     def _order(self, job: TrialJob) -> tuple[int, float]:
-        trial = self._record(job)
+        trial = self._run.trials.get(job.key)
         if trial is None:
             return (2, job.number)
         return (0, job.number) if trial.status == "running" else (1, -trial.last_time)
 
     def _name(self, key: str) -> str:
-        flat = next((job.config.flat() for job in self._plan.jobs if job.key == key), {})
-        return ", ".join(
-            f"{SHORT.get(name, name)} {_text(flat[name])}" for name in (*self._swept, "seed") if name in flat
-        )
-
-    def _record(self, job: TrialJob) -> TrialRecord | None:
-        return self._run.trials.get(job.key)
+        config = self._run.trials[key].config
+        fields = [name for name in (*self._swept, "seed") if name in config]
+        return ", ".join(f"{SHORT.get(name, name)} {_text(config[name])}" for name in fields)
 
     def _epochs(self) -> tuple[int, int]:
         """Epochs done and planned; trials that ended early plan no more."""
         done = planned = 0
         for job in self._plan.jobs:
-            trial, budget = self._record(job), job.config.training.epochs
+            trial, budget = self._run.trials.get(job.key), job.config.training.epochs
             epochs = min(trial.last_epoch, budget) if trial else 0
             done += epochs
             planned += epochs if trial and trial.status in ("stopped", "diverged", "failed") else budget

@@ -1,6 +1,5 @@
 """Where results come from: commit, packages, hardware, command."""
 
-import hashlib
 import platform
 import re
 import shlex
@@ -16,15 +15,12 @@ from trainables.tracking_uri import without_password
 
 PACKAGES = ("vqsweep", "torch", "ray", "optuna", "mlflow", "numpy")
 
-TRAINS = ("vqcore/*.py", "trainables/trial.py", "trainables/data.py", "trainables/sources.py")
-"""The files that a trial's numbers come from."""
-
 
 def provenance() -> dict[str, str]:
     """Facts about this code and this machine, as short texts by name. Holds no environment value and no password."""
     return {
         "commit": commit(),
-        "command": shlex.join(["python", *_program(), *map(without_password, sys.argv[1:])]),
+        "command": shlex.join(["python", *map(without_password, sys.orig_argv[1:])]),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "hardware": hardware(),
@@ -46,15 +42,6 @@ def commit() -> str:
         return "unknown"
 
 
-def fingerprint(root: Path = Path(__file__).parents[2]) -> str:
-    """16 hexadecimal digits that change with the code that computes a trial's numbers, comments included."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in TRAINS for path in root.glob(pattern)):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:16]
-
-
 def hardware() -> str:
     """CPU, usable cores, GPUs."""
     cpu = f"{_cpu_name()}, {usable_cpus()} cores"
@@ -73,9 +60,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _program() -> list[str]:
-    """The module or the script of this process, as words of a command."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return ["-m", spec.name.removesuffix(".__main__")] if spec else [sys.argv[0]]

@@ -35,14 +35,13 @@ def prepare_environment(address: str | None) -> list[str]:
     elif _has_token():
         names["RAY_AUTH_MODE"] = "token"
     missing = {name: value for name, value in names.items() if name not in os.environ}
-    if "ray" in sys.modules and missing:
-        if address is not None or not missing.keys() & LOOPBACK.keys():
-            return []
+    if "ray" not in sys.modules:
+        os.environ.update(missing)
+    elif missing.keys() & LOOPBACK.keys():
         return [
             "ray was imported before the sweep's command line, so it may listen beyond this machine; import ray after "
             "sweeps.cli.main(), or set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 and RAY_AUTH_MODE=token before"
         ]
-    os.environ.update(missing)
     return []
 
 

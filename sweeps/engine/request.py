@@ -91,7 +91,8 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
     problems, flags = Problems(), request.flags
     base = problems.of(lambda: base_config(flags, request.varied.space)) or TrialConfig()
-    spec = problems.of(lambda: _spec(request)) or SweepSpec()
+    varied, seeds = request.varied, flags.seeds
+    spec = problems.of(lambda: replace(varied, seeds=seeds, search=search_of(flags, varied.stratify_by))) or SweepSpec()
     spec = replace(spec, sweep=request.sweep, base=base)
     begun = (problems.of(lambda: read(request.folder / JOURNAL).sweep) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
@@ -115,11 +116,6 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     assert data is not None
     assert booking is not None
     return CheckedSweep(request, spec, configs, data, booking)
-
-
-def _spec(request: SweepRequest) -> SweepSpec:
-    search = search_of(request.flags, request.varied.stratify_by)
-    return replace(request.varied, seeds=request.flags.seeds, search=search)
 
 
 def _name_problems(request: SweepRequest) -> Iterator[str]:

@@ -43,18 +43,13 @@ def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_
     gpus = available.gpus if num_gpus is None else num_gpus
     cpus = available.cpus if num_cpus is None else num_cpus
     problems = []
-    if gpus < 0 or gpus > available.gpus:
-        problems.append(
-            f"--num-gpus {gpus}: {available.where} has {available.gpus}; "
-            f"ask for 0 to {available.gpus} (--num-gpus 0 trains on the CPU)"
-        )
-    if cpus < 1 or cpus > available.cpus:
+    if not 0 <= gpus <= available.gpus:
+        most = f"ask for 0 to {available.gpus} (--num-gpus 0 trains on the CPU)"
+        problems.append(f"--num-gpus {gpus}: {available.where} has {available.gpus}; {most}")
+    if not 1 <= cpus <= available.cpus:
         problems.append(f"--num-cpus {cpus}: {available.where} has {available.cpus}; ask for 1 to {available.cpus}")
     if not 1 <= trials_per_gpu <= 100 or trials_per_gpu != int(trials_per_gpu):
-        whole = min(100, max(1, math.floor(trials_per_gpu))) if math.isfinite(trials_per_gpu) else 1
-        problems.append(
-            f"--trials-per-gpu {trials_per_gpu:g}: a GPU packs a whole number of trials, from 1 to 100; try {whole}"
-        )
+        problems.append(f"--trials-per-gpu {trials_per_gpu:g}: a GPU packs a whole number of trials, from 1 to 100")
     if problems:
         raise ConfigError(problems)
     if gpus == 0:

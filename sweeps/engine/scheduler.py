@@ -10,6 +10,7 @@ Decisions are a function of the results that have arrived and of who was promote
 been taken in again, in their order, the same trials are promoted.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Container, Iterator, Mapping
@@ -90,10 +91,8 @@ class Rule:
 
     def expected_epochs(self, trials: int, max_epochs: int) -> int:
         """The epochs that ``plan`` adds up to."""
-        total, before = 0, 0
-        for epoch, reached in self.plan(trials, max_epochs):
-            total, before = total + reached * (epoch - before), epoch
-        return total
+        steps = itertools.pairwise([(0, 0), *self.plan(trials, max_epochs)])
+        return sum(reached * (epoch - before) for (before, _), (epoch, reached) in steps)
 
 
 def automatic(aims: tuple[Objective, ...], epochs: int, known: bool) -> Rule:

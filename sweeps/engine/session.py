@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,7 +11,7 @@ from analysis.report import analyse
 from sweeps.engine.driver import Driver
 from sweeps.engine.inline import run_inline
 from sweeps.engine.progress import Screen
-from sweeps.engine.provenance import fingerprint, provenance
+from sweeps.engine.provenance import provenance
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import INLINE, CheckedSweep
 from sweeps.engine.resources import fitting
@@ -43,8 +42,8 @@ class _SweepSession:
         self.ready, self.request = ready, ready.request
         self.session, self.console = session, session.console
         self.writer, self.tracker = session.writer, session.tracker
-        self.begun_with: dict[str, Any] = self.writer.run.sweep.get("tags", {})
-        """Facts about the code that this run was last driven by; none of a new one."""
+        self.commits: list[str] = []
+        """Of the code that this run was last driven by, if it was, and of this."""
         self.plan = TrialPlan(ready, self.writer.run)
         self.writer.listeners.append(self.plan.on_event)
         self.queue: TrialQueue | None = None
@@ -133,7 +132,8 @@ class _SweepSession:
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
         request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.writer.run
-        facts = provenance() | {"code": fingerprint(), "data": data.source, "data_hash": data.hash}
+        facts = provenance() | {"data": data.source, "data_hash": data.hash}
+        self.commits = [tags["commit"] for tags in (known.sweep.get("tags", {}), facts) if "commit" in tags]
         identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml")
         tables = {
             "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
@@ -195,14 +195,11 @@ class _SweepSession:
         self.session.check_tracking()
 
     def changed_code(self) -> str:
-        """Words for a resume by other code than before."""
-        before, now = self.begun_with.get("code"), fingerprint()
-        if before in (None, now):
+        """Words for a resume by another commit than before."""
+        if len(set(self.commits)) < 2:
             return ""
-        return (
-            f"The code that trains has changed since this run was last driven ({before}, now {now}): trials that go on "
-            f"may not equal those of an undisturbed run; go back to commit {self.begun_with.get('commit')}, or start a "
-            "new run."
+        return "This run was last driven by commit {}, now by {}: if that changes how trials train, they mix.".format(
+            *self.commits
         )
 
     def finish(self, code: int) -> bool:

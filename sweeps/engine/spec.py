@@ -147,10 +147,7 @@ class SweepSpec:
             problems.raise_any()
             return () if self.drawn else tuple(every(self.space, self.base))
         grid = {name: choice for name, choice in self.space.items() if not isinstance(choice, Range)}
-        configs = []
-        for seed in range(min(max(1, self.seeds), MOST_SEEDS)):
-            for values in itertools.product(*grid.values()):
-                changes: dict[str, Any] = {**dict(zip(grid, values, strict=True)), "seed": seed}
-                configs.append(problems.of(partial(self.base.replace, **changes)))
+        combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        configs = [problems.of(partial(self.base.replace, **changes)) for changes in combined]
         problems.raise_any()
-        return tuple(config for config in configs if config is not None)
+        return tuple(config.replace(seed=seed) for seed in range(self.seeds) for config in configs if config)

@@ -12,15 +12,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
-from read_back import folder, metrics
+from read_back import InEpoch, Sweep, folder, metrics
 
 from sweeps import rebuild
 from trainables.data import prepare
 from trainables.journal import read
 from vqcore.config import ConfigError
 
-Sweep = Callable[..., int]
-Numbers = dict[str, dict[int, dict[str, float]]]
+Capture = pytest.CaptureFixture[str]
 
 
 def states(run: Path) -> dict[str, tuple[int, str, str]]:
@@ -40,11 +39,7 @@ def undisturbed(sweep: Sweep, out: Path) -> Path:
 
 
 def test_sigterm_ends_with_the_epoch_and_says_resume_me(
-    undisturbed: Path,
-    place: Path,
-    sweep: Sweep,
-    in_epoch: Callable[[int, Callable[[], None]], None],
-    capsys: pytest.CaptureFixture[str],
+    undisturbed: Path, place: Path, sweep: Sweep, in_epoch: InEpoch, capsys: Capture
 ) -> None:
     in_epoch(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert sweep("--name", "preempted") == 75
@@ -57,10 +52,7 @@ def test_sigterm_ends_with_the_epoch_and_says_resume_me(
 
 
 def test_a_run_folder_removed_meanwhile_ends_the_sweep_in_words(
-    place: Path,
-    sweep: Sweep,
-    in_epoch: Callable[[int, Callable[[], None]], None],
-    capsys: pytest.CaptureFixture[str],
+    place: Path, sweep: Sweep, in_epoch: InEpoch, capsys: Capture
 ) -> None:
     in_epoch(1, lambda: shutil.rmtree(place / "removed"))
     assert sweep("--name", "removed") == 1
@@ -88,7 +80,7 @@ def test_lines_of_the_journal_lost_to_the_disk_are_taken_again_from_checkpoints(
 
 
 def test_what_neither_journal_nor_checkpoint_knows_is_trained_again(
-    undisturbed: Path, place: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, place: Path, sweep: Sweep, capsys: Capture
 ) -> None:
     run = place / "twice"
     shutil.copytree(undisturbed, run, symlinks=True)
@@ -105,7 +97,7 @@ def test_what_neither_journal_nor_checkpoint_knows_is_trained_again(
 
 
 def test_everything_is_rebuilt_from_the_journal_alone(
-    undisturbed: Path, tmp_path: Path, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, tmp_path: Path, sweep: Sweep, capsys: Capture
 ) -> None:
     run = tmp_path / "beta_ablation" / "undisturbed"
     run.mkdir(parents=True)
@@ -151,9 +143,9 @@ def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
     tmp_path: Path,
     place: Path,
     sweep: Sweep,
-    in_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: InEpoch,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
 ) -> None:
     monkeypatch.setenv("VQSWEEP_CACHE", str(tmp_path))
     pixels = Path(prepare(str(images)).folder, "test.npy")
@@ -176,9 +168,9 @@ def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
     images: Path,
     tmp_path: Path,
     disk_of: Callable[[str], Path],
-    capsys: pytest.CaptureFixture[str],
+    capsys: Capture,
     sweep: Sweep,
-    in_epoch: Callable[[int, Callable[[], None]], None],
+    in_epoch: InEpoch,
 ) -> None:
     """Journal, checkpoints and MLflow's database lie on one small disk, which others fill."""
     small = disk_of("60m")

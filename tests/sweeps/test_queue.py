@@ -72,20 +72,7 @@ def test_a_resumed_sweep_goes_on_with_what_is_furthest() -> None:
     queue = TrialQueue(1)
     queue.add(zip(jobs(4, 10), [0, 3, 7, 0], strict=True))
     assert begin(queue) == "trial2"
-
-
-def test_a_trial_that_ends_early_gives_its_slot_to_the_next() -> None:
-    queue = TrialQueue(1)
-    queue.add((job, 0) for job in jobs(2, 4))
-    first = begin(queue)
     assert queue.next() is None, "its one slot is taken"
-    assert queue.on_result(first, 1, {})
-    queue.ended(first)
-    second = begin(queue)
-    assert second != first
-    queue.ended(second)
-    assert queue.finished
-    assert queue.next() is None
 
 
 def test_a_trial_whose_process_died_goes_on_and_its_epochs_stay_in_the_budget() -> None:

@@ -18,7 +18,6 @@ from read_back import metrics
 
 from sweeps.engine import ray_cluster
 from sweeps.engine.driver import Driver
-from sweeps.engine.provenance import fingerprint
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.ray_runner import run_on_ray
 from sweeps.engine.ray_settings import prepare_environment
@@ -105,7 +104,6 @@ def test_a_process_started_later_runs_the_code_as_it_was_and_an_odd_path_is_no_o
     copy, run = tmp_path / "my code (1)", out / "beta_ablation" / "edited"
     for package in ("vqcore", "trainables", "analysis", "sweeps"):
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    assert fingerprint(copy) == fingerprint()
     (copy / "bin").mkdir()
     (copy / "bin" / "python").symlink_to(Path(sys.executable).resolve())
     (copy / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
@@ -125,7 +123,6 @@ def test_a_process_started_later_runs_the_code_as_it_was_and_an_odd_path_is_no_o
     assert metrics(run) == undisturbed
     starts = [event for event in JournalReader(run / "journal.jsonl").new() if event["event"] == "start"]
     assert {event["info"].get("pid", killed) for event in starts} - {killed}, "a later process trained too"
-    assert fingerprint(copy) != fingerprint()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sweeps.engine.space import (
     is_finite,
     resolve,
 )
-from vqcore.config import ConfigError, TrialConfig, meaningless, problems_of
+from vqcore.config import TrialConfig, meaningless, problems_of
 
 BASE = TrialConfig()
 FSQ = {"layer": "fsq", "levels": "8,5,5,5"}
@@ -50,18 +50,11 @@ drawn = st.fixed_dictionaries({name: st.sampled_from(choice) for name, choice in
     [
         ({}, {"codebook": "gradient", "decay": 0.9}, "decay", 0.99),
         ({}, {"codebook": "gradient", "decay": 0.9, "revive_below": 0.1}, "decay", 0.9),
-        ({}, {"codebook": "ema", "decay": 0.9}, "decay", 0.9),
-        ({"decay": 0.9}, {"codebook": "gradient"}, "decay", 0.99),
         ({"max_rescale": 2.0}, {"estimator": "ste"}, "max_rescale", 10.0),
-        ({"max_rescale": 2.0}, {"estimator": "rotation"}, "max_rescale", 2.0),
         ({}, {"levels": "8,5,5,5"}, "levels", ""),
         ({}, {"codebook": "gradient", "estimator": "gumbel", "nu": 0.1}, "nu", 0.0),
         ({"codebook": "gradient", "affine": "learned", "affine_groups": 4}, {"codebook": "ema"}, "affine_groups", 1),
-        ({"codebook": "gradient", "alternate": True}, {"codebook": "ema"}, "alternate", False),
-        ({}, {**FSQ, "commitment_weight": 1.0}, "commitment_weight", 0.0),
-        ({}, {**FSQ, "estimator": "rotation"}, "estimator", "ste"),
         ({}, {**FSQ, "codebook_size": 512}, "codebook_size", 1000),
-        ({"decay": 0.9}, FSQ, "decay", 0.99),
     ],
 )
 def test_what_changes_nothing_is_put_back(
@@ -79,21 +72,9 @@ def test_configurations_that_train_alike_are_one(one: dict[str, Any], other: dic
     assert all(config.flat()[n] == value for n, value in idle.items() if n not in ("codebook_size", "dim"))
 
 
-def test_a_contradiction_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="affine_groups = 3: must divide"):
-        resolve(BASE, {"codebook": "gradient", "affine": "learned", "affine_groups": 3})
-
-
-@pytest.mark.parametrize(
-    "space",
-    [
-        CONDITIONAL,
-        {"commitment_weight": Range(0.05, 4, log=True), "codebook_size": Range(64, 1024), "batch_size": (32, 64)},
-        {"layer": ("vq", "fsq"), "levels": ("8,8",), "codebook_size": (256, 512)},
-    ],
-)
-def test_a_space_in_which_nothing_is_wrong(space: Space) -> None:
-    check_space(space, BASE)
+def test_a_space_in_which_nothing_is_wrong() -> None:
+    check_space(CONDITIONAL, BASE)
+    check_space({"commitment_weight": Range(0.05, 4, log=True), "codebook_size": Range(64, 1024)}, BASE)
 
 
 def test_everything_that_is_wrong_at_once() -> None:

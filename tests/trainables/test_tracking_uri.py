@@ -56,7 +56,7 @@ def test_no_secret_is_shown_or_kept(
     assert without_password(uri) == mask(uri, uri) == shown
     assert kept(Flags(tracking_uri=uri))["tracking_uri"] == shown
     for words in (["--tracking-uri", uri], [f"--tracking-uri={uri}"]):
-        monkeypatch.setattr("sys.argv", ["sweep", *words])
+        monkeypatch.setattr("sys.orig_argv", ["python", "sweep", *words])
         command = provenance()["command"]
         assert SECRET not in command
         assert shown in command
