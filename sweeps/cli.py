@@ -81,9 +81,9 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
     recorded = read(folder / JOURNAL).sweep
     tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
-    _check_home(start, folder, recorded, tables)
+    _check_home(start, folder, recorded.get("sweep", folder.parent.name), tables)
     names = {field.name for field in dataclasses.fields(flags_type)}  # an earlier version may have had others
-    own = arguments_of({name: value for name, value in _table(tables, "flags").items() if name in names})
+    own = arguments_of({name: value for name, value in tables.get("flags", {}).items() if name in names})
     saved, resumed = (tyro.cli(flags_type, prog=prog, args=[*own, *further]) for further in ([], arguments))
     before, now = kept(saved), kept(resumed)
     changed = [name for name in FIXED if before.get(name) != now.get(name)]
@@ -96,21 +96,12 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
     return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)
 
 
-def _check_home(start: Start, folder: Path, recorded: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
-    """``ConfigError`` if the run in ``folder`` is of another sweep, or lies in another sweep's folder."""
-    sweep = recorded.get("sweep") or _table(tables, "sweep").get("sweep") or folder.parent.name
+def _check_home(start: Start, folder: Path, sweep: str, tables: Mapping[str, Any]) -> None:
+    """``ConfigError`` if the run in ``folder``, one of ``sweep``, is resumed as another's, or lies in its folder."""
     if sweep != start.sweep:
-        begun = _table(tables, "provenance").get("command")
+        begun = tables.get("provenance", {}).get("command")
         how = f", begun with `{begun}`" if begun else ""
         raise ConfigError([f"--resume {folder}: is a run of the sweep {sweep}{how}; resume it with that command"])
     if folder.absolute().parent.name != sweep:
         home = folder.absolute().parent / sweep / folder.name
         raise ConfigError([f"--resume {folder}: a run of {sweep} lies in a folder of that name; move it to {home}"])
-
-
-def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A table of ``sweep.toml``, which anyone may have edited."""
-    table = tables.get(name, {})
-    if not isinstance(table, dict):
-        raise ConfigError([f"sweep.toml: {name} must be a table; put it back, or start a new run"])
-    return table

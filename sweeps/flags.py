@@ -143,14 +143,11 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives)) or ()
     rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims and flags.early_stopping == "auto" else None
-    bounds = [problems.of(partial(Constraint.parse, text)) for text in flags.constraints]
-    constraints = tuple(bound for bound in bounds if bound is not None)
+    constraints = [found for text in flags.constraints if (found := problems.of(partial(Constraint.parse, text)))]
     warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
-    for column in [*(aim.column for aim in aims), *(bound.column for bound in constraints if bound.column != SIZE)]:
+    for column in [*(aim.column for aim in aims), *(c.column for c in constraints if c.column != SIZE)]:
         if column not in reported():
-            problems.add(
-                f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} for constraints"
-            )
+            problems.add(f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} in constraints")
     if not 1 <= flags.trials <= MOST_TRIALS:
         problems.add(f"trials = {flags.trials}: must be 1 to {MOST_TRIALS:,}")
     if flags.budget is not None and flags.budget < flags.epochs:
@@ -164,7 +161,7 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
         trials=flags.trials,
         rule=rule,
         budget=flags.budget,
-        constraints=constraints,
+        constraints=tuple(constraints),
         warm_start=warm_start,
         seed=flags.search_seed,
         collapse=Collapse(flags.collapse_usage) if flags.collapse_usage else None,

@@ -10,6 +10,7 @@ trials = 60
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sweeps.flags import SearchFlags, arguments_of
 from trainables.commands import exit_code
 from trainables.runs import NAME
 from vqcore.config import ConfigError, read_toml
+from vqcore.errors import Problems
 
 USAGE = (
     "python -m sweeps run FILE.toml [flags]: FILE has a table [space] and, if wanted, one [flags]; --help lists them"
@@ -48,23 +50,16 @@ def run(arguments: Sequence[str]) -> int:
 def sweep_of(path: Path) -> tuple[SweepSpec, list[str]]:
     """The sweep of a file, and its flags as arguments. ``ConfigError`` with every problem."""
     tables = read_toml(path)
-    problems = [f"{path}: [{name}] is not known; {USAGE}" for name in tables.keys() - {"space", "flags"}]
-    problems += [f"{path}: has no table [space]; {USAGE}"] if "space" not in tables else []
-    wrong = [name for name in ("space", "flags") if not isinstance(tables.get(name, {}), dict)]
-    problems += [f"{path}: {name} must be a table; {USAGE}" for name in wrong]
-    if wrong:
-        raise ConfigError(problems)
+    space, flags = tables.pop("space", None), tables.pop("flags", {})
+    problems = Problems(f"{path}: [{name}] is not known; {USAGE}" for name in tables)
     if not NAME.fullmatch(path.stem):
-        problems.append(f"{path}: its name becomes the sweep's; use letters, digits, '.', '_' and '-'")
-    space = {}
-    for name, value in dict(tables.get("space", {})).items():
-        try:
-            space[name] = _choice(name, value)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return SweepSpec(space), arguments_of(tables.get("flags", {}))
+        problems.add(f"{path}: its name becomes the sweep's; use letters, digits, '.', '_' and '-'")
+    if not isinstance(space, dict) or not isinstance(flags, dict):
+        problems.add(f"{path}: has no table [space], or flags that are no table; {USAGE}")
+        space, flags = {}, {}
+    choices = {name: problems.of(partial(_choice, name, value)) for name, value in space.items()}
+    problems.raise_any()
+    return SweepSpec({name: choice for name, choice in choices.items() if choice is not None}), arguments_of(flags)
 
 
 def _choice(name: str, value: Any) -> tuple[Any, ...] | Range:

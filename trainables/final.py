@@ -149,18 +149,19 @@ def _run(job: TrialJob, session: RunSession) -> int:
     code = session.run(lambda: _train(job, session))
     recorded = session.record_end(complete=code == 0)
     behind = session.close_tracking(patient=code == 0)
-    lines = [("go on with", "the same command")] if code else []
-    if code == 0:
-        trial = session.writer.run.trials[job.key]
-        if trial.status == "completed":
-            lines.append(("use it", f'vqcore.load("{session.folder}/model.safetensors")'))
-        else:
-            where = f" (in full: {session.log})" if trial.status == "failed" else ""
-            text = Text(f"The training ended early: {trial.reason}{where}", style="red")
-            session.console.print(text, soft_wrap=True)
-        code = 0 if recorded and trial.status == "completed" else 1
-    session.print_next([*lines, *([("tell MLflow", behind)] if behind else [])])
-    return code
+    trial = session.writer.run.trials.get(job.key)
+    completed = code == 0 and trial is not None and trial.status == "completed"
+    if code == 0 and trial is not None and not completed:
+        where = f" (in full: {session.log})" if trial.status == "failed" else ""
+        session.console.print(Text(f"The training ended early: {trial.reason}{where}", style="red"), soft_wrap=True)
+    session.print_next(
+        [
+            ("use it", f'vqcore.load("{session.folder}/model.safetensors")' if completed else None),
+            ("go on with", "the same command" if code else None),
+            ("tell MLflow", behind),
+        ]
+    )
+    return code or (0 if completed and recorded else 1)
 
 
 def _train(job: TrialJob, session: RunSession) -> None:

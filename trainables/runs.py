@@ -39,9 +39,8 @@ def find_run(name: str, out: Path) -> Path:
     if name == "latest" and sweeps:
         return sweeps[0]
     found = [run for run in runs if name in (run.name, f"{run.parent.name}/{run.name}")]
-    path = Path(name)
-    if not found and name and os.path.isfile(path / JOURNAL):  # noqa: PTH113 (a name may be too long for a file)
-        found = [path if path.name else path.resolve()]
+    if not found and name and os.path.isfile(Path(name, JOURNAL)):  # noqa: PTH113 (a name may be too long for a file)
+        found = [Path(name).absolute()]
     if len(found) == 1:
         return found[0]
     if found:
@@ -64,8 +63,7 @@ def command_line(module: str, *arguments: object) -> str:
     ``python`` is written out as a path where the interpreter of that name is another one: a venv need not be active.
     """
     here, found = Path(sys.executable), shutil.which("python")
-    python = "python"
-    if not found or Path(found).parent != here.parent:
-        python = shlex.quote(str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here))
+    path = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    python = "python" if found and Path(found).parent == here.parent else shlex.quote(str(path))
     by_module = "" if module.endswith(".py") else "-m "
     return f"{python} {by_module}{shlex.join([module, *map(str, arguments)])}"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,8 +31,7 @@ class RunSession:
         self.gaps = fill_gaps(self.writer, trials)
         """What was taken from the checkpoints in ``trials``, for the screen; empty if the journal was whole."""
         self.tracker = Tracker(folder, tracking_uri)
-        self.unreachable: str | None = None
-        """Why MLflow could not be reached at the start."""
+        self._unreachable: str | None = None
         self._laps: dict[str, float] = {}
         self._lap_began = PROCESS_STARTED
 
@@ -53,9 +52,9 @@ class RunSession:
 
     def check_tracking(self) -> None:
         """Find out whether MLflow can be reached, and say so if not: the run goes on without."""
-        self.unreachable = check(self.tracking_uri)
-        if self.unreachable:
-            self.warn(f"MLflow: {self.unreachable}. The run goes on; what is missing is sent later.")
+        self._unreachable = check(self.tracking_uri)
+        if self._unreachable:
+            self.warn(f"MLflow: {self._unreachable}. The run goes on; what is missing is sent later.")
 
     def run(self, work: Callable[[], None]) -> int:
         """Call ``work``, which trains; the exit code: 0, 130 after Ctrl-C, 75 after SIGTERM, 1 after an error.
@@ -73,7 +72,6 @@ class RunSession:
             if isinstance(error, Preempted) or self.signals.terminating:
                 self.console.print("Ended by SIGTERM; everything recorded is kept.")
                 return PREEMPTED
-            logger.exception("the run cannot go on")
             self._print_error("The run cannot go on", error)
             return 1
         finally:
@@ -85,7 +83,6 @@ class RunSession:
         try:
             self.writer.write("done" if complete else "pause")
         except OSError as error:
-            logger.exception("the end of the run could not be recorded")
             self._print_error("Its end could not be recorded", error)
             return False
         finally:
@@ -95,14 +92,15 @@ class RunSession:
     def close_tracking(self, patient: bool) -> str | None:
         """Send MLflow what it lacks, within seconds unless ``patient``; the command that sends the rest, if any."""
         # no waiting for a server that has been failing, or after Ctrl-C: what is missing can be sent later
-        patient = patient and not self.unreachable and not self.tracker.problem
+        patient = patient and not self._unreachable and not self.tracker.problem
         if self.tracker.close(timeout=60 if patient else 5):
             return None
         self.warn(f"MLflow is behind: {self.tracker.problem or 'it is slow'}")
         return sync_command(self.folder, self.tracking_uri)
 
-    def print_next(self, commands: list[tuple[str, str]]) -> None:
-        """Print which commands to run next, each with what it does."""
+    def print_next(self, commands: Sequence[tuple[str, str | None]]) -> None:
+        """Print which commands to run next, each with what it does; those that are None are left out."""
+        commands = [(purpose, command) for purpose, command in commands if command]
         if commands:
             self.console.print("Next:")
         for purpose, command in commands:
@@ -110,6 +108,7 @@ class RunSession:
             self.console.print(Text(f"  {purpose + ':':<16}{command}"), soft_wrap=True)
 
     def _print_error(self, what: str, error: BaseException) -> None:
+        logger.error(what, exc_info=error)
         line = f"{what}: {one_line(error)} (in full: {self.log})"
         self.console.print(Text(line, style="red"), soft_wrap=True)
 

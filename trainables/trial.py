@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,6 @@ RECONSTRUCTIONS = 8
 PROCESS_STARTED = round(time.time(), 3)
 """When this process was new, which with its host and its id tells it from every other."""
 
-COLLAPSED = "collapsed"
-"""The first word of the reason why such a trial stopped."""
-
 
 @dataclass(frozen=True)
 class Collapse:
@@ -50,7 +47,7 @@ class Collapse:
         if len(latest) < self.epochs or any(event["metrics"]["usage"] >= self.usage for event in latest):
             return ""
         used = latest[-1]["metrics"]["usage"]
-        return f"{COLLAPSED}: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
+        return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
 
 
 @dataclass(frozen=True)
@@ -124,15 +121,16 @@ class Trial:
     again on another one, and its metrics are the same to the last bit on a CPU.
     """
 
-    def __init__(self, job: TrialJob, trainer: Trainer, store: Store | None) -> None:
-        self.job, self.trainer, self._store = job, trainer, store
+    def __init__(self, job: TrialJob, store: Store | None = None) -> None:
+        """From the beginning. Without a ``store`` no checkpoints are written: the caller keeps the state."""
+        self.job, self._store = job, store
+        self._device = prepare_process(job.cpus, job.gpus)
         self.history: list[dict[str, Any]] = []
         """The event of each epoch, as the journal has it."""
         self.damaged: list[str] = []
         """Checkpoints that could not be used, each with the reason."""
-        self._recorded = 0
+        self._recorded = self._resumed_from = 0
         self._checkpoint = ""
-        self.info: dict[str, Any] = {}
         self._sets: tuple[Images, Images] | None = None
 
     @classmethod
@@ -142,53 +140,53 @@ class Trial:
         ``recorded`` epochs are known to the caller; the first report is of the next one, which the checkpoint may have
         already: so no epoch is lost between a checkpoint and a crash. ``StorageError`` if nothing can be read.
         """
-        device, store = prepare_process(job.cpus, job.gpus), Store(job.folder)
+        store = Store(job.folder)
         remove_parts(store)
-        damaged: list[str] = []
-        for checkpoint in whole_checkpoints(store, job.key, damaged):
-            # as it began: "auto" may mean something else on the machine that goes on
-            trainer = Trainer(job.config.replace(precision=checkpoint.facts["precision"]), device)
-            if _fits(trainer, checkpoint):
-                trial = cls(job, trainer, store)
+        trial = cls(job, store)
+        for checkpoint in whole_checkpoints(store, job.key, trial.damaged):
+            try:
                 trial.load(checkpoint)
                 break
-            damaged.append(f"{checkpoint.name}: its tensors are not those of this model")
-        else:
-            trial = cls(job, Trainer(job.config, device), store)
-        trial.damaged, trial._recorded = damaged, recorded
-        trial.info = _info(trial)
+            except ConfigError as error:
+                trial.damaged += error.problems
+        trial._recorded = recorded
         return trial
 
-    @classmethod
-    def begin(cls, job: TrialJob) -> Trial:
-        """A trial from its beginning that writes no checkpoints: its caller keeps and restores its state."""
-        trial = cls(job, Trainer(job.config, prepare_process(job.cpus, job.gpus)), None)
-        trial.info = _info(trial)
-        return trial
+    @functools.cached_property
+    def trainer(self) -> Trainer:
+        """The model and its training, made when first wanted."""
+        return Trainer(self.job.config, self._device)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint, which may be of a trial with another configuration, but for the shapes of its model.
 
         ``ConfigError`` if its tensors are not those of this model.
         """
-        if not _fits(self.trainer, checkpoint):
-            raise ConfigError([f"{checkpoint.name}: its tensors are not those of this model; keep what shapes it"])
-        self.trainer.load_state(checkpoint.tensors)
-        self.history, self._checkpoint = checkpoint.facts["history"], checkpoint.name
-        self._recorded = len(self.history)
+        # as it began: "auto" may mean something else on the machine that goes on
+        trainer = Trainer(self.job.config.replace(precision=checkpoint.facts["precision"]), self._device)
+        try:
+            trainer.load_state(checkpoint.tensors)
+        except (KeyError, RuntimeError) as error:  # the code of the model has changed since, say
+            raise ConfigError([f"{checkpoint.name}: its tensors are not those of this model"]) from error
+        self.trainer, self.history, self._checkpoint = trainer, checkpoint.facts["history"], checkpoint.name
+        self._recorded = self._resumed_from = len(self.history)
 
     def step(self) -> Report:
         """The epoch after the one reported last: as the checkpoint has it, or trained now."""
-        if self._status()[0] != "running":
-            return self._report(Report(self._recorded))
-        try:
-            while len(self.history) <= self._recorded:
-                self._train()
-        except DivergedError as error:
-            return self._report(Report(self._recorded), ("diverged", str(error)))
-        event = self.history[self._recorded]
-        self._recorded += 1
-        return self._report(Report(self._recorded, event["metrics"], event["time"]))
+        event: dict[str, Any] = {}
+        status, reason = self._status()
+        if status == "running":
+            try:
+                while len(self.history) <= self._recorded:
+                    self._train()
+                event = self.history[self._recorded]
+                self._recorded += 1
+                status, reason = self._status()
+            except DivergedError as error:
+                status, reason = "diverged", str(error)
+        if status != "running" and self._store is not None and self._checkpoint:
+            keep_checkpoint(self._store, self._checkpoint)  # of a trial that has ended, the last one is enough
+        return Report(self._recorded, event.get("metrics", {}), event.get("time", 0.0), status, reason, self.info)
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says beside its tensors."""
@@ -200,17 +198,25 @@ class Trial:
             "history": self.history,
         }
 
+    @property
+    def info(self) -> dict[str, Any]:
+        """Where and with what it trains."""
+        return {
+            "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
+            "precision": self.trainer.precision,
+            "parameters": parameter_count(self.trainer.model),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": PROCESS_STARTED,
+            "resumed_from": self._resumed_from,
+            **({"damaged": self.damaged} if self.damaged else {}),
+        }
+
     def _status(self) -> tuple[str, str]:
         """The status that the reported epochs have led to, and its reason."""
         if self.job.collapse and (reason := self.job.collapse.reason(self.history[: self._recorded])):
             return "stopped", reason
         return ("completed" if self._recorded >= self.job.config.training.epochs else "running"), ""
-
-    def _report(self, report: Report, outcome: tuple[str, str] | None = None) -> Report:
-        status, reason = outcome or self._status()
-        if status != "running" and self._store is not None and self._checkpoint:
-            keep_checkpoint(self._store, self._checkpoint)  # of a trial that has ended, the last one is enough
-        return replace(report, status=status, reason=reason, info=self.info)
 
     def _train(self) -> None:
         """Train an epoch, evaluate it, and write what there is then."""
@@ -230,8 +236,7 @@ class Trial:
         """The training and the test images, opened once. ``DamagedDataError`` if they are not as they were prepared."""
         if self._sets is None:
             self.job.data.check()
-            on_gpu = self.trainer.device.type == "cuda"
-            self._sets = (_on_gpu if on_gpu else _mapped)(self.job.data, self.trainer.device)
+            self._sets = (_on_gpu if self._device.type == "cuda" else _mapped)(self.job.data, self._device)
         return self._sets
 
     def _keep(self, store: Store, test: Images) -> None:
@@ -243,37 +248,9 @@ class Trial:
         self._checkpoint = save_checkpoint(store, self.trainer.epoch, self.trainer.state(), self.facts())
 
 
-def _fits(trainer: Trainer, checkpoint: Checkpoint) -> bool:
-    """Whether the tensors are those that this model's training has, as they are not after a change of its code.
-
-    By names and shapes: of its dtypes one flag's has changed between versions, and loading converts it.
-    """
-    ours, theirs = (
-        {name: tensor.shape for name, tensor in state.items() if name != "generator.cuda"}
-        for state in (trainer.state(), checkpoint.tensors)
-    )
-    return ours == theirs and int(checkpoint.tensors["epoch"]) == checkpoint.facts["epoch"]
-
-
 def _mapped(data: DataSet, device: torch.device) -> tuple[Images, Images]:
     return Images(data.train(), device), Images(data.test(), device)
 
 
 _on_gpu = functools.lru_cache(maxsize=1)(_mapped)
 """One copy of the data set on the GPU, kept from trial to trial of a process."""
-
-
-def _info(trial: Trial) -> dict[str, Any]:
-    trainer = trial.trainer
-    gpu = torch.cuda.get_device_name() if trainer.device.type == "cuda" else ""
-    return {
-        "device": gpu or "cpu",
-        "precision": trainer.precision,
-        "parameters": parameter_count(trainer.model),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_started": PROCESS_STARTED,
-        "threads": torch.get_num_threads(),
-        "resumed_from": trainer.epoch,
-        **({"damaged": trial.damaged} if trial.damaged else {}),
-    }

@@ -20,6 +20,7 @@ from trainables.data import DataSet, ensure_local, prepare
 from trainables.storage import Store
 from trainables.trial import Trial, TrialJob
 from vqcore.config import FIELDS, PRESETS, ConfigError, TrainingConfig, TrialConfig
+from vqcore.errors import Problems
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 from vqcore.training import DivergedError
 
@@ -80,7 +81,7 @@ class VQTrial(tune.Trainable):
     def trial(self) -> Trial:
         """The training, made from the configuration when it is first wanted."""
         if self._trial is None:
-            self._trial = self._open() if "job" in self.config else Trial.begin(self._job())
+            self._trial = self._open() if "job" in self.config else Trial(self._job())
         return self._trial
 
     def data_here(self) -> DataSet:
@@ -106,14 +107,12 @@ class VQTrial(tune.Trainable):
 
 def trial_config(flat: Mapping[str, Any]) -> TrialConfig:
     """The configuration that a flat one of Tune's stands for, over the preset's. ``ConfigError`` with every problem."""
-    preset = flat.get("preset", "compact")
-    problems = [] if preset in PRESETS else [f"preset = {preset!r}: there are {', '.join(PRESETS)}"]
-    names = [name for name in flat if name not in OWN]
-    problems += [
-        f"{name}: no such field; there are {', '.join((*OWN, *FIELDS))}" for name in names if name not in FIELDS
-    ]
-    if problems:
-        raise ConfigError(problems)
+    preset, names = flat.get("preset", "compact"), flat.keys() - {*OWN}
+    known = ", ".join((*OWN, *FIELDS))
+    problems = Problems(f"{name}: no such field; there are {known}" for name in sorted(names - {*FIELDS}))
+    if preset not in PRESETS:
+        problems.add(f"preset = {preset!r}: there are {', '.join(PRESETS)}")
+    problems.raise_any()
     # searchers of numpy's draw numbers of numpy's
     fields = {name: flat[name].item() if isinstance(flat[name], np.generic) else flat[name] for name in names}
     return TrialConfig(PRESETS[preset], TrainingConfig()).replace(**fields)

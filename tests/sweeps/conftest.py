@@ -35,11 +35,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sweep(images: Path, out: Path) -> Callable[..., int]:
-    """Run ``beta_ablation`` inline with these words; its exit code. MLflow, seconds a sweep, is ``told`` if asked."""
+    """Run ``beta_ablation`` inline with these words; its exit code. MLflow, seconds a sweep, has it if ``tracked``."""
 
-    def run(*words: str, told: bool = False) -> int:
+    def run(*words: str, tracked: bool = False) -> int:
         small = ["--data", str(images), "--codebook-size", "16", "--batch-size", "32", "--epochs", "2", "--seeds", "2"]
-        small += [] if told or "--tracking-uri" in words else ["--tracking-uri", "http://127.0.0.1:9"]
+        small += [] if tracked or "--tracking-uri" in words else ["--tracking-uri", "http://127.0.0.1:9"]
         shared = ["--out", str(out), "--address", "inline", "--betas", "0.1", "1"]
         return command(
             Start("beta_ablation", ("sweeps.beta_ablation",)),

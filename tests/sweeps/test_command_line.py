@@ -53,23 +53,31 @@ finally:
 
 
 @pytest.fixture
-def own(tmp_path: Path, images: Path, out: Path) -> Callable[..., int]:
+def own(tmp_path: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Run a sweep of two trials from a file whose [flags] train an epoch on batches of 16; its exit code."""
-    file = tmp_path / "own.toml"
-    file.write_text(
+    (tmp_path / "own.toml").write_text(
         "[space]\nestimator = ['ste']\ncommitment_weight = [0.1, 0.2]\n"
         "[flags]\nepochs = 1\nbatch_size = 16\nsampler = 'grid'\nearly_stopping = 'none'\ncodebook_size = 8\n",
         encoding="utf-8-sig",  # as Windows' editors save it
     )
-    shared = ["--out", str(out), "--address", "inline", "--tracking-uri", "http://127.0.0.1:9"]
-    return lambda *words: run(["run", str(file), *shared, *words])
+    monkeypatch.chdir(tmp_path)
+    shared = ["--out", str(out), "--address", "inline", "--tracking-uri", "http://127.0.0.1:9", "--data", str(images)]
+    return lambda *words: run(["run", "own.toml", *shared, *words])
 
 
-def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(
-    own: Callable[..., int], images: Path, out: Path
-) -> None:
-    assert own("--name", "kept", "--data", str(images), "--epochs", "2", *SMALL) == 0
-    assert own("--resume", "kept") == 0
+@pytest.fixture
+def refused(own: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The lines with which these words are refused."""
+
+    def errors(*words: str) -> str:
+        assert own(*words) == 2
+        return capsys.readouterr().err
+
+    return errors
+
+
+def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(own: Callable[..., int], out: Path) -> None:
+    assert own("--name", "kept", "--epochs", "2", *SMALL) == 0
     assert own("--resume", "kept", "--epochs", "3") == 0
     run = read(out / "own" / "kept" / JOURNAL)
     assert [(trial.config["batch_size"], trial.last_epoch) for trial in run.trials.values()] == [(32, 3)] * 2
@@ -77,19 +85,13 @@ def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(
 
 
 def test_a_resume_takes_the_words_of_the_start_and_names_the_flag_that_differs(
-    own: Callable[..., int],
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    own: Callable[..., int], refused: Callable[..., str], images: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").symlink_to(images)
+    Path("pictures").symlink_to(images)
     words = ["--data", "pictures", "--storage", "checkpoints", *SMALL]
     assert own("--name", "relative", *words) == 0
     assert own("--resume", "relative", *words) == 0
-    assert own("--resume", "relative", "--storage", "elsewhere") == 2
-    assert "--storage elsewhere: run relative has" in capsys.readouterr().err
+    assert "--storage elsewhere: run relative has" in refused("--resume", "relative", "--storage", "elsewhere")
 
 
 def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,17 +114,21 @@ def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_run_that_was_copied_alone_is_known_by_its_journal(
-    own: Callable[..., int], images: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own: Callable[..., int], refused: Callable[..., str], out: Path, tmp_path: Path
 ) -> None:
-    assert own("--name", "moved", "--data", str(images), *SMALL) == 0
+    assert own("--name", "moved", *SMALL) == 0
     alone = tmp_path / "elsewhere" / "moved"
     alone.parent.mkdir()
     (out / "own" / "moved").rename(alone)
-    assert own("--resume", str(alone)) == 2
-    assert f"move it to {tmp_path / 'elsewhere' / 'own' / 'moved'}" in capsys.readouterr().err
-    (tmp_path / "other.toml").write_text("[space]\nestimator = ['ste']\n")
-    assert run(["run", str(tmp_path / "other.toml"), "--resume", str(alone)]) == 2
-    assert "is a run of the sweep own, begun with `python " in capsys.readouterr().err
+    assert f"move it to {tmp_path / 'elsewhere' / 'own' / 'moved'}" in refused("--resume", str(alone))
+
+
+def test_a_run_is_resumed_as_the_sweep_that_it_is(
+    sweep: Callable[..., int], refused: Callable[..., str], out: Path
+) -> None:
+    assert sweep("--name", "another", "--betas", "1", "--seeds", "1", "--epochs", "1") == 0
+    errors = refused("--resume", str(out / "beta_ablation" / "another"))
+    assert "is a run of the sweep beta_ablation, begun with `python " in errors
 
 
 @pytest.mark.parametrize(
@@ -153,29 +159,23 @@ def test_what_is_wrong_in_a_file_is_named(
 
 @pytest.mark.parametrize("flag", ["--out", "--data", "--storage"])
 def test_a_name_that_no_record_can_hold_is_refused(
-    own: Callable[..., int], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+    refused: Callable[..., str], images: Path, tmp_path: Path, flag: str
 ) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     if flag == "--data":
         Path(name).symlink_to(images)
-    assert own("--name", "never", "--data", str(images), flag, name) == 2
-    assert f"{flag} {name!r}: has a name that is not UTF-8" in capsys.readouterr().err
+    assert f"{flag} {name!r}: has a name that is not UTF-8" in refused("--name", "never", flag, name)
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_temporary_folder_too_deep_for_rays_sockets_is_refused_where_ray_is_started(
-    own: Callable[..., int],
-    images: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    variable: str,
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(variable, f"/tmp/{'deep/' * 12}")
-    words = ["--name", "never", "--data", str(images), "--trials-per-gpu", "0.5", "--address"]
-    assert own(*words, "None") == own(*words, "inline") == 2
-    (problem,) = [line for line in capsys.readouterr().err.splitlines() if "sockets" in line]
-    assert problem.startswith(f"{variable}=/tmp/deep/")
+    words = ["--name", "never", "--trials-per-gpu", "0.5", "--address"]
+    assert "sockets" not in refused(*words, "inline")
+    assert f"{variable}=/tmp/deep/" in (problem := refused(*words, "None"))
     assert "set RAY_TMPDIR to a short folder" in problem
 
 
@@ -191,14 +191,9 @@ def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
 def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Path, closing: str) -> None:
     words = f"--data {images} --address inline --epochs 1 --seeds 1 --betas 0.1 --codebook-size 8 --out runs --name a"
     command = f"{sys.executable} -m sweeps.beta_ablation {words} --tracking-uri http://127.0.0.1:9 {' '.join(SMALL)}"
-    done = subprocess.run(
-        ["bash", "-c", f"{command} {closing}; exit ${{PIPESTATUS[0]}}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = f"{command} {closing}; exit ${{PIPESTATUS[0]}}"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert '"event":"done"' in (tmp_path / "runs/beta_ablation/a" / JOURNAL).read_text()
 

@@ -34,7 +34,7 @@ def place(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(sweep: Sweep, out: Path) -> Path:
-    assert sweep("--name", "undisturbed", told=True) == 0
+    assert sweep("--name", "undisturbed", tracked=True) == 0
     return folder(out, "undisturbed")
 
 

@@ -23,7 +23,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def whole(sweep: Sweep, out: Path) -> Path:
     """An undisturbed run, which others are compared with."""
-    assert sweep("--name", "whole", told=True) == 0
+    assert sweep("--name", "whole", tracked=True) == 0
     return folder(out, "whole")
 
 

@@ -1,7 +1,6 @@
 """The final training of an exported configuration, as a user starts it."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -50,17 +49,18 @@ def export(tmp_path: Path, images: Path) -> Path:
     return path
 
 
+def arguments(export: Path, out: Path, *words: str) -> list[str]:
+    return [str(export), "--out", str(out), "--num-gpus", "0", "--num-cpus", "1", *words]
+
+
 def run(export: Path, out: Path, *words: str) -> int:
     return main(arguments(export, out, *words))
 
 
-def started(export: Path, out: Path, *words: str) -> list[str]:
-    """As a process of its own."""
-    return [sys.executable, "-m", "trainables.final", *arguments(export, out, *words)]
-
-
-def arguments(export: Path, out: Path, *words: str) -> list[str]:
-    return [str(export), "--out", str(out), "--num-gpus", "0", "--num-cpus", "1", *words]
+def started(export: Path, out: Path, *words: str) -> "subprocess.Popen[str]":
+    """As a process of its own, whose MLflow is not there."""
+    command = [sys.executable, "-m", "trainables.final", *arguments(export, out, *words)]
+    return subprocess.Popen([*command, "--tracking-uri", "http://127.0.0.1:9"], stdout=subprocess.PIPE, text=True)
 
 
 def same_model(out: Path, *names: str) -> None:
@@ -96,8 +96,7 @@ def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
 
 @pytest.mark.service
 def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: Path, out: Path) -> None:
-    words = started(export, out, "--epochs", "1000", "--name", "late", "--tracking-uri", "http://127.0.0.1:9")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as training:
+    with started(export, out, "--epochs", "1000", "--name", "late") as training:
         assert training.stdout is not None
         for start in ("epoch 1/", "Next:"):
             assert any(line.startswith(start) for line in training.stdout)
@@ -107,32 +106,14 @@ def test_ctrl_c_is_told_by_the_exit_code_however_late_another_one_comes(export: 
 
 
 @pytest.mark.service
-def test_a_second_sigterm_before_the_first_epoch_is_told_by_the_exit_code(export: Path, out: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the training waits for its answer
-        silent.settimeout(60)
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        words = started(export, out, "--epochs", "2", "--name", "early", "--tracking-uri", uri)
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
-            caller, _ = silent.accept()
-            for _ in range(2):
-                training.send_signal(signal.SIGTERM)
-                time.sleep(0.2)  # two at once are one
-            said = training.communicate(timeout=60)
-        caller.close()
-    assert training.returncode == 75, said
-    assert "the same command goes on" in said[0]
-    assert said[1] == ""
-
-
-@pytest.mark.service
 def test_terminated_then_killed_it_goes_on_and_equals_a_training_in_one_go(
     export: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--epochs", "40", "--tracking-uri", "http://127.0.0.1:9", "--name")
+    words = ("--epochs", "40", "--name")
     assert run(export, out, *words, "undisturbed") == 0
     codes = []
     for end, last in ((signal.SIGTERM, "epoch 2/"), (signal.SIGKILL, "epoch 8/")):
-        with subprocess.Popen(started(export, out, *words, "hurt"), stdout=subprocess.PIPE, text=True) as training:
+        with started(export, out, *words, "hurt") as training:
             assert training.stdout is not None
             assert any(line.startswith(last) for line in training.stdout)
             if end == signal.SIGKILL:
@@ -148,14 +129,10 @@ def test_terminated_then_killed_it_goes_on_and_equals_a_training_in_one_go(
     assert "epoch 8/" not in capsys.readouterr().out
     whole, hurt = (read(out / "final" / name / JOURNAL).trials for name in ("undisturbed", "hurt"))
     for key, trial in whole.items():
-        assert [numbers(metrics) for metrics in hurt[key].epochs.values()] == [
-            numbers(metrics) for metrics in trial.epochs.values()
+        assert [metrics["mse"] for metrics in hurt[key].epochs.values()] == [
+            metrics["mse"] for metrics in trial.epochs.values()
         ]
     same_model(out, "undisturbed", "hurt")
-
-
-def numbers(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
 def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataS
         assert set(event["metrics"]) == names | {f"train_{name}" for name in names} | {"seconds"}
         assert all(math.isfinite(value) for value in event["metrics"].values())
     info = events[0]["info"]
-    assert (info["device"], info["threads"], info["resumed_from"]) == ("cpu", 1, 0)
+    assert (info["device"], info["resumed_from"]) == ("cpu", 0)
     assert json.loads(json.dumps(events)) == events, "events travel as JSON"
     pair = np.load(tmp_path / "reconstructions.npy")
     assert pair.shape == (2, 8, 16, 16, 3)
@@ -104,20 +103,15 @@ def test_betas_start_from_the_same_weights_and_see_the_same_data(tmp_path: Path,
 # The same numbers
 
 
-@pytest.fixture(params=["auto", "fp32", "bf16"])
+@pytest.fixture(params=["fp32", "bf16"])
 def straight(request: pytest.FixtureRequest, tmp_path: Path, data_set: DataSet) -> tuple[TrialJob, list[Event]]:
     """A trial run in one piece."""
     job = job_of(tmp_path / "straight", data_set, precision=request.param)
     return job, list(run_trial(job))
 
 
-def again(straight: tuple[TrialJob, list[Event]], folder: Path) -> TrialJob:
-    job = straight[0]
-    return replace(job, folder=str(folder))
-
-
 def test_slices_are_the_whole(straight: tuple[TrialJob, list[Event]], tmp_path: Path) -> None:
-    job = again(straight, tmp_path / "sliced")
+    job = replace(straight[0], folder=str(tmp_path / "sliced"))
     events: list[Event] = []
     for until in (1, 1, 2, 3):
         events += run_trial(job, until, known=len(metrics_of(events)))
@@ -132,10 +126,9 @@ def test_slices_are_the_whole(straight: tuple[TrialJob, list[Event]], tmp_path: 
 def test_a_trial_that_is_extended_is_one_of_the_longer_budget(
     straight: tuple[TrialJob, list[Event]], tmp_path: Path
 ) -> None:
-    job = again(straight, tmp_path / "extended")
-    short = TrialJob(job.key, 0, job.config.replace(epochs=1), job.data, job.folder)
-    assert kinds(list(run_trial(short)))[-1] == "end"
-    events = list(run_trial(job, known=0))
+    job = replace(straight[0], folder=str(tmp_path / "extended"))
+    assert kinds(list(run_trial(replace(job, config=job.config.replace(epochs=1)))))[-1] == "end"
+    events = list(run_trial(job))
     assert metrics_of(events) == metrics_of(straight[1])
     assert events[0]["info"]["resumed_from"] == 1
     assert_same_checkpoint(job, straight[0])
@@ -144,12 +137,12 @@ def test_a_trial_that_is_extended_is_one_of_the_longer_budget(
 def test_a_trial_beside_another_is_the_trial_alone(
     straight: tuple[TrialJob, list[Event]], tmp_path: Path, data_set: DataSet
 ) -> None:
-    """In one process with a trial that differs in everything a process could carry over: before, between, in turns."""
-    job = again(straight, tmp_path / "beside")
+    """In one process with a trial that differs in everything a process could carry over: before, and between."""
+    job = replace(straight[0], folder=str(tmp_path / "beside"))
     other = job_of(
         tmp_path / "other", data_set, precision="fp32", seed=7, estimator="ste", codebook_size=64, dim=3, epochs=9
     )
-    neighbour: Iterator[Event] = run_trial(other)
+    neighbour = run_trial(other)
     events: list[Event] = []
     for until in (1, 2, 3):
         next(neighbour)
@@ -158,12 +151,6 @@ def test_a_trial_beside_another_is_the_trial_alone(
         list(run_trial(other, until + 5))
     assert metrics_of(events) == metrics_of(straight[1])
     assert_same_checkpoint(job, straight[0])
-
-    in_turns = again(straight, tmp_path / "in turns")
-    neighbour = run_trial(other, known=8)
-    pairs = list(zip(run_trial(in_turns), neighbour, strict=False))
-    assert metrics_of([event for event, _ in pairs]).items() <= metrics_of(straight[1]).items()
-    assert len(pairs) > 1
 
 
 # Crashes
@@ -180,19 +167,14 @@ def test_what_a_crash_left_unreported_is_told_again(tmp_path: Path, data_set: Da
     assert kinds(list(run_trial(job, known=0))) == ["start", "epoch", "epoch", "epoch", "end"]
 
 
-def test_a_kill_inside_an_epoch_costs_that_epoch_only(tmp_path: Path, data_set: DataSet) -> None:
-    straight = list(run_trial(job_of(tmp_path / "straight", data_set)))
+def test_what_a_kill_inside_an_epoch_had_begun_to_write_is_removed(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "killed", data_set)
-    running = run_trial(job)
-    for _ in range(3):
-        next(running)
-    del running  # epoch 2 is told, epoch 3 begins and is lost
+    list(run_trial(job, until=2))
     half = tmp_path / "killed" / "epoch-00003-0123456789abcdef.safetensors.01234567.part"
     half.write_bytes(b"half")
     events = list(run_trial(job, known=2))
     assert events[0]["info"]["resumed_from"] == 2
     assert not half.exists()
-    assert metrics_of(events)[3] == metrics_of(straight)[3]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "gone", "unreadable"])
@@ -280,36 +262,33 @@ def test_a_collapsed_codebook_stops_its_trial_with_the_reason(tmp_path: Path, da
     job = replace(job_of(tmp_path, data_set, epochs=4), collapse=Collapse(usage=1.01, epochs=2))
     events = list(run_trial(job))
     assert kinds(events) == ["start", "epoch", "epoch", "end"]
-    assert events[-1]["status"] == "stopped"
-    assert events[-1]["reason"].startswith("collapsed: usage ")
-    assert events[-1]["reason"].endswith(", under 101.0% for 2 epochs")
+    assert (events[-1]["status"], events[-1]["reason"][-27:]) == ("stopped", ", under 101.0% for 2 epochs")
     assert kinds(list(run_trial(job, known=2))) == ["start", "end"], "so it does when it is resumed"
 
 
-def test_a_codebook_that_recovers_is_not_stopped() -> None:
-    def history(*usages: float) -> list[Event]:
-        return [{"metrics": {"usage": usage}} for usage in usages]
-
-    collapse = Collapse(usage=0.1, epochs=3)
-    assert not collapse.reason(history(0.01, 0.01))
-    assert not collapse.reason(history(0.01, 0.2, 0.01, 0.01))
-    assert collapse.reason(history(0.2, 0.01, 0.02, 0.03)) == "collapsed: usage 3.0%, under 10.0% for 3 epochs"
+@pytest.mark.parametrize(
+    ("usages", "reason"),
+    [
+        ((0.01, 0.01), ""),
+        ((0.01, 0.2, 0.01, 0.01), ""),
+        ((0.2, 0.01, 0.02, 0.03), "collapsed: usage 3.0%, under 10.0% for 3 epochs"),
+    ],
+)
+def test_a_codebook_collapses_only_by_so_many_epochs_in_a_row(usages: tuple[float, ...], reason: str) -> None:
+    assert Collapse(usage=0.1, epochs=3).reason([{"metrics": {"usage": usage}} for usage in usages]) == reason
 
 
 def test_a_gpu_that_is_booked_and_not_there_is_told(
     tmp_path: Path, data_set: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    job = job_of(tmp_path, data_set)
-    booked = TrialJob(job.key, 0, job.config, job.data, job.folder, gpus=0.25)
     with pytest.raises(RuntimeError, match=r"0.25 GPU booked .* --num-gpus 0"):
-        next(run_trial(booked))
+        next(run_trial(replace(job_of(tmp_path, data_set), gpus=0.25)))
 
 
 @pytest.mark.gpu
 def test_on_a_quarter_of_a_gpu_a_trial_runs_and_resumes(tmp_path: Path, data_set: DataSet) -> None:
-    base = job_of(tmp_path, data_set)
-    job = TrialJob(base.key, 0, base.config, base.data, base.folder, gpus=0.25)
+    job = replace(job_of(tmp_path, data_set), gpus=0.25)
     events = list(run_trial(job, until=2)) + list(run_trial(job, known=2))
     assert kinds(events) == ["start", "epoch", "epoch", "start", "epoch", "end"]
     assert (events[0]["info"]["device"], events[0]["info"]["precision"]) == (torch.cuda.get_device_name(), "bf16")
@@ -335,25 +314,6 @@ def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, da
     assert written[0]["config"] == job.config.flat()
 
 
-def test_a_second_driver_goes_on_where_the_first_was_killed(tmp_path: Path, data_set: DataSet) -> None:
-    job = job_of(tmp_path / "trial", data_set)
-    first = JournalWriter(tmp_path)
-    for report in list(reports(job, until=2))[:1]:  # epoch 2 is in the checkpoint only
-        first.report(job, report)
-    first.close()
-    with (tmp_path / "journal.jsonl").open("ab") as file:
-        file.write(b'{"event":"epoch","trial":"')
-    second = JournalWriter(tmp_path)
-    assert second.run.last_epoch(job.key) == 1
-    for report in reports(job, known=second.run.last_epoch(job.key)):
-        second.report(job, report)
-    second.close()
-    trial = read(tmp_path / "journal.jsonl").trials[job.key]
-    assert (trial.status, sorted(trial.epochs)) == ("completed", [1, 2, 3])
-    straight = metrics_of(list(run_trial(job_of(tmp_path / "straight", data_set))))
-    assert {n: {k: v for k, v in m.items() if k != "seconds"} for n, m in trial.epochs.items()} == straight
-
-
 def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, data_set: DataSet) -> None:
     job = job_of(tmp_path / "trial", data_set)
     recorder = JournalWriter(tmp_path)
@@ -366,10 +326,8 @@ def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, da
     assert (trial.status, trial.reason, trial.last_epoch) == ("failed", "OSError: No space left on device", 0)
     assert not trial.finished(3)
     second = JournalWriter(tmp_path)
-    second.started(job)
     for report in reports(job):
         second.report(job, report)
     second.close()
     assert read(path).trials[job.key].status == "completed"
-    starts = ["start", "end", "start", "start"]  # when it is given a slot, and when its process reports
-    assert kinds(list(JournalReader(path).new())) == [*starts, "epoch", "epoch", "epoch", "end"]
+    assert kinds(list(JournalReader(path).new())) == ["start", "end", "start", "epoch", "epoch", "epoch", "end"]
