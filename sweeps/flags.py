@@ -50,8 +50,7 @@ class Flags:
     precision: Precision = "auto"
     """auto is bf16 where the hardware has it."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
-    """Any other field of the model and its training, such as codebook=gradient init=kmeans++ revive_below=0.05; a wrong
-    name lists them all."""
+    """Any other field of the model and its training, such as init=kmeans++; a wrong name lists them all."""
     seeds: int = 3
     """Repetitions of each configuration, with seeds 0, 1, ..."""
     num_gpus: int | None = None

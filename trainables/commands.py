@@ -20,9 +20,7 @@ class Terminal(Console):
     """Standard output, 80 columns wide where the environment says ``COLUMNS=0``, quiet once its reader has gone."""
 
     def __init__(self) -> None:
-        super().__init__(highlight=False)
-        if self.width < 1:
-            self.width = 80
+        super().__init__(highlight=False, width=80 if os.environ.get("COLUMNS") == "0" else None)
 
     def on_broken_pipe(self) -> None:
         """Go on without a reader: what a command writes to files does not depend on who reads its lines."""

@@ -230,7 +230,12 @@ class Trial:
         event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
         self.history.append(event)
         if self._store is not None:
-            self._keep(self._store, test)
+            pictures = io.BytesIO()
+            np.save(pictures, trainer.reconstruct(test, RECONSTRUCTIONS))
+            # before the checkpoint, than which they must never be older; the next epoch's replace them anyway
+            last = trainer.epoch == self.job.config.training.epochs
+            self._store.write(PICTURES, pictures.getvalue(), durable=last)
+            self._checkpoint = save_checkpoint(self._store, trainer.epoch, trainer.state(), self.facts())
 
     def _images(self) -> tuple[Images, Images]:
         """The training and the test images, opened once. ``DamagedDataError`` if they are not as they were prepared."""
@@ -238,14 +243,6 @@ class Trial:
             self.job.data.check()
             self._sets = (_on_gpu if self._device.type == "cuda" else _mapped)(self.job.data, self._device)
         return self._sets
-
-    def _keep(self, store: Store, test: Images) -> None:
-        """The pictures first, for they must never be the older of the two; the next epoch's replace them anyway."""
-        buffer = io.BytesIO()
-        np.save(buffer, self.trainer.reconstruct(test, RECONSTRUCTIONS))
-        ends = self.trainer.epoch == self.job.config.training.epochs
-        store.write(PICTURES, buffer.getvalue(), durable=ends)
-        self._checkpoint = save_checkpoint(store, self.trainer.epoch, self.trainer.state(), self.facts())
 
 
 def _mapped(data: DataSet, device: torch.device) -> tuple[Images, Images]:

@@ -88,10 +88,14 @@ def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
     assert run(export, out, "--epochs", "1", "--name", "parts") == 0
     capsys.readouterr()
     assert run(export, out, "--epochs", "3", "--name", "parts") == 0
-    said = capsys.readouterr().out
-    assert "epoch 1/3" not in said
-    assert "epoch 3/3" in said
+    lines = capsys.readouterr().out
+    assert "epoch 1/3" not in lines
+    assert "epoch 3/3" in lines
     same_model(out, "whole", "parts")
+    assert run(export, out, "--epochs", "2", "--name", "parts") == 2
+    assert "has 3 already" in capsys.readouterr().err
+    assert run(export, out, "--epochs", "3", "--name", "parts", "--seed", "7") == 2
+    assert "another configuration" in capsys.readouterr().err
 
 
 @pytest.mark.service
@@ -142,16 +146,6 @@ def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytes
     said = capsys.readouterr().err
     for part in ("decay = 2.0", "epochs = 0", "nowhere", "a/b"):
         assert part in said, part
-
-
-def test_a_folder_keeps_its_configuration_and_its_epochs(
-    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(export, out, "--epochs", "2", "--name", "kept") == 0
-    assert run(export, out, "--epochs", "1", "--name", "kept") == 2
-    assert "has 2 already" in capsys.readouterr().err
-    assert run(export, out, "--epochs", "2", "--name", "kept", "--seed", "7") == 2
-    assert "another configuration" in capsys.readouterr().err
 
 
 def test_images_other_than_those_of_the_evidence(

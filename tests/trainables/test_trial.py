@@ -13,7 +13,7 @@ from stepping import reports, run_trial
 
 from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
-from trainables.journal import JournalReader, read
+from trainables.journal import read
 from trainables.recorder import JournalWriter
 from trainables.storage import StorageError, Store
 from trainables.trial import Collapse, TrialJob
@@ -177,7 +177,7 @@ def test_what_a_kill_inside_an_epoch_had_begun_to_write_is_removed(tmp_path: Pat
     assert not half.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "gone", "unreadable"])
+@pytest.mark.parametrize("damage", ["flipped", "gone", "unreadable"])
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_damaged_checkpoints_are_told_and_what_they_held_is_trained_again(
     tmp_path: Path, data_set: DataSet, damage: str, damaged: int
@@ -189,19 +189,14 @@ def test_damaged_checkpoints_are_told_and_what_they_held_is_trained_again(
     for file in hurt:
         content = file.read_bytes()
         file.unlink()
-        match damage:
-            case "cut":
-                file.write_bytes(content[:-1])
-            case "empty":
-                file.touch()
-            case "flipped":
-                file.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
-            case "unreadable":
-                file.mkdir()
+        if damage == "flipped":
+            file.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+        elif damage == "unreadable":
+            file.mkdir()
     events = list(run_trial(job, known=2))
     assert events[0]["info"]["resumed_from"] == 2 - damaged
     told = [f"{file.name}: its content does not match its name" for file in reversed(hurt)]
-    assert events[0]["info"].get("damaged", []) == (told if damage in ("cut", "empty", "flipped") else [])
+    assert events[0]["info"].get("damaged", []) == (told if damage == "flipped" else [])
     assert kinds(events) == ["start", "epoch", "end"], "what the driver knows is not told again"
     assert metrics_of(events)[3] == straight[3]
     checkpoint = checkpoint_of(job)
@@ -293,41 +288,3 @@ def test_on_a_quarter_of_a_gpu_a_trial_runs_and_resumes(tmp_path: Path, data_set
     assert kinds(events) == ["start", "epoch", "epoch", "start", "epoch", "end"]
     assert (events[0]["info"]["device"], events[0]["info"]["precision"]) == (torch.cuda.get_device_name(), "bf16")
     assert events[3]["info"]["resumed_from"] == 2
-
-
-# The record
-
-
-def test_each_event_is_recorded_once_however_often_it_is_told(tmp_path: Path, data_set: DataSet) -> None:
-    job = job_of(tmp_path / "trial", data_set)
-    seen: list[Event] = []
-    recorder = JournalWriter(tmp_path, [seen.append])
-    for _ in range(2):
-        for report in reports(job):
-            recorder.report(job, report)
-    recorder.close()
-    written = list(JournalReader(tmp_path / "journal.jsonl").new())
-    assert kinds(written) == ["start", "epoch", "epoch", "epoch", "end"]
-    assert seen == written, "who watches sees what is written"
-    assert recorder.run == read(tmp_path / "journal.jsonl")
-    assert recorder.run.last_epoch(job.key) == 3
-    assert written[0]["config"] == job.config.flat()
-
-
-def test_a_failure_is_recorded_with_its_words_and_tried_again(tmp_path: Path, data_set: DataSet) -> None:
-    job = job_of(tmp_path / "trial", data_set)
-    recorder = JournalWriter(tmp_path)
-    recorder.started(job)
-    recorder.ended(job, "failed", "OSError: No space left on device")
-    recorder.ended(job, "failed", "a second time")
-    recorder.close()
-    path = tmp_path / "journal.jsonl"
-    trial = read(path).trials[job.key]
-    assert (trial.status, trial.reason, trial.last_epoch) == ("failed", "OSError: No space left on device", 0)
-    assert not trial.finished(3)
-    second = JournalWriter(tmp_path)
-    for report in reports(job):
-        second.report(job, report)
-    second.close()
-    assert read(path).trials[job.key].status == "completed"
-    assert kinds(list(JournalReader(path).new())) == ["start", "end", "start", "epoch", "epoch", "epoch", "end"]
