@@ -31,11 +31,11 @@ from tyro.conf import OmitArgPrefixes
 
 from analysis.fronts import Directions, Point, hypervolume
 from analysis.objectives import objectives
+from benchmarks.curves import Curve, Scheduler, recorded, replay, shuffled
 from benchmarks.peer_stopping import InOrder, Stops, moasha, ray_asha
 from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving, automatic
-from sweeps.replay import Curve, Scheduler, recorded, replay, shuffled
 from trainables.commands import run_command
 from trainables.trial import TrialJob
 from vqcore.config import ConfigError, Scalar, problems_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis.objectives import Objective
-from sweeps.replay import Metrics
+from benchmarks.curves import Metrics
 from trainables.trial import TrialJob
 
 Stops = Callable[[str, int, Metrics], bool]

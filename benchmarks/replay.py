@@ -15,10 +15,10 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
 from analysis.objectives import objectives
+from benchmarks.curves import Curve, replay, shuffled
 from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import SuccessiveHalving, automatic
-from sweeps.replay import Curve, replay, shuffled
 from trainables.commands import run_command
 
 QUESTIONS = (("mse", "perplexity"), ("mse", "bits"), ("mse",))

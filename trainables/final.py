@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> int:
         job, folder = check_final(flags)
         uri = flags.tracking_uri or default_uri(flags.out)
-        with open_session(folder, str(Path(job.folder).parent), uri, Terminal(), "the same command") as session:
+        with open_session(folder, str(Path(job.folder).parent), uri, Terminal()) as session:
             return _run(job, session)
 
     return exit_code(work, " before the first epoch; the same command goes on")

@@ -26,13 +26,9 @@ class Preempted(BaseException):  # as KeyboardInterrupt: no `except Exception` m
 
 
 class Interruption:
-    """A context manager, for the main thread, that handles the signals of this process.
+    """A context manager, for the main thread, that handles the signals of this process."""
 
-    ``next_step`` is the command, or flag, that goes on with the run; the second Ctrl-C prints it.
-    """
-
-    def __init__(self, next_step: str = "--resume") -> None:
-        self._next_step = next_step
+    def __init__(self) -> None:
         self.terminating = False
         """Whether SIGTERM came: run to the end of the epoch, and no further."""
         self._finishing = False
@@ -68,7 +64,7 @@ class Interruption:
             raise KeyboardInterrupt
         cursor = "\x1b[?25h" if os.isatty(1) else ""  # a live table had hidden it
         with suppress(OSError):  # the reader of the output may be gone
-            os.write(1, f"{cursor}\nStopped at once; {self._next_step} goes on from what is recorded.\n".encode())
+            os.write(1, f"{cursor}\nStopped at once; a resume goes on from what is recorded.\n".encode())
         os._exit(INTERRUPTED)
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:

@@ -114,16 +114,14 @@ class RunSession:
 
 
 @contextmanager
-def open_session(
-    folder: Path, trials: str, tracking_uri: str, console: Console, next_step: str = "--resume"
-) -> Iterator[RunSession]:
+def open_session(folder: Path, trials: str, tracking_uri: str, console: Console) -> Iterator[RunSession]:
     """Drive the run in ``folder``, whose trials keep their files in the location ``trials``.
 
-    ``ConfigError`` if another process drives it. ``next_step`` goes on with the run; a second Ctrl-C prints it.
+    ``ConfigError`` if another process drives it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0), Interruption(next_step) as signals, run_log(folder):
+        with FileLock(folder / LOCK, timeout=0), Interruption() as signals, run_log(folder):
             yield RunSession(folder, trials, tracking_uri, console, signals)
     except Timeout:
         raise ConfigError([f"{folder}: another process drives this run; wait for it, or end it"]) from None

@@ -9,6 +9,7 @@ import pytest
 
 from analysis.objectives import Objective, objectives
 from benchmarks import early_stopping
+from benchmarks.curves import Curve, replay, shuffled
 from benchmarks.early_stopping import (
     BUDGETS,
     Contender,
@@ -23,7 +24,6 @@ from benchmarks.early_stopping import (
 )
 from benchmarks.peer_stopping import Stops, moasha, ray_asha
 from sweeps.engine.scheduler import Rule
-from sweeps.replay import Curve, replay, shuffled
 from vqcore.config import ConfigError
 
 EPOCHS = 4

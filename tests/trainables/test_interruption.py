@@ -55,7 +55,7 @@ with Interruption() as signals:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "finishing\n"
         process.send_signal(signal.SIGINT)
-        assert "--resume" in process.communicate(timeout=20)[0]
+        assert "a resume goes on" in process.communicate(timeout=20)[0]
     assert process.returncode == INTERRUPTED
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from analysis.objectives import objectives
+from benchmarks.curves import Curve, Step, recorded, replay, shuffled
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
-from sweeps.replay import Curve, Step, recorded, replay, shuffled
 from vqcore.config import ConfigError
 
 RULE = Rule(objectives(["mse"]), grace_period=2, reduction_factor=3)
