@@ -7,15 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vqcore.config import (
-        ConfigError,
-        ModelConfig,
-        QuantizerConfig,
-        TrainingConfig,
-        TrialConfig,
-        from_taming_legacy,
-        from_vqtorch_beta,
-    )
+    from vqcore.config import ConfigError, ModelConfig, QuantizerConfig, TrainingConfig, TrialConfig
     from vqcore.metrics import CodeHistogram
     from vqcore.quantizers import FSQ, Quantized, VectorQuantizer, quantizer
     from vqcore.vqvae import VQVAE, load, save
@@ -31,8 +23,6 @@ __all__ = [
     "TrainingConfig",
     "TrialConfig",
     "VectorQuantizer",
-    "from_taming_legacy",
-    "from_vqtorch_beta",
     "load",
     "quantizer",
     "save",

@@ -4,7 +4,6 @@ The raw codes are ``weight``; the codes in effect, which the layer looks up, are
 normalisation. Shapes: K codes of D dimensions, G affine groups, N vectors.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +22,6 @@ STATISTICS_MOMENTUM = 0.1
 
 LLOYD_ITERATIONS = 10
 """Of k-means, after the seeding; each lowers the quantization error."""
-
-MOST_PENDING = 64
-"""Checkpointed forward passes whose codes are kept until their backward pass."""
 
 
 class Fp32Module(nn.Module):
@@ -88,7 +84,6 @@ class Codes(Fp32Module):
                 self._register(name, start, config.affine_groups, 1, dim)
         self._register("revivals", 0.0, size, persistent=False)
         self._started = config.init != "kmeans++"  # on the host: reading the buffer would wait for the GPU
-        self._pending: deque[tuple[Tensor, Tensor]] = deque(maxlen=MOST_PENDING)
         before_loading: Callable[..., object] = self.register_load_state_dict_pre_hook
         before_loading(_adopt)
 
@@ -103,7 +98,7 @@ class Codes(Fp32Module):
 
     @property
     def move_in_forward(self) -> bool:
-        """Whether a forward pass in training changes codes: then a recomputation of it must not do so again."""
+        """Whether a forward pass in training changes codes."""
         config = self.config
         return config.codebook != "gradient" or config.revive_below > 0 or config.affine == "statistics"
 
@@ -163,40 +158,7 @@ class Codes(Fp32Module):
             means_KD = self.ema_sums / correction / _smoothed(self.ema_counts / correction).unsqueeze(1)
             # a code that was never used has no mean: it stays
             self.weight.copy_(torch.where(self.ema_counts.unsqueeze(1) > 0, means_KD, self.weight))
-        if self.config.normalize in ("codes", "cosine"):
-            self.weight.copy_(F.normalize(self.weight, dim=-1))
-
-    @torch.no_grad()
-    def keep_for_recomputation(self, z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> None:
-        """In a checkpointed forward pass: keep the codes of this batch for its recomputation."""
-        self._pending.append((z_ND.sum(), codes_KD.detach().clone()))
-
-    def recomputed(
-        self, z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"], keep: bool
-    ) -> Float[Tensor, "k d"]:
-        """In its recomputation: the codes that the batch ``z_ND`` had, where ``codes_KD`` are those of now.
-
-        ``keep`` holds them for another recomputation (nested checkpoints). ``RuntimeError`` if they are gone.
-        """
-        if not self._pending:
-            raise RuntimeError(
-                "a checkpointed forward pass is recomputed whose codes are gone: each may be recomputed once, and "
-                f"{MOST_PENDING} may wait for their backward passes; call backward() once a forward pass"
-            )
-        which = 0
-        if len(self._pending) > 1:  # by the sum of its vectors, which waits for a GPU
-            which = int((torch.stack([total for total, _ in self._pending]) - z_ND.detach().sum()).abs().argmin())
-        kept_KD = self._pending[which][1]
-        if not keep:
-            del self._pending[which]
-        if not codes_KD.requires_grad:
-            return kept_KD
-        if not torch.equal(codes_KD, kept_KD):
-            raise RuntimeError(
-                "the codes have moved since the forward pass that is recomputed: with revival or affine statistics, "
-                "call backward() before the next forward pass, or leave the layer out of the checkpointed part"
-            )
-        return codes_KD
+        self.weight.copy_(self._normalized(self.weight))
 
     def _batch_sums(self, z_ND: Tensor, index_N: Tensor) -> tuple[Tensor, Tensor]:
         counts_K = _counts(index_N, self.config.codebook_size)

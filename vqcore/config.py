@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import tomllib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args
 import tomli_w
 
 from vqcore.errors import ConfigError as ConfigError
+from vqcore.errors import Problems
 from vqcore.errors import problems_of as problems_of
 from vqcore.registry import ARCHITECTURES, GUMBEL, estimator_names, reads
 
@@ -35,74 +35,75 @@ Scalar = str | int | float | bool
 MAX_SEED = 2**32 - 1
 """Leaves room in torch's 64 bits for mixing in the epoch."""
 
-
 MOST = 2**24
 """Of anything that a tensor is as large as; more overflows somewhere, and fits nowhere."""
 
-_LARGEST = sys.float_info.max
+_AT_LEAST_0, _ABOVE_0, _SHARE = "a finite number, 0 or more", "a finite number above 0", "a share, 0 to 1"
 
 
-def _whole(config: Any, minimum: int, *names: str, most: int = MOST) -> Iterable[str]:
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            yield f"{name} = {value!r}: must be a whole number, at least {minimum}"
-        elif value > most:
-            yield f"{name} = {value!r}: must be at most {most:,}"
+def _whole(default: int, least: int, most: int = MOST) -> Any:
+    """A field that takes whole numbers."""
+    rule = f"must be a whole number, {least} to {most:,}"
+    return field(default=default, metadata={"rule": rule, "holds": lambda value: least <= value <= most})
 
 
-def _numbers(config: Any, rule: str, holds: Callable[[float], bool], *names: str) -> Iterable[str]:
-    for name in names:
-        value = getattr(config, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        # compared, not converted: an integer may be no float at all
-        if not number or not abs(value) <= _LARGEST or not holds(value):
-            yield f"{name} = {value!r}: must be {rule}"
+def _number(default: float, rule: str, holds: Callable[[float], bool]) -> Any:
+    """A field that takes finite numbers."""
+    return field(default=default, metadata={"rule": f"must be {rule}", "holds": holds})
 
 
-def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> Iterable[str]:
-    value = getattr(config, name)
-    if not isinstance(value, str) or value not in choices:
-        yield f"{name} = {value!r}: there are {', '.join(choices)}"
+def _name(default: str, names: Callable[[], Iterable[str]]) -> Any:
+    """A field that takes a name from a registry."""
+    return field(default=default, metadata={"names": names})
 
 
-class _Checked(ABC):
+def _broken_rule(one: dataclasses.Field[Any], value: Any) -> str:
+    """The rule that the value of a field breaks; nothing if it keeps to it."""
+    names = tuple(one.metadata["names"]()) if "names" in one.metadata else get_args(one.type)  # a Literal's
+    if names:
+        return "" if value in names else f"there are {', '.join(names)}"
+    if one.type in (bool, str):
+        return "" if isinstance(value, one.type) else f"must be {'true or false' if one.type is bool else 'text'}"
+    number = isinstance(value, int if one.type is int else int | float) and not isinstance(value, bool)
+    # compared, not converted: an integer may be no float at all
+    fits = number and abs(value) <= sys.float_info.max and one.metadata["holds"](value)
+    return "" if fits else one.metadata["rule"]
+
+
+class _Checked:
     """A dataclass that refuses to exist with problems."""
 
     def __post_init__(self) -> None:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        problems = [line for one in fields for line in self._choice_problems(one)]
-        if problems := [*problems, *self._problems()]:
+        fields: list[dataclasses.Field[Any]] = [*dataclasses.fields(self)]  # type: ignore[arg-type]
+        plain = {one: getattr(self, one.name) for one in fields if one.default is not dataclasses.MISSING}
+        broken = [(one, rule) for one, value in plain.items() if (rule := _broken_rule(one, value))]
+        problems = [f"{one.name} = {plain[one]!r}: {rule}" for one, rule in broken]
+        if problems := [*problems, *self._contradictions()]:
             raise ConfigError(problems)
-        for one in fields:
+        for one, value in plain.items():
             if one.type is float:  # 1 and 1.0 are equal, and must give a trial one key
-                object.__setattr__(self, one.name, float(getattr(self, one.name)))
+                object.__setattr__(self, one.name, float(value))
 
-    def _choice_problems(self, one: dataclasses.Field[Any]) -> Iterable[str]:
-        """Of a field whose annotation is ``bool`` or names its values."""
-        if choices := get_args(one.type):
-            yield from _one_of(self, one.name, choices)
-        elif one.type is bool and not isinstance(value := getattr(self, one.name), bool):
-            yield f"{one.name} = {value!r}: must be true or false"
-
-    @abstractmethod
-    def _problems(self) -> Iterable[str]:
-        """Problems of the other fields, a line each."""
+    def _contradictions(self) -> Iterable[str]:
+        """Combinations that mean nothing, each with why."""
+        return ()
 
 
 @dataclass(frozen=True)
 class QuantizerConfig(_Checked):
     """One quantization layer. A field that does not apply to a choice must keep its default."""
 
-    codebook_size: int = 512
+    codebook_size: int = _whole(512, 2)
     """Number of codes K, at least 2. With ``fsq`` it follows from ``levels``."""
-    dim: int = 64
+    dim: int = _whole(64, 1)
     """Length D of a code. With ``fsq`` it follows from ``levels``."""
-    estimator: str = "rotation"
+    estimator: str = _name("rotation", estimator_names)
     """How the gradient crosses the quantizer: a name in ``vqcore.registry.estimator_names()``."""
-    commitment_weight: float = 0.25
+    commitment_weight: float = _number(0.25, f"{_AT_LEAST_0}; 0.25 is usual", lambda v: v >= 0)
     """β of van den Oord et al. 2017, equation 3: the weight of ‖z − sg q‖²."""
-    decay: float = 0.99
+    decay: float = _number(
+        0.99, "strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs", lambda v: 0 < v < 1
+    )
     """γ of the moving averages, between 0 and 1; with ``gradient`` only those of how often a code is used."""
     layer: Layer = "vq"
     """``vq``: a learned codebook. ``fsq``: finite scalar quantization (Mentzer et al. 2023), a fixed grid."""
@@ -110,18 +111,18 @@ class QuantizerConfig(_Checked):
     """``fsq`` alone: values a dimension can take, such as ``8,5,5,5``; K is their product, D their number."""
     symmetric: bool = False
     """``fsq`` alone: a grid symmetric about 0, its outermost values at -1 and 1."""
-    max_rescale: float = 10.0
+    max_rescale: float = _number(10.0, _ABOVE_0, lambda v: v > 0)
     """``rotation`` alone: bound on the rescaling ‖q‖/‖z‖, without which a z near 0 gets a gradient without bound."""
     obtuse: Obtuse = "rotate"
     """Rotations alone: where z and its code are more than 90° apart, rotate all the same, or ``ste``
     (arXiv 2410.06424, section 6, names them as the trick's limitation)."""
-    temperature: float = 1.0
+    temperature: float = _number(1.0, _ABOVE_0, lambda v: v > 0)
     """``gumbel`` alone: of the softmax over squared distances, above 0."""
-    nu: float = 0.0
+    nu: float = _number(0.0, _AT_LEAST_0, lambda v: v >= 0)
     """Share of the task's gradient that each code receives (Huh et al. 2023, synchronised commitment)."""
     codebook: Codebook = "ema"
     """How the codes move: ``ema``, ``ema_debiased`` (started from zero, corrected as in Adam), ``gradient``."""
-    codebook_weight: float = 1.0
+    codebook_weight: float = _number(1.0, _AT_LEAST_0, lambda v: v >= 0)
     """``gradient`` alone: the weight of ‖sg z − q‖²; 1 in van den Oord et al. 2017, equation 3."""
     init: Init = "uniform"
     """The first codes: ``uniform`` on (-1/K, 1/K), ``normal``, or ``kmeans++`` of the first training batch."""
@@ -129,13 +130,13 @@ class QuantizerConfig(_Checked):
     """To unit length: ``inputs`` before they are quantized, ``codes`` in effect, or both, the ``cosine`` codebook."""
     affine: Affine = "none"
     """Affine reparameterisation of the codes (Huh et al. 2023): ``learned``, or from running ``statistics``."""
-    affine_groups: int = 1
+    affine_groups: int = _whole(1, 1)
     """Groups of consecutive codes, each with its own affine map; divides K."""
-    affine_rate: float = 1.0
+    affine_rate: float = _number(1.0, _ABOVE_0, lambda v: v > 0)
     """``learned`` alone: η in (1 + η s) c + η b, a learning rate of the map relative to the codes'."""
-    revive_below: float = 0.0
+    revive_below: float = _number(0.0, _SHARE, lambda v: 0 <= v <= 1)
     """A code used less than this share of the average N/K is moved to a vector of the batch; 0 leaves it dead."""
-    revive_share: float = 0.1
+    revive_share: float = _number(0.1, _SHARE, lambda v: 0 <= v <= 1)
     """At most this share of the codes is moved in one step."""
 
     def __post_init__(self) -> None:
@@ -154,30 +155,13 @@ class QuantizerConfig(_Checked):
         """Weight of the quantization error in the layer's loss: β, and the codebook's where a gradient trains it."""
         return self.commitment_weight + (self.codebook_weight if self.codebook == "gradient" else 0.0)
 
-    def _problems(self) -> Iterable[str]:
-        yield from _whole(self, 2, "codebook_size")
-        yield from _whole(self, 1, "dim", "affine_groups")
-        yield from _one_of(self, "estimator", estimator_names())
-        at_least_0 = "a finite number, 0 or more"
-        yield from _numbers(self, f"{at_least_0}; 0.25 is usual", lambda v: v >= 0, "commitment_weight")
-        yield from _numbers(self, at_least_0, lambda v: v >= 0, "nu", "codebook_weight")
-        above_0 = ("max_rescale", "temperature", "affine_rate")
-        yield from _numbers(self, "a finite number above 0", lambda v: v > 0, *above_0)
-        rule = "strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs"
-        yield from _numbers(self, rule, lambda v: 0 < v < 1, "decay")
-        yield from _numbers(self, "a share, 0 to 1", lambda v: 0 <= v <= 1, "revive_below", "revive_share")
-        yield from self._contradictions()
-
     def _contradictions(self) -> Iterable[str]:
-        """Combinations that mean nothing, each with why."""
         if self.layer == "fsq":
             yield from self._fsq_problems()
             return
         for name, (condition, met) in _needs(vars(self)).items():
             if getattr(self, name) != DEFAULTS[name] and not met:
                 yield f"{name} = {getattr(self, name)!r}: has a meaning only with {condition}; leave it out"
-        if self.estimator == GUMBEL and self.nu:
-            yield f"nu = {self.nu!r}: gumbel gives the codes their own share of the task's gradient; leave it out"
         sizes = (self.codebook_size, self.affine_groups)
         if all(isinstance(size, int) and size > 0 for size in sizes) and sizes[0] % sizes[1]:
             yield f"affine_groups = {self.affine_groups}: must divide codebook_size = {self.codebook_size}"
@@ -185,26 +169,15 @@ class QuantizerConfig(_Checked):
             yield f"affine_groups = {self.affine_groups}: statistics need at least two codes a group"
 
     def _fsq_problems(self) -> Iterable[str]:
-        parts = self.levels.split(",") if isinstance(self.levels, str) else []
         least = 2 if self.symmetric else 3  # an asymmetric pair gives all but the largest inputs one value
-        if not parts or not all(_is_level(part, least) for part in parts):
+        parts = str(self.levels).split(",")
+        counts = [int(part) for part in parts if part.strip().isdecimal() and len(part) < 10]
+        if len(counts) < len(parts) or min(counts) < least or math.prod(counts) > MOST:
             rule = f"fsq needs whole numbers, each at least {least}{'' if self.symmetric else ' (2 if symmetric)'}"
-            yield f"levels = {self.levels!r}: {rule}, such as 8,5,5,5 (1,000 codes)"
-        elif math.prod(self.level_counts) > MOST:
-            yield f"levels = {self.levels!r}: are {math.prod(self.level_counts)} codes; must be at most {MOST:,}"
-        if self.estimator != "ste":
-            yield f"estimator = {self.estimator!r}: fsq rounds straight through; its estimator is 'ste'"
-        if self.commitment_weight != 0:
-            yield f"commitment_weight = {self.commitment_weight!r}: fsq has no commitment loss; its weight is 0"
-        free = {"layer", "codebook_size", "dim", "levels", "symmetric", "estimator", "commitment_weight", "decay"}
-        for name in DEFAULTS.keys() - free:
-            if getattr(self, name) != DEFAULTS[name]:
-                yield f"{name} = {getattr(self, name)!r}: fsq has no codebook to learn; leave it out"
-
-
-def _is_level(text: str, least: int) -> bool:
-    digits = text.strip()
-    return len(digits) < 10 and digits.isdecimal() and int(digits) >= least
+            yield f"levels = {self.levels!r}: {rule}, such as 8,5,5,5: 1,000 codes of at most {MOST:,}"
+        for name, value in meaningless(vars(self)).items():
+            if name not in ("codebook_size", "dim", "decay", "alternate") and getattr(self, name) != value:
+                yield f"{name} = {getattr(self, name)!r}: fsq, which learns nothing, takes {name} = {value!r}"
 
 
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(QuantizerConfig)}
@@ -219,7 +192,10 @@ def _needs(flat: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
         "max_rescale": ("estimator = 'rotation', which alone rescales", reads(estimator, "max_rescale")),
         "obtuse": ("an estimator that rotates", reads(estimator, "obtuse")),
         "temperature": (f"estimator = {GUMBEL!r}", reads(estimator, "temperature")),
-        "nu": ("codebook = 'gradient': moving averages overwrite what a gradient did", by_gradient),
+        "nu": (
+            "codebook = 'gradient', since averages overwrite gradients, and not with 'gumbel', which has its own share",
+            by_gradient and estimator != GUMBEL,
+        ),
         "codebook_weight": ("codebook = 'gradient': moving averages have no loss", by_gradient),
         "affine": ("codebook = 'gradient': moving averages undo the map", by_gradient),
         "affine_groups": ("affine", flat["affine"] != "none"),
@@ -235,42 +211,26 @@ def meaningless(flat: Mapping[str, Any]) -> dict[str, Any]:
         return {**usual, "estimator": "ste", "commitment_weight": 0.0, "alternate": False}
     by_gradient = flat["codebook"] == "gradient"
     idle = {name for name, (_, met) in _needs(flat).items() if not met}
-    idle |= {"nu"} if flat["estimator"] == GUMBEL else set()
     idle |= {"decay"} if by_gradient and not flat["revive_below"] else set()
     return {name: DEFAULTS[name] for name in idle} | ({} if by_gradient else {"alternate": False})
-
-
-def from_vqtorch_beta(beta: float) -> dict[str, Any]:
-    """The loss weights of vqtorch's β: (1 − β) ‖z − sg q‖² + β ‖sg z − q‖², for a codebook trained by gradient."""
-    return {"codebook": "gradient", "commitment_weight": 1 - beta, "codebook_weight": beta}
-
-
-def from_taming_legacy(beta: float) -> dict[str, Any]:
-    """The loss weights of taming-transformers' β under ``legacy=True``: ‖z − sg q‖² + β ‖sg z − q‖²."""
-    return {"codebook": "gradient", "commitment_weight": 1.0, "codebook_weight": beta}
 
 
 @dataclass(frozen=True)
 class ModelConfig(_Checked):
     """Encoder, quantizer, decoder."""
 
-    channels: int = 64
+    channels: int = _whole(64, 1)
     """Channels after the first convolution (half the image's sides)."""
-    hidden_channels: int = 128
+    hidden_channels: int = _whole(128, 1)
     """Channels after the second convolution (a quarter of the image's sides) and in the residual blocks."""
-    residual_channels: int = 32
+    residual_channels: int = _whole(32, 1)
     """Channels between the two convolutions of a residual block."""
-    residual_blocks: int = 2
+    residual_blocks: int = _whole(2, 0, 10_000)
     """Residual blocks in the encoder, and again in the decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     """The layer between encoder and decoder."""
-    architecture: str = "residual"
+    architecture: str = _name("residual", lambda: ARCHITECTURES)
     """Encoder and decoder: a name in ``vqcore.registry.ARCHITECTURES``."""
-
-    def _problems(self) -> Iterable[str]:
-        yield from _whole(self, 1, "channels", "hidden_channels", "residual_channels")
-        yield from _whole(self, 0, "residual_blocks", most=10_000)
-        yield from _one_of(self, "architecture", tuple(ARCHITECTURES))
 
     def size_problems(self, image_size: int) -> Iterable[str]:
         """Problems of images of this side, in pixels, for this architecture: a line, or none."""
@@ -292,25 +252,19 @@ PRESETS: dict[Preset, ModelConfig] = {
 class TrainingConfig(_Checked):
     """How the model is trained: Adam at a constant rate, on images scaled to [-1, 1]."""
 
-    epochs: int = 50
+    epochs: int = _whole(50, 1, 10**9 - 1)
     """Passes over the training set: the budget. Not part of a trial's identity, so that a trial can be extended."""
-    batch_size: int = 128
+    batch_size: int = _whole(128, 1)
     """Images a step; what is left over at the end of an epoch is left out of it."""
-    learning_rate: float = 2e-4
+    learning_rate: float = _number(2e-4, f"{_ABOVE_0}; 2e-4 is usual", lambda v: v > 0)
     """Adam's."""
     precision: Precision = "auto"
     """``auto``: bf16 and channels-last where the hardware computes bf16 itself, else fp32. Distances, codebook, losses
     and metrics are fp32 either way."""
-    seed: int = 0
+    seed: int = _whole(0, 0, MAX_SEED)
     """Of the initial weights and the order of the data; the same for every configuration compared."""
     alternate: bool = False
     """First a step of the codebook on its own loss, then one of the rest on the task's (Huh et al. 2023)."""
-
-    def _problems(self) -> Iterable[str]:
-        yield from _whole(self, 1, "batch_size")
-        yield from _whole(self, 1, "epochs", most=10**9 - 1)
-        yield from _whole(self, 0, "seed", most=MAX_SEED)
-        yield from _numbers(self, "a finite number above 0; 2e-4 is usual", lambda v: v > 0, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -328,28 +282,23 @@ class TrialConfig:
     def flat(self) -> dict[str, Scalar]:
         """Every field under its own name."""
         # not dataclasses.asdict: it copies every value deeply, seconds over the 10,000 trials of a resume
-        model, training = vars(self.model), vars(self.training)
-        flat = {**vars(self.model.quantizer), **model, **training}
+        flat = {**vars(self.model.quantizer), **vars(self.model), **vars(self.training)}
         del flat["quantizer"]
         return flat
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Scalar]) -> "TrialConfig":
         """The inverse of ``flat``; what is not named keeps its default. Raises ``ConfigError`` with every problem."""
-        problems = [f"{name}: no such field; there are {', '.join(FIELDS)}" for name in values if name not in FIELDS]
+        unknown = [name for name in values if name not in FIELDS]
+        problems = Problems(f"{name}: no such field; there are {', '.join(FIELDS)}" for name in unknown)
 
         def build(kind: type, **nested: object) -> Any:
             own = {f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values}
-            try:
-                return kind(**own, **nested)
-            except ConfigError as error:
-                problems.extend(error.problems)
-                return kind(**nested)
+            return problems.of(lambda: kind(**own, **nested)) or kind(**nested)
 
         quantizer = build(QuantizerConfig)
         model, training = build(ModelConfig, quantizer=quantizer), build(TrainingConfig)
-        if problems:
-            raise ConfigError(problems)
+        problems.raise_any()
         return cls(model, training)
 
     def replace(self, **changes: Scalar) -> "TrialConfig":
@@ -361,11 +310,9 @@ class TrialConfig:
 
         A field that came later counts only where it has not its default: runs begun before it keep their keys.
         """
-        identity: dict[str, Scalar] = {"data_hash": data_hash}
-        for name, value in self.flat().items():
-            if name != "epochs" and (name in _FIRST_FIELDS or value != _USUAL[name]):
-                identity[name] = value
-        canonical = json.dumps(identity, sort_keys=True)
+        fields = {n: v for n, v in self.flat().items() if n in _FIRST_FIELDS or v != _USUAL[n]}
+        fields.pop("epochs", None)
+        canonical = json.dumps({"data_hash": data_hash, **fields}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def toml(self) -> dict[str, Any]:
@@ -376,8 +323,9 @@ class TrialConfig:
     def from_toml(cls, tables: Mapping[str, Any]) -> "TrialConfig":
         """The inverse of ``toml``; other tables are left alone."""
         model, training = _table(tables, "model"), _table(tables, "training")
-        quantizer = _table(model, "quantizer")
-        return cls.from_flat({**quantizer, **{n: v for n, v in model.items() if n != "quantizer"}, **training})
+        flat = {**_table(model, "quantizer"), **model, **training}
+        flat.pop("quantizer", None)
+        return cls.from_flat(flat)
 
 
 def read_settings(settings: Iterable[str]) -> dict[str, Scalar]:
@@ -432,19 +380,8 @@ def write_toml(path: Path, tables: Mapping[str, Any], header: str = "") -> None:
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; ``ConfigError`` when it is not one."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a byte order mark first
-        _check_integers(tables)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a byte order mark first
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror}); name an existing TOML file"]) from error
     except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and tables in tables without end
         raise ConfigError([f"{path}: is not valid TOML ({error})"]) from error
-    return tables
-
-
-def _check_integers(value: object) -> None:
-    """``ValueError`` for one of more than 64 bits, which TOML has not; Python cannot even say the largest."""
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_integers(part)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("an integer of more than 64 bits")

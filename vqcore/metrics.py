@@ -8,7 +8,7 @@ import math
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Integer
+from jaxtyping import Integer
 from torch import Tensor
 
 from vqcore.nearest import as_indices
@@ -37,7 +37,7 @@ class CodeHistogram:
         if total == 0:
             return 0.0
         p_K = counts_K / total
-        return float(-torch.special.xlogy(p_K, p_K).sum())
+        return max(0.0, float(-torch.special.xlogy(p_K, p_K).sum()))  # of one code alone the sum is -0.0
 
     @property
     def perplexity(self) -> float:
@@ -79,25 +79,6 @@ class CodeHistogram:
         """Add up the counts of all processes (``torch.distributed``), in place."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.counts)
-
-
-class MeanSquaredError:
-    """Mean squared error over a whole set, in float64, on the scale of what it is given ([-1, 1] in this project)."""
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        # MPS has no float64; nothing here runs there
-        self.total = torch.zeros((), dtype=torch.float64, device=device)
-        self.count = 0
-
-    def update(self, prediction: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> None:
-        """Add the squared errors of a batch."""
-        self.total += (prediction.float() - target.float()).square().sum().double()
-        self.count += target.numel()
-
-    @property
-    def value(self) -> float:
-        """The mean; nan when nothing was added."""
-        return float(self.total) / self.count if self.count else math.nan
 
 
 def psnr(mse: float, data_range: float = 2.0) -> float:

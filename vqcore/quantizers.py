@@ -70,18 +70,14 @@ class VectorQuantizer(nn.Module):
         z_ND = _rows_of(z, channel_dim, config.dim)
         # a process without vectors still takes part in the sums of all
         learns = self.training and not self.frozen and (z_ND.shape[0] > 0 or distributed())
-        again, recomputed_later = _checkpointed() if learns and self.codes.move_in_forward else (False, False)
-        learns = learns and not again
+        if learns and self.codes.move_in_forward:
+            _refuse_checkpointing()
         with torch.autocast(z.device.type, enabled=False):
             if config.normalize in ("inputs", "cosine"):
                 z_ND = F.normalize(z_ND, dim=-1)
             if learns:
                 self.codes.prepare(z_ND.detach())
             codes_KD = self.codes()
-            if again:
-                codes_KD = self.codes.recomputed(z_ND, codes_KD, recomputed_later)
-            elif recomputed_later:
-                self.codes.keep_for_recomputation(z_ND, codes_KD)
             if config.estimator == GUMBEL and self.training and z_ND.shape[0] > 0:
                 check_finite(z_ND)
                 q_ND, index_N = gumbel_softmax(z_ND, codes_KD, config.temperature)
@@ -94,8 +90,7 @@ class VectorQuantizer(nn.Module):
         loss = config.commitment_weight * commitment_loss
         if config.codebook == "gradient":
             loss = loss + config.codebook_weight * codebook_loss
-        shape = z.movedim(channel_dim, -1).shape[:-1]
-        return Quantized(_shaped(q_ND, z, channel_dim), index_N.view(shape), commitment_loss, codebook_loss, loss)
+        return Quantized(*_shaped(q_ND, index_N, z, channel_dim), commitment_loss, codebook_loss, loss)
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Codes of ``indices``, with the codes' dimension at ``channel_dim``: what the forward pass gave, in fp32."""
@@ -135,8 +130,7 @@ class FSQ(Fp32Module):
             index_N = (self._digits(bounded_ND.detach()) * self.basis).sum(-1).long()
             q_ND, error, _ = quantize(bounded_ND, self.codebook, index_N, straight_through)
         none = z_ND.new_zeros(())
-        shape = z.movedim(channel_dim, -1).shape[:-1]
-        return Quantized(_shaped(q_ND, z, channel_dim), index_N.view(shape), none, error.detach(), none)
+        return Quantized(*_shaped(q_ND, index_N, z, channel_dim), none, error.detach(), none)
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Points of ``indices``, with their dimension at ``channel_dim``: what the forward pass gave, in fp32."""
@@ -191,23 +185,19 @@ def _rows_of(z: Tensor, channel_dim: int, dim: int) -> Tensor:
     return z.movedim(channel_dim, -1).reshape(-1, dim).float()
 
 
-def _shaped(rows_ND: Tensor, like: Tensor, channel_dim: int) -> Tensor:
-    """The inverse of ``_rows_of``: rows in the shape and dtype of ``like``."""
+def _shaped(rows_ND: Tensor, index_N: Tensor, like: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
+    """The inverse of ``_rows_of``: rows and indices in the shape of ``like``, the rows in its dtype."""
     shape = like.movedim(channel_dim, -1).shape
-    return rows_ND.to(like.dtype).view(shape).movedim(-1, channel_dim)
+    return rows_ND.to(like.dtype).view(shape).movedim(-1, channel_dim), index_N.view(shape[:-1])
 
 
-def _checkpointed() -> tuple[bool, bool]:
-    """Whether ``torch.utils.checkpoint`` runs this code a second time, and whether it will run it another time.
-
-    A forward pass lies inside a call of its ``checkpoint``; a recomputation is started by autograd, so that the
-    outermost function of that module is another.
-    """
-    if torch.compiler.is_compiling():
-        return False, False
-    functions, frame = [], inspect.currentframe()
+def _refuse_checkpointing() -> None:
+    """``RuntimeError`` inside ``torch.utils.checkpoint``, which runs a forward pass again when its codes have moved."""
+    frame = None if torch.compiler.is_compiling() else inspect.currentframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
-            functions.append(frame.f_code.co_name in ("checkpoint", "checkpoint_sequential"))
+            raise RuntimeError(
+                "torch.utils.checkpoint runs this layer twice, and its codes move in the first run: leave it out of "
+                "the checkpointed part, freeze() it, or take codebook='gradient' without revival or statistics"
+            )
         frame = frame.f_back
-    return bool(functions) and not functions[-1], any(functions)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from vqcore.config import Precision, TrialConfig
-from vqcore.metrics import CodeHistogram, MeanSquaredError
+from vqcore.metrics import CodeHistogram
 from vqcore.quantizers import Quantized
 from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 
@@ -70,20 +70,20 @@ class _Tally:
 
     def __init__(self, model: VQVAE, device: torch.device) -> None:
         self._histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
-        self._mse = MeanSquaredError(device)
-        self._quantization = MeanSquaredError(device)
+        self._squares, self._quantization = torch.zeros(2, dtype=torch.float64, device=device)
+        self._values = self._images = self._codes_per_image = 0
         self._weight = model.config.quantizer.loss_weight
-        self._codes_per_image = 0
 
-    def update(self, images: Tensor, reconstruction: Tensor, indices: Tensor, codebook_loss: Tensor) -> None:
-        self._mse.update(reconstruction, images)
-        self._histogram.update(indices)
-        self._quantization.total += codebook_loss.double() * len(images)
-        self._quantization.count += len(images)
-        self._codes_per_image = indices[0].numel()
+    def update(self, images: Tensor, out: VQVAEOutput) -> None:
+        self._squares += (out.reconstruction.float() - images).square().sum().double()
+        self._values += images.numel()
+        self._histogram.update(out.quantized.indices)
+        self._quantization += out.quantized.codebook_loss.double() * len(images)
+        self._images += len(images)
+        self._codes_per_image = out.quantized.indices[0].numel()
 
     def metrics(self) -> dict[str, float]:
-        mse, quantization = self._mse.value, self._quantization.value
+        mse, quantization = float(self._squares) / self._values, float(self._quantization) / self._images
         return {
             "mse": mse,
             "perplexity": self._histogram.perplexity,
@@ -140,7 +140,7 @@ class Trainer:
             batch = images.batch(slice(start, start + EVALUATION_BATCH))
             with self._autocast(), _diverged(f"after epoch {self.epoch}"):
                 out = self.model(batch)
-            tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
+            tally.update(batch, out)
         return tally.metrics()
 
     @torch.no_grad()
@@ -189,19 +189,17 @@ class Trainer:
         loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
         self._minimise(loss, self.optimizers["optimizer"])
         with torch.no_grad():
-            tally.update(batch, out.reconstruction, out.quantized.indices, out.quantized.codebook_loss)
+            tally.update(batch, out)
         final: Tensor = loss.detach()
         return final
 
     def _alternated(self, latents: Tensor) -> Quantized:
         """First the codes approach the latents, which stand still; then these are quantized (Huh et al. 2023)."""
         layer = self.model.quantizer
-        moves = not layer.frozen
-        if moves:
-            self._minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
+        self._minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
         layer.frozen = True  # its statistics have seen this batch
         quantized: Quantized = layer(latents)
-        layer.frozen = not moves
+        layer.frozen = False
         return quantized
 
     def _minimise(self, loss: Tensor, optimizer: Adam) -> None:

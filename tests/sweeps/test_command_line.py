@@ -220,7 +220,7 @@ def test_a_run_is_made_and_resumed_with_its_settings(sweep: Callable[..., int], 
             ["--set decay: has a flag of its own, --decay", "this sweep varies it"],
         ),
         ("--set nu=0.5", ["nu = 0.5: has a meaning only with codebook = 'gradient'"]),
-        ("--set layer=fsq levels=8,8", ["fsq rounds straight through", "fsq has no commitment loss"]),
+        ("--set layer=fsq levels=8,8", ["fsq, which learns nothing, takes estimator", "commitment_weight = 0.0"]),
     ],
 )
 def test_what_cannot_be_set_is_an_error(

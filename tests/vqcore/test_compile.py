@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from layers import grid_of, layer_of, normal
 
-from vqcore import QuantizerConfig, VectorQuantizer
+from vqcore import QuantizerConfig
 from vqcore.quantizers import quantizer
 
 
@@ -21,20 +21,11 @@ def plain() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def layer_of(**config: Any) -> VectorQuantizer:
-    torch.manual_seed(0)
-    return VectorQuantizer(QuantizerConfig(codebook_size=32, dim=4, init="normal", **config))
-
-
 def assert_the_same(config: dict[str, Any], backend: str) -> None:
     """Three training steps, eager and compiled; runs in the plain process."""
     torch.set_num_threads(1)
     torch.compiler.reset()
-    layer, compiled_layer = layer_of(**config), layer_of(**config)
+    layer, compiled_layer = layer_of(32, **config), layer_of(32, **config)
     compiled = torch.compile(compiled_layer, fullgraph=True, backend=backend)
     for step in range(3):
         z, g = normal(2, 4, 6, 6, seed=step), normal(2, 4, 6, 6, seed=step + 10)
@@ -96,7 +87,7 @@ def graphs(config: QuantizerConfig, dynamic: bool | None) -> int:
     [
         QuantizerConfig(codebook_size=32, dim=4),
         QuantizerConfig(codebook_size=32, dim=4, codebook="gradient", nu=0.5, revive_below=0.1),
-        QuantizerConfig(layer="fsq", levels="5,4,3,8", estimator="ste", commitment_weight=0),
+        grid_of("5,4,3,8").config,
     ],
     ids=["ema", "gradient", "fsq"],
 )

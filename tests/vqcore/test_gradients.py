@@ -7,18 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from layers import normal
 from torch import Tensor
 
-from vqcore import ConfigError, QuantizerConfig, VectorQuantizer, from_taming_legacy, from_vqtorch_beta
+from vqcore import ConfigError, QuantizerConfig, VectorQuantizer
 from vqcore import gumbel as gumbel_module
 from vqcore.estimators import ESTIMATORS, estimator, rotation
 
 K, D, N = 16, 6, 40
 MAX_RESCALE = QuantizerConfig().max_rescale
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def layer_of(**config: Any) -> VectorQuantizer:
@@ -95,14 +92,6 @@ def test_the_gradient_is_the_transposed_matrix_times_g(name: str, determinant: i
         torch.testing.assert_close(gradient, matrix.T @ g[row], rtol=1e-10, atol=1e-10)
 
 
-def test_rotation_in_fp32_is_as_near_as_fp32_allows() -> None:
-    z, q = angles("any", 200, 64)
-    g = normal(200, 64, seed=3, dtype=torch.float64)
-    torch.testing.assert_close(
-        rotation(g.float(), z.float(), q.float()).double(), rotation(g, z, q), rtol=1e-4, atol=1e-5
-    )
-
-
 def test_rotation_where_its_matrix_is_undefined() -> None:
     """Parallel: a rescaling, up to its bound. Antiparallel: the reflection along z. No direction: straight through."""
     z, g = (normal(9, 4, seed=seed, dtype=torch.float64) for seed in (1, 2))
@@ -112,23 +101,6 @@ def test_rotation_where_its_matrix_is_undefined() -> None:
     torch.testing.assert_close(rotation(g, z, -2 * z), 2 * (g - 2 * unit * (unit * g).sum(-1, keepdim=True)))
     for one, other in ((0 * z, z), (z, 0 * z), (0 * z, 0 * z)):
         assert torch.equal(rotation(g, one, other), g)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rotation_is_finite_and_bounded_everywhere(dtype: torch.dtype) -> None:
-    """Others multiply the gradient by 3.5e6 at ‖z‖ = 1e-9."""
-    z = normal(64, 6, seed=1, dtype=dtype)
-    q, g = normal(64, 6, seed=2, dtype=dtype), normal(64, 6, seed=3, dtype=dtype)
-    # a tenth for norms near 1e-22, whose squares have few bits left in fp32
-    longest = 1.1 * MAX_RESCALE * g.norm(dim=-1)
-    lengths = [0.0, *(10.0**power for power in range(-45, 13))]
-    pairs = [(z * length, q) for length in lengths] + [(z, q * length) for length in lengths if length < 10]
-    pairs += [(z * length, q * length) for length in lengths]
-    pairs += [(z, -z * (1 + noise) + noise * q) for noise in (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)]
-    for one, other in pairs:
-        out = rotation(g, one, other)
-        assert out.isfinite().all()
-        assert (out.norm(dim=-1) <= longest).all()
 
 
 @pytest.fixture
@@ -331,8 +303,7 @@ def test_normalised_codes() -> None:
     [
         ({}, 0.25, 0),
         ({"codebook": "gradient"}, 0.25, 1),
-        (from_vqtorch_beta(0.95), 0.05, 0.95),
-        (from_taming_legacy(0.25), 1.0, 0.25),
+        ({"codebook": "gradient", "commitment_weight": 0.05, "codebook_weight": 0.95}, 0.05, 0.95),
     ],
 )
 def test_the_meanings_of_beta(weights: dict[str, Any], commitment: float, codebook: float) -> None:

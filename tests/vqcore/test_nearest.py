@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from layers import normal
 from torch import Tensor
 
 from vqcore import QuantizerConfig, VectorQuantizer
 from vqcore import nearest as module
 from vqcore.nearest import nearest
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +22,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
         (-1000.0, 0.05, torch.float32),
     ],
 )
-@pytest.mark.parametrize("size", [2, 3, 63, 64, 65, 100, 192, 512, 4096, 65_536])
+@pytest.mark.parametrize("size", [2, 63, 64, 100, 512, 65_536])
 def test_as_brute_force_in_float64(size: int, offset: float, spread: float, dtype: torch.dtype) -> None:
     """The usual expansion of the square picks 9 % right at an offset of 100, 8 % in bf16 at an offset of 1."""
     z_ND, codes_KD = (offset + spread * normal(64, 32)).to(dtype), offset + spread * normal(size, 32, seed=1)
@@ -34,18 +31,16 @@ def test_as_brute_force_in_float64(size: int, offset: float, spread: float, dtyp
 
 def assert_nearest(z_ND: Tensor, codes_KD: Tensor) -> None:
     """Against float64 differences, written out; where two codes are within 1e-6 of a tie either will do."""
+    before = z_ND.clone(), codes_KD.clone()
     chosen_N = nearest(z_ND, codes_KD)
     assert chosen_N.dtype == torch.int64
+    assert all(map(torch.equal, before, (z_ND, codes_KD))), "its arguments were written to"
     distance_NK = torch.stack([(codes_KD.double() - z).square().sum(-1) for z in z_ND.double()])
     best_N2 = distance_NK.topk(2, largest=False).values
     clear_N = best_N2[:, 1] > best_N2[:, 0] * (1 + 1e-6)
     assert clear_N.float().mean() > 0.95
     assert torch.equal(chosen_N[clear_N], distance_NK.argmin(-1)[clear_N])
     torch.testing.assert_close(distance_NK.gather(1, chosen_N[:, None])[:, 0], best_N2[:, 0], rtol=1e-6, atol=0)
-
-
-def test_a_codebook_still_at_its_tiny_start_and_data_far_away() -> None:
-    assert_nearest(3 + normal(200, 8), (normal(512, 8, seed=1)).div(512))
 
 
 @pytest.mark.parametrize("size", [2, 100, 256])
@@ -82,14 +77,6 @@ def test_the_whole_matrix_is_never_built() -> None:
     with torch.profiler.profile(profile_memory=True) as profile:
         nearest(z_ND, codes_KD)
     assert max(event.self_cpu_memory_usage for event in profile.events()) == 4 * module.BLOCK_ELEMENTS_CPU
-
-
-def test_its_arguments_are_left_as_they_were() -> None:
-    z_ND, codes_KD = normal(9, 4), normal(128, 4, seed=1)
-    before = z_ND.clone(), codes_KD.clone()
-    nearest(z_ND, codes_KD)
-    assert torch.equal(z_ND, before[0])
-    assert torch.equal(codes_KD, before[1])
 
 
 @pytest.mark.parametrize("bad", [(math.nan,), (math.inf,), (-math.inf,), (math.inf, -math.inf)])

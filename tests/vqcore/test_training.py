@@ -77,15 +77,6 @@ def test_batches_by_index_and_by_slice(pictures: Pictures) -> None:
     assert torch.equal(images.batch(slice(2, 4)), images.batch(torch.tensor([2, 3])))
 
 
-def test_pictures_of_read_only_memory_are_not_written(pictures: Pictures) -> None:
-    array = pictures(9, 0)
-    array.flags.writeable = False
-    before = array.copy()
-    trainer = Trainer(CONFIG)
-    trainer.train_epoch(Images(array, CPU))
-    assert np.array_equal(array, before)
-
-
 # The order of the data
 
 
@@ -127,24 +118,6 @@ def test_training_lowers_the_error(train: Images, test: Images, estimator: str) 
     assert last["mse"] < 0.5 * first["mse"]
     assert trainer.evaluate(test)["mse"] < 0.6 * first["mse"]
     assert trainer.epoch == 30
-
-
-def test_a_training_step_is_adams_in_float64(pictures: Pictures) -> None:
-    """One step from the same weights: autograd and Adam's own formula, in double precision."""
-    trainer, batch = Trainer(CONFIG.replace(batch_size=70)), Images(pictures(70, 0), CPU)
-    reference = Trainer(CONFIG.replace(batch_size=70)).model
-    codes = reference.quantizer.codebook.clone()
-    out = reference(batch.batch(slice(0, 70)))
-    ((out.reconstruction - batch.batch(slice(0, 70))).square().mean() + 0.25 * out.quantized.commitment_loss).backward()
-    trainer.train_epoch(batch)
-    for ours, theirs in zip(trainer.model.parameters(), reference.parameters(), strict=True):
-        assert theirs.grad is not None
-        gradient = theirs.grad.double()
-        # of the first step, Adam's moments divided by their bias corrections are g and g²
-        expected = theirs.detach().double() - 1e-3 * gradient / (gradient.abs() + 1e-8)
-        clear = gradient.abs() > 1e-4  # where the sign is not rounding
-        torch.testing.assert_close(ours.detach().double()[clear], expected[clear], rtol=1e-4, atol=1e-5)
-    assert not torch.equal(trainer.model.quantizer.codebook, codes)
 
 
 def test_an_epoch_moves_weights_codes_and_nothing_else(train: Images) -> None:
@@ -234,11 +207,13 @@ def test_a_trainer_from_a_state_goes_on_to_the_last_bit(train: Images, test: Ima
     expected = [(straight.train_epoch(train), straight.evaluate(test)) for _ in range(2)]
     last = state_of(straight)
     resumed = Trainer(CONFIG.replace(**changes))
-    resumed.load_state(kept)
+    loaded = {name: tensor.clone() for name, tensor in kept.items()}
+    resumed.load_state(loaded)
     assert_equal(state_of(resumed), kept)
     assert resumed.epoch == 1
     assert [(resumed.train_epoch(train), resumed.evaluate(test)) for _ in range(2)] == expected
     assert_equal(state_of(resumed), last)
+    assert_equal(loaded, kept)  # training does not write into what was loaded
 
 
 def test_the_tensors_of_a_state_keep_their_names_and_a_fresh_one_is_complete(train: Images) -> None:
@@ -256,17 +231,6 @@ def test_the_tensors_of_a_state_keep_their_names_and_a_fresh_one_is_complete(tra
     again.load_state(state)
     again.train_epoch(train)
     assert_equal(state_of(again), state_of(fresh))
-
-
-def test_a_state_is_a_copy_that_training_does_not_change(train: Images) -> None:
-    trainer = Trainer(CONFIG)
-    trainer.train_epoch(train)
-    other = Trainer(CONFIG)
-    state = state_of(trainer)
-    other.load_state(state)
-    kept = {name: tensor.clone() for name, tensor in state.items()}
-    other.train_epoch(train)
-    assert_equal(state, kept)
 
 
 def test_the_state_of_another_model_is_refused(train: Images) -> None:
