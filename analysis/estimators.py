@@ -50,9 +50,8 @@ class TunedEstimator:
 
     def estimate(self, objective: Objective) -> Estimate:
         """Its best over the seeds that did not choose it, or with the one that did if there are none."""
-        values = list(self.fresh(objective).values())
-        screened = self.best(objective).by_seed(objective.column)[self.seed]
-        return Estimate.of(values or [screened], objective.metric.least)
+        values = self.fresh(objective) or self.best(objective).by_seed(objective.column)
+        return Estimate.of(list(values.values()), objective.metric.least)
 
     def curve(self, objective: Objective) -> TuningCurve:
         """The best after n trials. A trial that was stopped or failed was tried, and is as bad as can be."""
@@ -80,14 +79,8 @@ class EstimatorPair:
     def text(self) -> str:
         """The difference of the two and its number of seeds."""
         difference = self.test.difference
-        if difference is None or difference.n < 2:
-            return f"{self.name} (too few seeds)"
-        return f"{self.name} {difference.show(difference.mean)} (n = {difference.n})"
-
-    @property
-    def verdict(self) -> str:
-        """Whether the two differ by more than the seeds' spread."""
-        return "too few seeds" if math.isnan(self.test.adjusted) else "yes" if self.test.significant else "no"
+        seeds = f"n = {difference.n}" if difference.n > 1 else "too few seeds"
+        return f"{self.name} {difference.mean_text} ({seeds})"
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class EstimatorComparison:
 
     @property
     def sampler_note(self) -> str:
-        """A caveat to the tuning curve where a sampler chose each trial by those before it; else nothing."""
+        """A caveat to the tuning curves where a sampler chose each trial by those before it; else nothing."""
         sampler = str(self.results.metadata("sampler") or "grid")
         if sampler in ("grid", "random", "qmc"):
             return ""
@@ -170,9 +163,9 @@ def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
 
 
 def estimator_tables(results: Results) -> list[Table]:
-    """Each estimator's best, the tests and the tuning curves; none unless two were tuned."""
+    """Each estimator's best, and the tests; none unless two were tuned."""
     made = estimator_comparison(results)
-    return [_best_table(made), _test_table(made), _curve_table(made)] if made else []
+    return [_best_table(made), _test_table(made)] if made else []
 
 
 def _best_table(made: EstimatorComparison) -> Table:
@@ -183,7 +176,7 @@ def _best_table(made: EstimatorComparison) -> Table:
             group, estimate = one.best(objective), one.estimate(objective)
             screened, fresh = group.by_seed(objective.column)[made.seed], len(one.fresh(objective))
             label = described(group.config, searched) or group.label
-            numbers = (estimate.text, estimate.interval_text) if fresh else ("–", "–")
+            numbers = (estimate.text, estimate.interval_text()) if fresh else ("–", "–")
             rows.append((objective.name, one.name, label, estimate.show(screened), str(fresh), *numbers))
     columns = ("by", "estimator", "its best", f"seed {made.seed}", "n", "other seeds", "95 % interval")
     notes = (
@@ -198,40 +191,14 @@ def _best_table(made: EstimatorComparison) -> Table:
 def _test_table(made: EstimatorComparison) -> Table:
     rows: list[Row] = []
     for pair in made.pairs:
-        test, difference, interval = pair.test, pair.test.difference, pair.test.interval
-        numbers = (
-            difference.show(difference.mean) if difference else "–",
-            "[{}, {}]".format(*map(difference.show, interval)) if difference and interval else "–",
-            "–" if test.effect is None else f"{test.effect:.1f}",
-            "–" if math.isnan(test.adjusted) else f"{test.adjusted:.2g}",
-        )
-        rows.append((pair.objective.name, pair.name, str(difference.n if difference else 0), *numbers, pair.verdict))
-    columns = ("by", "pair", "n", "difference", "interval", "effect", "p", "told apart")
+        test, difference = pair.test, pair.test.difference
+        p = "–" if math.isnan(test.adjusted) else f"{test.adjusted:.2g}"
+        verdict = "too few seeds" if math.isnan(test.adjusted) else "yes" if test.significant else "no"
+        numbers = (str(difference.n), difference.mean_text, difference.interval_text(test.confidence), p)
+        rows.append((pair.objective.name, pair.name, *numbers, verdict))
+    columns = ("by", "pair", "n", "difference", "interval", "p", "told apart")
     notes = (
         "paired over the n seeds that both have besides the one that chose; p: paired t tests, Holm's correction for "
         "all rows; intervals: all rows' together hold with 95 % (Bonferroni; Holm's test tells a little more apart)",
-        "effect: the mean difference by its standard deviation over seeds (Hedges' correction), from 3 seeds on",
     )
     return Table("Told apart?", columns, tuple(rows), notes, left=2)
-
-
-def _curve_table(made: EstimatorComparison) -> Table:
-    rows: list[Row] = []
-    for objective in made.results.objectives:
-        for one in made.tuned:
-            curve, trials = one.curve(objective), len(one.tried)
-            for n in [*(2**k for k in range(trials.bit_length()) if 2**k < trials), trials]:
-                expected, median, low, high = (
-                    f"{line[n - 1]:.4g}" if math.isfinite(line[n - 1]) else "–"
-                    for line in (curve.expected, curve.median, curve.low, curve.high)
-                )
-                interval = "–" if low == high == "–" else f"[{low}, {high}]"
-                rows.append((objective.name, one.name, str(n), expected, median, interval))
-    notes = (
-        "the best of n of the trials that each estimator tried, drawn at random; a trial stopped early or failed was "
-        "tried: it counts in the mean as the worst that completed, in median and interval as worse than all",
-        "interval: of the median (Lourie et al. 2024), exact; a dash where so many trials say nothing of it",
-        *filter(None, [made.sampler_note]),
-    )
-    columns = ("best of", "estimator", "trials", "expected", "median", "95 % interval")
-    return Table("What tuning is worth", columns, tuple(rows), notes, left=2)

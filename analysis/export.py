@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analysis.findings import front_sentence
 from analysis.layout import write_file
-from analysis.objectives import Objective, metric_of
+from analysis.objectives import metric_of
 from analysis.results import Group, Results
 from vqcore.config import ConfigError, TrialConfig, toml_text
 
@@ -26,7 +26,7 @@ def write_exports(results: Results) -> list[Path]:
         raise ConfigError(
             [f"{results.name}: no trial has completed, so there is nothing to export; let the sweep finish first"]
         )
-    chosen = {f"best_{one.column}": (results.best(one), _best_mean(one)) for one in results.objectives}
+    chosen = {f"best_{one.column}": (results.best(one), f"{one.best} by the means") for one in results.objectives}
     chosen["knee"] = (knee, _KNEE + results.objectives[0].best)
     paths = []
     for name, (group, rule) in chosen.items():
@@ -34,10 +34,6 @@ def write_exports(results: Results) -> list[Path]:
         text = toml_text({**config.toml(), "data": _data(results)}, _evidence(results, group, rule))
         paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths
-
-
-def _best_mean(objective: Objective) -> str:
-    return f"{'lowest' if objective.direction == 'min' else 'highest'} mean {objective.name}"
 
 
 def _data(results: Results) -> dict[str, str | int]:
@@ -54,10 +50,10 @@ def _evidence(results: Results, group: Group, rule: str) -> str:
     ]
     for column in dict.fromkeys(("mse", "perplexity", *results.columns)):
         name = "MSE on [-1, 1]" if column == "mse" else metric_of(column).name
-        if estimate := group.estimate(column):
-            interval = f"95 % interval {estimate.interval_text}"
-            certainty = interval if estimate.n > 1 else "one seed, so no interval and no claim"
-            lines.append(f"{name}: {estimate.text}, {certainty}, n = {estimate.n}")
+        estimate = group.estimate(column)
+        interval = f"95 % interval {estimate.interval_text()}"
+        certainty = interval if estimate.n > 1 else "one seed, so no interval and no claim"
+        lines.append(f"{name}: {estimate.text}, {certainty}, n = {estimate.n}")
     lines.append(front_sentence(results))
     # TOML allows no control characters in comments, and a name could hold some.
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -13,7 +13,7 @@ from analysis import fronts
 from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
 from analysis.layout import Table, shown
-from analysis.objectives import DEFAULT, Objective
+from analysis.objectives import Objective
 from analysis.results import Group, Results, described
 from analysis.stats import significant_differences
 
@@ -52,8 +52,6 @@ def sentences(results: Results) -> tuple[str, ...]:
     if results.groups:
         lines += [_best(results, objective) for objective in results.objectives]
         lines += filter(None, (front_sentence(results), certainty_sentence(results)))
-        if len(results.groups) > 1 and set(results.objectives) == set(DEFAULT):
-            lines.append("MSE against the rate of an image: figures/rate.png.")
         lines += estimator_sentences(results)
     lines += [f"Not compared: {reason}" for reason in _left_out(results)]
     kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
@@ -95,9 +93,8 @@ def _with_value(group: Group, objective: Objective) -> str:
     from vqcore.metrics import psnr  # --help need not wait for torch
 
     estimate = group.estimate(objective.column)
-    assert estimate is not None  # a compared trial has reported both objectives
     decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""
-    seeds = f" (95 % interval {estimate.interval_text}, n = {estimate.n})" if estimate.n > 1 else ""
+    seeds = f" (95 % interval {estimate.interval_text()}, n = {estimate.n})" if estimate.n > 1 else ""
     return f"{group.label}, {estimate.text} {objective.unit}{decibel}{seeds}"
 
 

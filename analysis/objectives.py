@@ -110,11 +110,6 @@ class Objective:
         return f"{'lowest' if self.direction == 'min' else 'highest'} {self.name}"
 
     @property
-    def better(self) -> str:
-        """The comparative: ``lower MSE``."""
-        return f"{'lower' if self.direction == 'min' else 'higher'} {self.name}"
-
-    @property
     def unit(self) -> str:
         """The words that follow a value: ``on [-1, 1]``."""
         images = "of the training set" if self.column.startswith("train_") else "of the whole test set"

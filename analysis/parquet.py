@@ -19,8 +19,7 @@ _TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string
 def write_parquet(results: Results) -> Path:
     """Write ``results.parquet``: trial, epoch, configuration, metrics, status and reason of the trial.
 
-    The schema's metadata holds the units (JSON), the sweep's name, and as JSON the trials that ended before their first
-    epoch and so have no row.
+    The schema's metadata holds the sweep's name and the units, as JSON.
     """
     rows = [(trial, epoch) for trial in results.trials for epoch in sorted(trial.epochs)]
     columns: dict[str, pa.Array] = {
@@ -34,8 +33,7 @@ def write_parquet(results: Results) -> Path:
         columns.setdefault(name, pa.array([report.get(name) for report in reports], pa.float64()))
     for name in ("status", "reason"):
         columns[name] = pa.array([getattr(trial, name) for trial, _ in rows], pa.string())
-    rowless = {t.key: {"status": t.status, "reason": t.reason} for t in results.trials if not t.epochs}
-    metadata = {"units": json.dumps(_units()), "sweep": results.name, "trials_without_epochs": json.dumps(rowless)}
+    metadata = {"units": json.dumps(_units()), "sweep": results.name}
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), buffer)
     return write_file(results.folder / "results.parquet", buffer.getvalue())

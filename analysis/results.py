@@ -9,7 +9,7 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL, PICTURES, SHORT
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError, TrialConfig
-from vqcore.registry import ARCHITECTURES
 
 Images = NDArray[np.uint8]
 
@@ -30,8 +29,6 @@ MOST_IMAGES = 12
 """Configurations that a picture of reconstructions has room for."""
 
 _NOT_COMPARED = ("seed", "epochs")
-_FIRST_ARCHITECTURE = "residual"
-"""The network of runs that recorded none."""
 _USUAL = TrialConfig().flat()
 
 
@@ -62,40 +59,24 @@ class Group:
             mse, codebook = self.by_seed(f"{prefix}mse"), self.by_seed(f"{prefix}codebook_loss")
             weight = 1 + self.config.get("commitment_weight", math.nan)
             return {seed: mse[seed] + weight * codebook[seed] for seed in mse.keys() & codebook.keys()}
-        return {seed: report[metric] for seed, report in self._reports.items() if metric in report}
+        reports = {seed_of(trial): trial.epochs[self.epoch] for trial in self.trials}
+        return {seed: report[metric] for seed, report in reports.items() if metric in report}
 
-    @cached_property
-    def _reports(self) -> dict[int, dict[str, float]]:
-        return {seed_of(trial): trial.epochs[self.epoch] for trial in self.trials}
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """Mean and spread of a metric over seeds; none if no seed reported it."""
-        values = list(self.by_seed(metric).values())
-        return Estimate.of(values, metric_of(metric).least) if values else None
+    def estimate(self, metric: str) -> Estimate:
+        """Mean and spread of a metric over the seeds that reported it."""
+        return Estimate.of(list(self.by_seed(metric).values()), metric_of(metric).least)
 
     def mean(self, metric: str) -> float:
         """The mean of a metric over seeds; NaN if no seed reported it."""
-        estimate = self.estimate(metric)
-        return estimate.mean if estimate else math.nan
+        return self.estimate(metric).mean
 
     def points(self, first: str, second: str) -> dict[int, Point]:
         """Two metrics of each seed that reported both."""
         xs, ys = self.by_seed(first), self.by_seed(second)
         return {seed: (xs[seed], ys[seed]) for seed in xs if seed in ys}
 
-    def text(self, metric: str) -> str:
-        """Mean ± sd of a metric over seeds; a dash if no seed reported it."""
-        estimate = self.estimate(metric)
-        return estimate.text if estimate else "–"
 
-    def mean_text(self, metric: str) -> str:
-        """The mean of a metric with as many decimals as its spread allows; a dash if no seed reported it."""
-        estimate = self.estimate(metric)
-        return estimate.show(estimate.mean) if estimate else "–"
-
-
-@dataclass(frozen=True)
-class Pictures:
+class Pictures(NamedTuple):
     """Test images with their reconstructions, of one trial of each group that has some."""
 
     rows: tuple[tuple[Group, TrialRecord, Images], ...]
@@ -196,8 +177,8 @@ class Results:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Reconstructions by the featured groups, read from wherever the run keeps its trials' files."""
-        return _read_pictures(self, self.featured(MOST_IMAGES))
+        """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
+        return _read_pictures(self)
 
     def best(self, objective: Objective) -> Group:
         """The group whose mean is the best in an objective; of equals the first. There must be a group."""
@@ -216,18 +197,12 @@ class Results:
 
     def fixed_length(self, group: Group) -> dict[int, Point]:
         """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
-        rate = self._codes_per_image(group) * math.log2(group.config.get("codebook_size", math.nan))
-        return {seed: (rate, mse) for seed, mse in group.by_seed("mse").items() if math.isfinite(rate)}
-
-    def _codes_per_image(self, group: Group) -> float:
         # bits = codes * log2(perplexity), which says nothing where one code does all
-        points = group.points("bits", "perplexity").values()
-        ratios = [bits / math.log2(perplexity) for bits, perplexity in points if perplexity > 1.001]
-        if ratios:
-            return round(median(ratios))
-        side, network = self.metadata("image_size"), group.config.get("architecture", _FIRST_ARCHITECTURE)
-        known = isinstance(side, int) and network in ARCHITECTURES
-        return (side // ARCHITECTURES[network].downsampling) ** 2 if known else math.nan
+        rates = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
+        size = group.config.get("codebook_size")
+        if not rates or size is None:
+            return {}
+        return {seed: (round(median(rates)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
 
 
 RATES = {"an ideal entropy coder": Results.entropy_coded, "codes of fixed length": Results.fixed_length}
@@ -326,14 +301,13 @@ def _reason(trial: TrialRecord) -> str:
     return f"{trial.status} after epoch {trial.last_epoch}" + (f": {trial.reason}" if trial.reason else "")
 
 
-def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
-    """Of each group the first trial's that has any; damaged files and a storage out of reach become problems."""
+def _read_pictures(results: Results) -> Pictures:
     storage = results.record.sweep.get("storage")
     in_bucket = isinstance(storage, str) and is_bucket(storage)
     location = str(storage) if in_bucket else str(results.folder / "trials")
     rows: list[tuple[Group, TrialRecord, Images]] = []
     problems: list[str] = []
-    for group in groups:
+    for group in results.featured(MOST_IMAGES):
         for trial in group.trials:
             try:
                 content = Store(join(location, trial.key), patient=False).read(PICTURES)
@@ -351,11 +325,11 @@ def _read_pictures(results: Results, groups: tuple[Group, ...]) -> Pictures:
 def images_of(content: bytes) -> Images:
     """The (2, n, H, W, 3) images of a trial's ``.npy`` file, never unpickled. ``ValueError`` if it is another file."""
     try:
-        pixels = np.load(BytesIO(content))  # which unpickles nothing unless it is asked to
+        pixels: Any = np.load(BytesIO(content))  # which unpickles nothing unless it is asked to
     except Exception as error:  # numpy reads the header as Python's literals, which can be wrong in many ways
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
-        raise ValueError("it holds no array of bytes")
-    if pixels.ndim != 5 or (pixels.shape[0], pixels.shape[4]) != (2, 3) or not pixels.size:
-        raise ValueError(f"its shape is {pixels.shape}, not (2, n, H, W, 3)")
-    return pixels
+    right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 5 and pixels.size
+    if not right or (pixels.shape[0], pixels.shape[4]) != (2, 3):
+        raise ValueError("it holds no bytes of shape (2, n, H, W, 3)")
+    images: Images = pixels
+    return images

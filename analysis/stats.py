@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, gammaln, stdtr, stdtrit
+from scipy.special import gammaln, stdtr, stdtrit
 
 from analysis.objectives import Direction
 
@@ -43,8 +43,8 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float], least: float = -math.inf) -> "Estimate":
-        """The estimate from one value a seed, of which there must be one."""
-        mean, n = fmean(values), len(values)
+        """The estimate from one value a seed; from none its mean is NaN."""
+        mean, n = fmean(values) if values else math.nan, len(values)
         # not statistics.stdev: exact fractions take most of the time where hundreds of pairs are compared
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
         return cls(mean, sd, n, least)
@@ -61,6 +61,8 @@ class Estimate:
 
     def show(self, value: float) -> str:
         """``value`` with two digits of this estimate's spread; without a spread, with four digits of the mean."""
+        if not math.isfinite(value):
+            return "–"
         scale, digits = (self.sd, 2) if self.sd else (abs(self.mean), 4)
         decimals = min(max(digits - 1 - math.floor(math.log10(scale)), 0), 7) if scale else 1
         return f"{value:.{decimals}f}"
@@ -68,22 +70,26 @@ class Estimate:
     @property
     def text(self) -> str:
         """Mean ± sd, or the bare value of one seed."""
-        return self.show(self.mean) + (f" ± {self.show(self.sd)}" if self.sd is not None else "")
+        return self.mean_text + (f" ± {self.show(self.sd)}" if self.sd is not None else "")
 
     @property
-    def interval_text(self) -> str:
-        """The 95 % interval in brackets, or ``one seed``."""
-        interval = self.interval()
-        return "one seed" if interval is None else "[{}, {}]".format(*map(self.show, interval))
+    def mean_text(self) -> str:
+        """The mean with as many decimals as its spread allows."""
+        return self.show(self.mean)
+
+    def interval_text(self, confidence: float = 0.95) -> str:
+        """The interval in brackets, or ``one seed``; a dash of none."""
+        interval = self.interval(confidence)
+        return "[{}, {}]".format(*map(self.show, interval)) if interval else "one seed" if self.n else "–"
 
 
 @dataclass(frozen=True)
 class PairedTest:
     """Two configurations compared seed by seed."""
 
-    difference: Estimate | None
-    """The first minus the second over the seeds that both have, in the metric's unit; none if they share no seed or a
-    value is not finite, since a trial that failed is not a matter of means."""
+    difference: Estimate
+    """The first minus the second over the seeds that both have, in the metric's unit; of no seed if a value is not
+    finite, since a trial that failed is not a matter of means."""
     p: float
     """Two-sided, of the paired t test that the mean difference is 0; NaN from fewer than two shared seeds."""
     adjusted: float
@@ -97,34 +103,18 @@ class PairedTest:
         return self.adjusted <= LEVEL
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """The interval of the mean difference; the intervals of all tests together hold with 95 % (Bonferroni).
+    def confidence(self) -> float:
+        """Of the interval of the mean difference, so that those of all tests together hold with 95 % (Bonferroni).
 
         Holm's test rejects a little more than these intervals exclude 0; it has no two-sided intervals of its own.
         """
-        return self.difference.interval(1 - LEVEL / self.tests) if self.difference else None
-
-    @property
-    def effect(self) -> float | None:
-        """Mean difference by its standard deviation over seeds, without the bias of few seeds; none from fewer than 3.
-
-        Hedges 1981's correction of Cohen's d for paired values: mean / sd * J(n - 1), J(v) = gamma(v/2) / (sqrt(v/2)
-        gamma((v - 1)/2)). Infinite for a difference that is the same for all seeds.
-        """
-        if self.difference is None or self.difference.sd is None or self.difference.n < 3:
-            return None
-        mean, sd, v = self.difference.mean, self.difference.sd, self.difference.n - 1
-        bias = math.exp(math.lgamma(v / 2) - math.lgamma((v - 1) / 2)) / math.sqrt(v / 2)
-        return bias * (mean / sd if sd else math.copysign(math.inf, mean) if mean else 0.0)
+        return 1 - LEVEL / self.tests
 
 
 def paired_test(one: SeedValues, other: SeedValues) -> PairedTest:
     """One configuration against another, as the only test."""
-    shared = sorted(one.keys() & other.keys())
-    differences = [one[seed] - other[seed] for seed in shared]
-    if not differences or not all(map(math.isfinite, differences)):
-        return PairedTest(None, math.nan, math.nan)
-    difference = Estimate.of(differences)
+    differences = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+    difference = Estimate.of(differences if all(map(math.isfinite, differences)) else [])
     if difference.sd is None:
         return PairedTest(difference, math.nan, math.nan)
     error = difference.sd / math.sqrt(difference.n)
@@ -216,16 +206,13 @@ def tuning_curve(values: Sequence[float], direction: Direction = "min") -> Tunin
 
 def _median_of_best(ordered_N: Floats, n: int) -> tuple[float, float, float]:
     """Lower end, estimate and upper end, of values that ascend from the best."""
+    from scipy.stats import binom  # half a second, and only tables and pictures of tuning wait for it
+
     total, quantile = len(ordered_N), 1 - 0.5 ** (1 / n)
-    # the distribution is nothing so far from its middle: of ten thousand counts a few hundred are enough
-    reach = 20 + 10 * math.sqrt(total * quantile * (1 - quantile))
-    least = max(0, math.floor(total * quantile - reach))
-    count_K = np.arange(least, min(total, math.ceil(total * quantile + reach)) + 1)
-    below_K = bdtr(count_K, total, quantile)  # P(at most so many trials are beyond the quantile)
     # The l-th is beyond with P(fewer than l are), the u-th short of it with P(at least u are); either at most the tail.
-    lower, upper = least + int(np.sum(below_K <= 0.025)), least + int(np.sum(below_K < 0.975)) + 1
+    lower, upper = map(int, binom.ppf([0.025, 0.975], total, quantile))
     padded = np.concatenate([[-math.inf], ordered_N, [math.inf]])
-    return float(padded[lower]), float(padded[max(math.ceil(quantile * total), 1)]), float(padded[upper])
+    return float(padded[lower]), float(padded[max(math.ceil(quantile * total), 1)]), float(padded[upper + 1])
 
 
 def _best_first(values: Sequence[float], direction: Direction) -> Floats:

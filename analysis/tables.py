@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,8 @@ _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
 as the paper's total, and ``commitment_loss`` is the same number as ``codebook_loss``."""
 _PAPER_COLUMNS = ("reconstruction", "perplexity", "codebook", "total")
 """The paper's names of the columns of its tables 2 and 3."""
+_COLUMNS = ("mse", "perplexity", "codebook_loss", "total")
+"""Ours of the same."""
 _LISTED = 6
 """The most values of a field that are listed; of more, the ends."""
 _OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed below"
@@ -37,16 +39,17 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
     rows: list[Row] = []
     for group in results.groups if groups is None else groups:
         mse = group.estimate("mse")
-        interval = (mse.interval_text if mse else "–",) if intervals else ()
-        row = (group.text("mse"), *interval, f"{psnr(group.mean('mse')):.2f}", group.text("perplexity"))
-        rest = [group.text(objective.column) for objective in others]
-        rows.append((_starred(group, results), str(len(group.seeds)), *row, *rest))
+        interval = (mse.interval_text(),) if intervals else ()
+        rest = [group.estimate(column).text for column in ("perplexity", *(other.column for other in others))]
+        first_columns = (_starred(group, results), str(len(group.seeds)), mse.text)
+        rows.append((*first_columns, *interval, f"{psnr(mse.mean):.2f}", *rest))
     interval = ("95 % interval",) if intervals else ()
     columns = ("configuration", "n", "MSE", *interval, "dB", "perplexity", *(other.name for other in others))
     notes = (
         f"{results.data}, after epoch {results.epoch}, whole test set; MSE on [-1, 1] and its PSNR in dB; "
         "mean ± sample sd over n seeds",
-        f"* on the front of the means: no other configuration has a {first.better} and a {second.better}",
+        f"* on the front of the means: no other configuration is as good in {first.name} and {second.name} and better "
+        "in one",
     )
     return Table("Configurations", columns, tuple(rows), notes)
 
@@ -60,8 +63,8 @@ def front_table(results: Results) -> Table | None:
     near = [(group, p) for group, p in probable if group in results.front or p >= DOUBT]
     near.sort(key=lambda pair: first.signed(pair[0].mean(first.column)))
     rows = [
-        (_starred(group, results), str(len(group.seeds)), f"{p:.2f}", *map(group.text, results.columns))
-        for group, p in near
+        (_starred(g, results), str(len(g.seeds)), f"{p:.2f}", *(g.estimate(column).text for column in results.columns))
+        for g, p in near
     ]
     others = len(results.groups) - len(near)
     notes = (
@@ -77,14 +80,13 @@ def front_table(results: Results) -> Table | None:
 def rates_table(results: Results) -> Table:
     """Every other metric of each configuration; the mean alone of those that do not measure quality."""
     metrics = [metric for column, metric in METRICS.items() if column not in _ELSEWHERE]
-    rows = tuple(
-        (
-            group.label,
-            *((group.text if metric.direction else group.mean_text)(metric.column) for metric in metrics),
-            group.mean_text("total"),
-        )
-        for group in results.groups
-    )
+
+    def cells(group: Group) -> Iterator[str]:
+        for metric in metrics:
+            estimate = group.estimate(metric.column)
+            yield estimate.text if metric.direction else estimate.mean_text
+
+    rows = tuple((group.label, *cells(group), group.estimate("total").mean_text) for group in results.groups)
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
     return Table("Rate and losses, whole test set", columns, rows, (NO_TOTAL,))
 
@@ -163,9 +165,9 @@ def _best_of_each_estimator(groups: Sequence[Group]) -> list[Group]:
 def _ours(group: Group, results: Results, field: str, split: str) -> Row:
     prefix = "train_" if split == "train" else ""
     rest = described(group.config, [name for name in estimator_first(results.swept) if name != field])
-    numbers = (group.text(f"{prefix}mse"), group.text(f"{prefix}perplexity"))
-    losses = (group.mean_text(f"{prefix}codebook_loss"), group.mean_text(f"{prefix}total"))
-    return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers, *losses)
+    mse, perplexity, codebook, total = (group.estimate(f"{prefix}{column}") for column in _COLUMNS)
+    numbers = (mse.text, perplexity.text, codebook.mean_text, total.mean_text)
+    return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers)
 
 
 def _numbers(row: Mapping[str, float]) -> Row:

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures import style
-from analysis.results import Images, Results, seed_of
+from analysis.results import Images, Results
 from vqcore.metrics import psnr
 
 
@@ -26,10 +26,7 @@ def images(results: Results) -> Figure | None:
             -0.01, 0.5, label, ha="right", va="center", size=8, linespacing=1.4, parse_math=False,
             transform=axes.transAxes,
         )  # fmt: skip
-    seeds, epochs = {seed_of(trial) for _, trial, _ in rows}, {trial.last_epoch for _, trial, _ in rows}
-    which = f"seed {seeds.pop()}" if len(seeds) == 1 else "the lowest seed of each"
-    when = f"after epoch {epochs.pop()}" if len(epochs) == 1 else "each after its last epoch"
-    title = f"Test images and reconstructions: {style.data(results)}, {when}, {which}"
+    title = f"Test images and reconstructions: {style.data(results)}, the lowest seed of each, after its last epoch"
     some = f" {len(rows)} of {len(results.groups)} configurations." if len(rows) < len(results.groups) else ""
     below = f"MSE on [-1, 1] and PSNR: that seed's, on the whole test set, not on these images.{some}"
     figure.suptitle(f"{title}\n{below}", x=0.01, ha="left", size=9, parse_math=False)

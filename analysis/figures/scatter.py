@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,17 +28,11 @@ class Marker:
     group: Group
     seeds: tuple[Point, ...]
     """x and y of each seed, in data coordinates."""
+    x: Estimate
+    """The horizontal axis, over seeds."""
+    y: Estimate
+    """The vertical axis, over seeds."""
     colour: str
-
-    @cached_property
-    def x(self) -> Estimate:
-        """The horizontal axis, over seeds."""
-        return Estimate.of([x for x, _ in self.seeds])
-
-    @cached_property
-    def y(self) -> Estimate:
-        """The vertical axis, over seeds."""
-        return Estimate.of([y for _, y in self.seeds])
 
     @property
     def mean(self) -> Point:
@@ -49,9 +42,12 @@ class Marker:
 
 def markers_of(results: Results, points: Callable[[Group], dict[int, Point]]) -> list[Marker]:
     """The markers of those groups that have points: x and y by seed."""
-    coloured = zip(results.groups, style.estimator_colours(results.groups), strict=True)
-    markers = [Marker(group, tuple(points(group).values()), colour) for group, colour in coloured]
-    return [marker for marker in markers if marker.seeds]
+    markers = []
+    for group, colour in zip(results.groups, style.estimator_colours(results.groups), strict=True):
+        if seeds := tuple(points(group).values()):
+            x, y = map(Estimate.of, zip(*seeds, strict=True))
+            markers.append(Marker(group, seeds, x, y, colour))
+    return markers
 
 
 def draw(axes: Axes, markers: Sequence[Marker]) -> None:

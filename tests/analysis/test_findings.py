@@ -1,6 +1,5 @@
 """The sentences of the last page, of few configurations and of many."""
 
-import dataclasses
 import io
 import math
 import random
@@ -14,7 +13,6 @@ from analysis.findings import certainty_sentence, front_sentence, sentences
 from analysis.report import MOST_ROWS, analyse
 from analysis.results import load
 from analysis.tables import all_tables, front_table
-from vqcore.registry import ARCHITECTURES
 
 SWEPT = ("estimator", "commitment_weight")
 
@@ -166,17 +164,6 @@ def test_rates_of_an_image(make_run):
     (group,) = results.groups
     assert results.entropy_coded(group) == {0: (pytest.approx(64 * math.log2(200)), 0.02)}
     assert results.fixed_length(group) == {0: (64 * 8, 0.02)}
-
-
-def test_a_collapsed_codebook_has_a_fixed_rate_by_the_images_size_and_the_network(make_run, monkeypatch):
-    run = make_run()
-    run.trial([(0.2, 1.0)], codebook_size=256)
-    results = load(run.done())
-    (group,) = results.groups
-    assert results.fixed_length(group) == {0: (64 * 8, 0.2)}
-    of_stride_8 = dataclasses.replace(ARCHITECTURES["residual"], downsampling=8)
-    monkeypatch.setitem(ARCHITECTURES, "residual", of_stride_8)
-    assert results.fixed_length(group) == {0: (16 * 8, 0.2)}
 
 
 def test_a_rate_that_is_not_known_is_left_out(make_run):

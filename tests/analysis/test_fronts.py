@@ -299,11 +299,3 @@ def test_the_band_holds_the_truth_where_the_plain_bootstraps_does_not():
         plainly.append(low <= truth <= high)
     assert 0.9 <= np.mean(held) <= 0.99
     assert np.mean(plainly) < 0.85
-
-
-def test_two_hundred_configurations_take_no_time():
-    chance = np.random.default_rng(0)
-    configurations = noisy(chance.random((200, 2)), 5, 0.05, chance)
-    start = time.process_time()
-    probability_on_front(configurations)
-    assert time.process_time() - start < 1  # 0.2 s

@@ -101,7 +101,13 @@ def test_exports_load_and_carry_their_evidence(ablation):
     assert TrialConfig.from_toml(tomllib.loads(text["best_mse"])).model.quantizer.commitment_weight == 0.1
     assert tables["data"] == {"source": "cifar10-mini", "hash": "0123456789abcdef", "image_size": 32}
     comments = [line for line in text["best_mse"].splitlines() if line.startswith("#")]
-    for evidence in ("seeds 0, 1, 2", "95 % interval [0.0", "n = 3", "sweep quick, commit 1234567", "lowest mean MSE"):
+    for evidence in (
+        "seeds 0, 1, 2",
+        "95 % interval [0.0",
+        "n = 3",
+        "sweep quick, commit 1234567",
+        "lowest MSE by the means",
+    ):
         assert any(evidence in line for line in comments), evidence
 
 

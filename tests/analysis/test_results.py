@@ -89,13 +89,6 @@ def test_parquet_has_a_row_a_trial_and_epoch(ablation):
     assert units["mse"].startswith("mean squared error on [-1, 1]")
 
 
-def test_parquet_keeps_trials_without_epochs_in_its_metadata(make_run):
-    run = make_run()
-    key = run.trial([], "failed", "out of memory", commitment_weight=1)
-    metadata = pq.read_schema(write_parquet(load(run.close()))).metadata
-    assert json.loads(metadata[b"trials_without_epochs"]) == {key: {"status": "failed", "reason": "out of memory"}}
-
-
 def test_parquet_types_do_not_depend_on_the_values(make_run):
     run = make_run()
     empty = pq.read_schema(write_parquet(load(run.folder)))

@@ -9,7 +9,6 @@ from analysis.tables import (
     all_tables,
     caveat_table,
     groups_table,
-    paper,
     paper_table,
     rates_table,
     write_tables,
@@ -59,14 +58,6 @@ def test_tables_fit_a_terminal_of_80_columns(make_run):
                 body = shown(table.rich(), 80).splitlines()[: 2 + len(table.rows)]
                 assert len([line for line in body if line.strip()]) == 2 + len(table.rows)
                 assert not any("…" in line for line in body)
-
-
-def test_the_published_totals_obey_the_formula_that_ours_are_shown_by():
-    for row in paper()["tables"]["3"]["rows"]:
-        for split in ("train", "test"):
-            numbers = row[split]
-            expected = numbers["reconstruction"] + (1 + row["value"]) * numbers["codebook"]
-            assert numbers["total"] == pytest.approx(expected, abs=2.5e-4)
 
 
 def test_caveats_stand_side_by_side(ablation):
@@ -129,15 +120,6 @@ def test_our_sizes_stand_beside_the_papers(sizes):
     assert rows[1][2:] == ("1", "0.0077", "317.6", "0.0262", "0.0451")
     assert rows[3][2:5] == ("2", "0.029050 ± 0.000071", "121.0 ± 1.4")
     assert rows[-1][2:] == ("0", "–", "–", "–", "–")
-
-
-def test_the_papers_identical_rows_are_named_as_such(sizes):
-    rows = {row[0]: row[3:] for row in paper_table(load(sizes), 2).rows if row[1] == "paper"}
-    assert rows["small (256)"] == rows["large (1024)"] == rows["x-large (2048)"]
-    notes = " ".join(paper_table(load(sizes), 2).notes)
-    assert "one row, number for number" in notes
-    assert "impossible with 256 codes" in notes
-    assert "One seed a row" in notes
 
 
 def test_each_table_of_the_paper_where_its_field_is_swept(sizes, make_run):
