@@ -41,7 +41,7 @@ _MOST = 10_000
 _FORMAT = 2
 """Of the cache and of what decoding makes of an image: a change of either makes every entry anew."""
 
-_BLOCK = 1024
+_BLOCK = 256
 """Images that are decoded at a time."""
 _ENOUGH = 5
 """Problems after which decoding stops: a set of mixed sizes is refused at once, not after its last image."""

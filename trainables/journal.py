@@ -153,8 +153,6 @@ class TrialRecord:
     @property
     def unbroken(self) -> int:
         """The last epoch before which none is missing."""
-        if len(self.epochs) == self.last_epoch:
-            return self.last_epoch
         return next(epoch for epoch in range(self.last_epoch + 1) if epoch + 1 not in self.epochs)
 
     @property

@@ -405,9 +405,6 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
     folder = a_set(tmp_path / "set")
     (tmp_path / "set/train-0.parquet").write_bytes(b"PAR1 and no more")
     assert "train-0.parquet: is not a readable Parquet file" in problem(folder)
-    whole = (tmp_path / "set/test-0.parquet").read_bytes()
-    (tmp_path / "set/train-0.parquet").write_bytes(whole[:4] + b"\xff" * 300 + whole[304:])
-    assert "train-0.parquet" in problem(folder)
 
 
 @pytest.mark.parametrize("size", [0, 30, -4, 32.0, True, 10**12])
@@ -428,17 +425,10 @@ def test_images_that_the_model_cannot_take_name_the_flag_that_helps(tmp_path: Pa
     assert "width of 30 pixels must be divisible by 4, as the encoder divides it; --image-size 32" in odd_one
 
 
-class Harmful:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_batch_of_another_sum_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_another_sum_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a pickle, and could run code."""
     official_set(tmp_path, monkeypatch)
-    put(tmp_path / "cifar-10-batches-py/data_batch_3", {"data": Harmful(tmp_path / "harm")})
+    (tmp_path / "cifar-10-batches-py/data_batch_3").write_bytes(b"cos\nmkdir\n(V" + bytes(tmp_path / "harm") + b"\ntR.")
     assert "cifar-10-batches-py: is not a readable copy of CIFAR-10" in problem(tmp_path)
     assert not (tmp_path / "harm").exists()
 
