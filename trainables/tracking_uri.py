@@ -3,21 +3,12 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from vqcore.errors import ConfigError
 
-_DATABASES = ("postgresql", "mysql", "mssql")
-
-_USER = re.compile(r"(:/+)([^:/]*:.*|(?<=://)[^/?][^?]*)@", re.DOTALL)
-"""User and password, up to the last @ there is: SQLAlchemy lets a password hold / and ?, servers let it hold @."""
-_QUERY = re.compile(
-    r"([?&;#][^=&;#?]*(?:pass|pwd|secret|token|key|credential|auth|odbc_connect|%)[^=&;#?]*=)"
-    r"((?:[^&]|&(?![^&=]*=))*)",  # an & that begins no parameter belongs to the value
-    re.DOTALL | re.IGNORECASE,
-)
-"""Parameters whose names speak of secrets, or are written with percent signs."""
-_MASKED = re.compile(r"(://|=)\*\*\*")
+DATABASES = ("postgresql", "mysql", "mssql")
+"""How the URIs of database servers begin."""
 
 
 def sqlite_uri(path: Path) -> str:
@@ -40,60 +31,35 @@ def default_uri(out: Path) -> str:
     return sqlite_uri(out / "mlflow.db")
 
 
-def is_server(uri: str) -> bool:
-    """Whether MLflow's client speaks HTTP to an accepted URI."""
-    return uri.startswith(("http://", "https://"))
-
-
-def is_database(uri: str) -> bool:
-    """Whether an accepted URI is that of a database server."""
-    return uri.startswith(_DATABASES)
-
-
 def accept(uri: str) -> str:
     """A tracking URI, a SQLite path in it made absolute. ``ConfigError`` for what MLflow cannot use."""
-    if _MASKED.search(uri):
+    if "***" in uri:
         raise ConfigError([f"--tracking-uri {uri}: *** stands for what was not written down; give the whole URI again"])
-    scheme, separator, rest = uri.partition("://")
-    database = scheme.partition("+")[0]  # postgresql+psycopg: the driver is SQLAlchemy's affair
     if (path := sqlite_path(uri)) is not None:
-        query = rest.partition("?")[2]
+        scheme, query = uri.partition("://")[0], uri.partition("?")[2]
         return sqlite_uri(path).replace("sqlite", scheme, 1) + (f"?{query}" if query else "")
-    if scheme in ("http", "https") and rest.strip("/"):
-        return _parsed(uri)
-    if uri == "databricks" or (separator and database in (*_DATABASES, "databricks")):
+    if uri == "databricks" or re.match(rf"({'|'.join(DATABASES)}|databricks)(\+\w+)?://", uri):
         return uri
-    shown = without_password(uri if ":/" in uri else f"://{uri}").removeprefix("://")
-    raise ConfigError(
-        [
-            f"--tracking-uri {shown!r}: not a database or server that MLflow still writes to (its file store"
-            " has ended); give sqlite:///runs/mlflow.db or http://host:port"
-        ]
-    )
-
-
-def _parsed(uri: str) -> str:
-    try:
-        _ = urlsplit(uri).port
-    except ValueError:
-        raise ConfigError(
-            [
-                f"--tracking-uri {without_password(uri)}: names no host and port; give http://host:port, and in a "
-                "password write %2F for /, %3F for ?, %23 for # and %40 for @"
-            ]
-        ) from None
-    return uri
+    if re.match("https?://[^/]", uri):
+        return uri
+    shown = without_password(uri if "://" in uri else f"://{uri}").removeprefix("://")
+    rule = "not a database or server that MLflow still writes to (its file store has ended)"
+    raise ConfigError([f"--tracking-uri {shown!r}: {rule}; give sqlite:///runs/mlflow.db or http://host:port"])
 
 
 def without_password(uri: str) -> str:
-    """A URI, or an argument that holds one, with ``***`` for user and password and for secrets among its parameters.
+    """A URI, or an argument that holds one, with ``***`` for user and password, and for its query.
 
-    ``accept`` refuses the result, and asks for the whole.
+    The path of a SQLite database is no secret. ``accept`` refuses a result with ``***``, and asks for the whole.
     """
-    user = _USER.search(uri)
-    if user and _QUERY.search(user[0]):  # an @ in a parameter, or a parameter in a password: nobody can tell
-        return f"{uri[: user.start()]}{user[1]}***"
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", uri))
+    scheme, separator, rest = uri.partition("://")
+    if not separator or re.search(r"(^|\W)sqlite(\+\w+)?$", scheme):
+        return uri
+    user, at, address = rest.rpartition("@")
+    if re.search("[?#]", user):  # an @ in the query, or one of these in a password: nobody can tell
+        return f"{scheme}://***"
+    place, *query = re.split("[?#]", address, maxsplit=1)
+    return f"{scheme}://{'***@' if at else ''}{place}{'?***' if query else ''}"
 
 
 def mask(text: str, uri: str) -> str:
@@ -101,14 +67,17 @@ def mask(text: str, uri: str) -> str:
     text = text.replace(uri, without_password(uri))
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return re.sub(r"\S+:/\S+", lambda match: without_password(match[0]), text)
+    return re.sub(r"\S+://\S+", lambda match: without_password(match[0]), text)
 
 
 def _secrets(uri: str) -> set[str]:
     """The secrets of a URI and of the environment, as they are written and as they are meant."""
-    user = _USER.search(uri)
-    password = user[2].partition(":")[2] if user else ""
+    if sqlite_path(uri) is not None:
+        return set()
+    user, _, address = uri.partition("://")[2].rpartition("@")
+    password = user.partition(":")[2] or user
+    query = re.split("[?#]", address, maxsplit=1)[1:]
     found = [password, password.partition("@")[2]]  # SQLAlchemy takes what follows an @ for the host
-    found += [parameter[2] for parameter in _QUERY.finditer(uri)]
+    found += [value for part in query for value in (part, *re.split("[&;=]", part))]
     found += [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
-    return {*found, *map(unquote, found)} - {""}
+    return {secret for value in found for secret in (value, unquote(value)) if len(secret) > 3}

@@ -103,7 +103,7 @@ def test_everything_is_rebuilt_from_the_journal_alone(
     run.mkdir(parents=True)
     shutil.copy(undisturbed / "journal.jsonl", run)
     rebuild.main("undisturbed", tmp_path)
-    assert "4 trials (4 completed), 8 epochs" in capsys.readouterr().out
+    assert "4 trials, 8 epochs, 0 damaged lines" in capsys.readouterr().out
     for name in ("sweep.toml", "tables/results.md", "exports/knee.toml", "figures/pareto.png"):
         assert (run / name).exists(), name
     assert (run / "sweep.toml").read_text() == (undisturbed / "sweep.toml").read_text()

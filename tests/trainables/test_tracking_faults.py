@@ -5,19 +5,17 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import requests
 from tracked import (
     Server,
     artifacts,
@@ -30,6 +28,7 @@ from tracked import (
     report,
     seen,
     start,
+    whole_sweep,
 )
 
 from sweeps.sync import main as sync_command
@@ -67,8 +66,9 @@ def folder(tmp_path, request):
 
 
 @pytest.fixture
-def follow(folder):
+def follow(folder, monkeypatch):
     """Starts a tracker, and leaves no process behind."""
+    monkeypatch.setattr("trainables.tracking.RETRY_SECONDS", 2)
     trackers = []
 
     def begin(uri):
@@ -92,72 +92,41 @@ def timed(work):
     return time.perf_counter() - began
 
 
-def process_of(tracker):
-    eventually(lambda: tracker._process is not None and tracker._process.poll() is None)
-    return tracker._process.pid
-
-
-def whole_sweep(folder, *keys):
-    journal = open_sweep(folder)
-    start(journal, *keys)
-    for key in keys:
-        report(journal, key, 1, 2)
-    finish(journal, *keys)
-    journal.write("done")
-
-
-def test_a_server_that_is_killed_and_comes_back(server, folder, follow):
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_server_that_does_not_answer_for_a_while(how, server, folder, follow):
     journal = open_sweep(folder)
     tracker = follow(server.uri)
     start(journal, "aaa", "bbb", "ccc")
     report(journal, "aaa", 1, 2)
     finish(journal, "ccc", status="diverged", reason="loss is nan")
     eventually(arrived(server.uri, folder, "aaa", 2))
-    server.kill()
+    server.kill() if how == "killed" else server.signal(signal.SIGSTOP)
     assert timed(lambda: [report(journal, "aaa", 3), report(journal, "bbb", 1, 2)]) < 0.1
-    eventually(lambda: tracker.problem)
+    eventually(lambda: tracker.problem, seconds=90)
     assert "Traceback" in (folder / "log.txt").read_text()
-    server.start()
+    server.start() if how == "killed" else server.signal(signal.SIGCONT)
     report(journal, "bbb", 3)
     finish(journal, "aaa", "bbb")
     journal.write("done")
-    assert tracker.close(timeout=60)
-    assert_mlflow_holds_the_journal(server.uri, folder)
-
-
-def test_a_server_that_stands_still_is_waited_for(server, folder, follow):
-    journal = open_sweep(folder)
-    tracker = follow(server.uri)
-    start(journal, "aaa")
-    report(journal, "aaa", 1)
-    eventually(arrived(server.uri, folder, "aaa", 1))
-    server.signal(signal.SIGSTOP)
-    try:
-        assert timed(lambda: report(journal, "aaa", 2)) < 0.1
-        eventually(lambda: tracker.problem, seconds=90)
-    finally:
-        server.signal(signal.SIGCONT)
-    finish(journal, "aaa")
-    journal.write("done")
-    assert tracker.close(timeout=90), tracker._status
+    assert tracker.close(timeout=90), tracker.problem
     assert_mlflow_holds_the_journal(server.uri, folder)
 
 
 def test_a_sender_killed_at_any_moment_is_followed_by_another(server, folder, follow):
     rng, journal = random.Random(0), open_sweep(folder)
     tracker = follow(server.uri)
-    keys = [f"trial{number}" for number in range(12)]
-    for epoch, key in enumerate(keys):
+    for key in ("aaa", "bbb", "ccc"):
         start(journal, key)
         report(journal, key, 1, 2, 3)
         finish(journal, key)
-        if epoch % 3 == 0:
-            eventually(lambda: tracker.problem is None)
-            time.sleep(rng.uniform(0, 3))
-            os.kill(process_of(tracker), signal.SIGKILL)
-            eventually(lambda: "ended, with code -9" in (tracker.problem or ""))
+        eventually(lambda: tracker._process.poll() is None)
+        time.sleep(rng.uniform(0, 4))
+        victim = tracker._process
+        victim.kill()
+        eventually(lambda: "ended, with code -9" in (tracker.problem or ""))
+        eventually(lambda victim=victim: tracker._process is not victim)
     journal.write("done")
-    assert tracker.close(timeout=90), tracker._status
+    assert tracker.close(timeout=90), tracker.problem
     assert_mlflow_holds_the_journal(server.uri, folder)
 
 
@@ -201,7 +170,7 @@ def test_a_driver_killed_in_the_first_seconds_of_a_new_folder_leaves_a_whole_dat
 
 
 @pytest.mark.parametrize("tables", ["experiments", "runs"])
-def test_a_database_left_half_made_is_set_aside_and_filled_anew(folder, tables, capsys):
+def test_a_database_left_half_made_is_set_aside_and_filled_anew(folder, tables):
     """As versions before, and MLflow's own server, leave it when they are killed in the making of it."""
     database = folder.parents[1] / "mlflow.db"
     with sqlite3.connect(database) as half:
@@ -209,7 +178,7 @@ def test_a_database_left_half_made_is_set_aside_and_filled_anew(folder, tables, 
             f"CREATE TABLE {tables} (experiment_id INTEGER PRIMARY KEY, name VARCHAR, lifecycle_stage VARCHAR)"
         )
     whole_sweep(folder, "aaa")
-    assert sync_command(folder.name, folder.parents[1]) in (0, None)
+    sync_command(folder.name, folder.parents[1])
     (broken,) = database.parent.glob("mlflow.db.broken-*")
     assert "half made" in (folder / "log.txt").read_text()
     with sqlite3.connect(broken) as kept:
@@ -223,7 +192,7 @@ def test_a_database_of_another_version_of_mlflow_is_left_alone(folder, new_datab
     with sqlite3.connect(database) as other:
         other.execute("UPDATE alembic_version SET version_num = '90e64c465722'")
     whole_sweep(folder, "aaa")
-    with pytest.raises(ConfigError, match="mlflow db upgrade sqlite:"):
+    with pytest.raises(ConfigError, match="mlflow db upgrade"):
         sync(folder)
     assert not list(database.parent.glob("*.broken-*"))
 
@@ -251,26 +220,6 @@ def test_a_users_own_run_with_copied_tags_stays_as_it_is(server, folder):
     assert {run.info.status for run in after} == {"FINISHED"}
 
 
-def test_runs_that_somebody_deletes_are_there_again_in_the_end(server, folder, follow):
-    journal = open_sweep(folder)
-    tracker = follow(server.uri)
-    start(journal, "aaa", "bbb")
-    report(journal, "aaa", 1)
-    report(journal, "bbb", 1, 2, 3)
-    finish(journal, "bbb")
-    eventually(lambda: seen(server.uri, folder)[1]["bbb"].info.status == "FINISHED")
-    eventually(arrived(server.uri, folder, "aaa", 1))
-    client, runs = find(server.uri, folder)
-    for run in runs:  # the parent, one that runs, and one that is over
-        client.delete_run(run.info.run_id)
-    report(journal, "aaa", 2)
-    eventually(lambda: seen(server.uri, folder)[1]["aaa"])
-    finish(journal, "aaa")
-    journal.write("done")
-    assert tracker.close(timeout=60)
-    assert_mlflow_holds_the_journal(server.uri, folder)
-
-
 def test_a_database_that_somebody_holds_is_waited_for(folder, follow, new_database):
     uri, file = default_uri(folder.parents[1]), folder.parents[1] / "mlflow.db"
     shutil.copy(new_database, file)
@@ -287,7 +236,7 @@ def test_a_database_that_somebody_holds_is_waited_for(folder, follow, new_databa
     other.execute("ROLLBACK")
     finish(journal, "aaa", "bbb")
     journal.write("done")
-    assert tracker.close(timeout=90), tracker._status
+    assert tracker.close(timeout=90), tracker.problem
     assert_mlflow_holds_the_journal(uri, folder)
 
 
@@ -304,12 +253,12 @@ def test_a_database_that_is_deleted_is_made_again_with_everything(folder, follow
     report(journal, "aaa", 2)
     finish(journal, "aaa")
     journal.write("done")
-    assert tracker.close(timeout=90), tracker._status
+    assert tracker.close(timeout=90), tracker.problem
     shutil.copy(file, file.with_name("copy.db"))  # what this process has open is the deleted one
     assert_mlflow_holds_the_journal(f"sqlite:///{file.with_name('copy.db')}", folder)
 
 
-def test_odd_characters_in_paths_and_a_folder_that_is_moved(tmp_path, new_database, capsys):
+def test_odd_characters_in_paths_and_a_folder_that_is_moved(tmp_path):
     """MLflow keeps absolute paths of artifacts: none is written to where the runs were, and the way out works."""
     out, moved = tmp_path / "some runs? #1 100%", tmp_path / "moved"
     folder = out / "beta_ablation" / "one"
@@ -328,22 +277,14 @@ def test_odd_characters_in_paths_and_a_folder_that_is_moved(tmp_path, new_databa
     assert sync(moved / "beta_ablation" / "one") == 2
 
 
-WRONG = {
-    "an error": (500, "text/plain", b"Internal Server Error"),
-    "a page": (200, "text/html", b"<html><script>alert(1)</script>It works!</html>"),
-    "an empty object": (200, "application/json", b"{}"),
-    "something else": (200, "application/json", b'{"runs": 3, "experiment": {"name": "x"}, "run": []}'),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_another_service_is_told_nothing_for_good(name, server, folder, follow, capsys):
-    code, kind, body = WRONG[name]
+@contextmanager
+def service(kind, body, certificate=None):
+    """Something that answers the same to everything: its port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(code)
+            self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()
             self.wfile.write(body)
@@ -353,74 +294,43 @@ def test_another_service_is_told_nothing_for_good(name, server, folder, follow, 
         def log_message(self, *_):
             pass
 
-    service = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=service.serve_forever, daemon=True).start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+WRONG = [
+    ("text/html", b"<html><script>alert(1)</script>It works!</html>"),
+    ("application/json", b"{}"),
+    ("application/json", b'{"runs": 3, "experiment": {"name": "x"}, "run": []}'),
+]
+
+
+@pytest.mark.parametrize("answer", WRONG)
+def test_another_service_is_told_nothing_for_good(answer, folder):
     whole_sweep(folder, "aaa")
-    uri = f"http://127.0.0.1:{service.server_port}"
-    try:
-        tracker = follow(uri)
-        eventually(lambda: tracker.problem)
-        assert tracker.close(timeout=2) is False
-        with pytest.raises(ConfigError) as refused:
-            sync(folder, uri)
-    finally:
-        service.shutdown()
-        service.server_close()
+    with service(*answer) as port, pytest.raises(ConfigError) as refused:
+        sync(folder, f"http://127.0.0.1:{port}")
     assert len(str(refused.value).splitlines()) == 1
-    assert sync(folder, server.uri) == 2
-    assert_mlflow_holds_the_journal(server.uri, folder)
 
 
-@pytest.fixture
-def behind_tls(server, tmp_path):
-    """The server behind TLS of an authority of one's own: its URI, and the authority's certificate."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string("CN=localhost")
-    now, names = datetime.now(UTC), x509.SubjectAlternativeName([x509.DNSName("localhost")])
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    made = made.add_extension(names, critical=False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    pem, secret = tmp_path / "tls.pem", tmp_path / "tls.key"
-    pem.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    secret.write_bytes(key.private_bytes(*plain))
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            kind = {"Content-Type": self.headers.get("Content-Type", "")}
-            answer = requests.request(self.command, server.uri + self.path, data=body, headers=kind, timeout=20)
-            self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, secret)
-    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    yield f"https://localhost:{proxy.server_port}", pem
-    proxy.shutdown()
-
-
-def test_a_server_behind_tls_of_ones_own_is_reached_as_mlflow_reaches_it(behind_tls, server, folder, monkeypatch):
-    uri, authority = behind_tls
-    whole_sweep(folder, "aaa")
-    assert "CERTIFICATE_VERIFY_FAILED" in check(uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(authority))
-    assert check(uri) is None
-    assert sync(folder, uri) == 2
-    assert_mlflow_holds_the_journal(server.uri, folder)
+def test_a_server_behind_tls_of_ones_own_is_reached_as_mlflow_reaches_it(tmp_path, monkeypatch):
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    pem = tmp_path / "tls.pem"
+    words = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {pem}.key -out {pem} -days 2 -subj /CN=localhost"
+    subprocess.run([*words.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    both = tmp_path / "both.pem"
+    both.write_text(pem.read_text() + pem.with_name("tls.pem.key").read_text())
+    with service("application/json", b"{}", both) as port:
+        assert "CERTIFICATE_VERIFY_FAILED" in check(f"https://localhost:{port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(pem))
+        assert check(f"https://localhost:{port}") is None
 
 
 def rewrite(path, monkeypatch, when):
@@ -474,10 +384,3 @@ def test_a_server_that_was_never_there_gets_all_later_and_text_that_databases_di
     assert_mlflow_holds_the_journal(server.uri, folder, state="KILLED")
     reason = seen(server.uri, folder)[1]["aaa"].data.tags["vqsweep.reason"]
     assert reason.startswith("<script>alert(1)</script> \ufffd nul, ")
-
-
-def test_a_silent_address_is_not_waited_for():
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert timed(lambda: check(uri, timeout=2)) < 8
-        assert "no answer within 2 s" in check(uri, timeout=2)

@@ -20,6 +20,7 @@ from tracked import (
     open_sweep,
     report,
     start,
+    whole_sweep,
 )
 
 from trainables.runs import JOURNAL
@@ -84,28 +85,6 @@ def guarded(tmp_path_factory):
     server.kill()
 
 
-def sweep(name, out, images, uri):
-    """A real sweep, in a process of its own; what it printed."""
-    words = f"--address inline --out {out} --name {name} --data {images} --betas 0.1 1 --seeds 1 --epochs 2"
-    words += f" --codebook-size 16 --batch-size 32 --tracking-uri {uri}"
-    command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split()]
-    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"}, timeout=250)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout + ended.stderr
-
-
-@pytest.fixture
-def images(tmp_path, pictures):
-    """A folder of small pictures, as ``--data`` takes it."""
-    from PIL import Image
-
-    for split, count in (("train", 64), ("test", 16)):
-        (tmp_path / "images" / split).mkdir(parents=True)
-        for number, image in enumerate(pictures(count, 0)):
-            Image.fromarray(image).save(tmp_path / "images" / split / f"{number:03}.png")
-    return tmp_path / "images"
-
-
 def test_postgresql_is_taken_and_its_password_shown_nowhere(postgres, tmp_path):
     folder = tmp_path / "beta_ablation" / "direct"
     journal = open_sweep(folder)
@@ -126,9 +105,14 @@ def test_postgresql_is_taken_and_its_password_shown_nowhere(postgres, tmp_path):
     assert "wr0ng" not in str(refused.value) + (folder / "log.txt").read_text().replace(PASSWORD, "wr0ng")
 
 
-def test_a_wrong_password_is_one_line_and_the_sweep_goes_on(guarded, tmp_path, images):
+def test_a_wrong_password_is_one_line_and_the_sweep_goes_on(guarded, tmp_path):
     out, uri = tmp_path / "runs", guarded.uri.replace("//", "//ann:wr0ng-p4ss@")
-    printed = sweep("shut-out", out, images, uri)
+    words = f"--address inline --out {out} --name shut-out --betas 0.1 1 --seeds 1 --epochs 1 --tracking-uri {uri}"
+    small = "--codebook-size 8 --image-size 8 --set channels=4 hidden_channels=4 residual_channels=2 residual_blocks=1"
+    command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split(), *small.split(), "dim=4"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"}, timeout=250)
+    printed = ended.stdout + ended.stderr
+    assert ended.returncode == 0, printed
     assert "401" in printed
     assert "The run goes on" in printed
     assert "Traceback" not in printed
@@ -154,15 +138,11 @@ def test_the_right_password_lets_in_and_is_kept_nowhere(guarded, tmp_path, where
     else:
         uri = guarded.uri.replace("//", f"//ann:{PASSWORD}@")
     assert check(uri) is None
-    journal = open_sweep(folder)
+    whole_sweep(folder, "aaa")
     (folder / "sweep.toml").write_text("[sweep]\n")
     tracker = Tracker(folder, uri)
     tracker.start()
-    start(journal, "aaa")
-    report(journal, "aaa", 1, 2, 3)
-    finish(journal, "aaa")
-    journal.write("done")
-    eventually(lambda: tracker._process is not None)
+    eventually(lambda: tracker._process.pid)
     command = Path(f"/proc/{tracker._process.pid}/cmdline").read_bytes()
     assert tracker.close(timeout=90), tracker.problem
     parent = assert_mlflow_holds_the_journal(uri, folder)

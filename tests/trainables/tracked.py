@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from trainables.journal import Journal, JournalReader
+from trainables.journal import Journal, read
 from trainables.runs import JOURNAL
 
 BETAS = {"aaa": 0.25, "bbb": 1.0, "ccc": 2.0}
@@ -47,6 +47,15 @@ def finish(journal, *keys, status="completed", reason=""):
         journal.write("end", trial=key, status=status, reason=reason, epoch=3)
 
 
+def whole_sweep(folder, *keys):
+    journal = open_sweep(folder)
+    start(journal, *keys)
+    for key in keys:
+        report(journal, key, 1, 2)
+    finish(journal, *keys)
+    journal.write("done")
+
+
 def find(uri, folder):
     """The runs that MLflow has of a sweep, wherever they are."""
     from mlflow import MlflowClient
@@ -71,39 +80,21 @@ def seen(uri, folder):
 
 def assert_mlflow_holds_the_journal(uri, folder, state="FINISHED"):
     """Every run and every point once, with the journal's times; every status right. Returns the parent."""
-    points, statuses = {}, {}
-    for event in JournalReader(folder / JOURNAL).new():
-        key = event.get("trial")
-        match event["event"]:
-            case "start":
-                points.setdefault(key, {})
-                statuses[key] = "KILLED"  # unless it ends
-            case "epoch":
-                points[key].setdefault(event["epoch"], (round(event["time"] * 1000), event["metrics"]))
-            case "end":
-                statuses[key] = ENDS[event["status"]]
-    client, runs = find(uri, folder)
-    children = {run.data.tags["vqsweep.trial"]: run for run in runs if "vqsweep.trial" in run.data.tags}
-    assert sorted(run.data.tags.get("vqsweep.trial", "") for run in runs) == sorted(["", *points])
-    (parent,) = [run for run in runs if "vqsweep.trial" not in run.data.tags]
+    trials = read(folder / JOURNAL).trials
+    client = find(uri, folder)[0]
+    parent, children, _ = seen(uri, folder)
     assert parent.info.status == state
-    assert {key: run.info.status for key, run in children.items()} == statuses
+    assert {key: run.info.status for key, run in children.items()} == {
+        key: ENDS.get(trial.status, "KILLED") for key, trial in trials.items()
+    }
     for key, run in children.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.info.end_time >= run.info.start_time
-        told = sorted(
-            (point.step, point.timestamp, name, point.value)
-            for name in run.data.metrics
-            for point in client.get_metric_history(run.info.run_id, name)
-        )
-        wanted = sorted(
-            (epoch, when, name, value)
-            for epoch, (when, metrics) in points[key].items()
-            for name, value in metrics.items()
-        )
-        assert told == wanted
-        last = points[key].get(max(points[key], default=0), (0, {}))[1]
-        assert run.data.metrics == last  # what the UI's table shows
+        histories = [client.get_metric_history(run.info.run_id, name) for name in run.data.metrics]
+        told = sorted((p.step, p.timestamp, p.key, p.value) for points in histories for p in points)
+        epochs, times = trials[key].epochs, trials[key].times
+        assert told == sorted((e, round(times[e] * 1000), name, v) for e in epochs for name, v in epochs[e].items())
+        assert run.data.metrics == epochs.get(trials[key].last_epoch, {})  # what the UI's table shows
     return parent
 
 
@@ -121,13 +112,8 @@ def eventually(condition, seconds=60):
         try:
             if condition():
                 return
-        except (
-            AttributeError,
-            ValueError,
-            KeyError,
-            requests.RequestException,
-        ):  # the experiment, the parent, the child: not there yet
-            pass
+        except (AttributeError, ValueError, KeyError, requests.RequestException):
+            pass  # the experiment, the parent, the child: not there yet
         assert time.monotonic() < deadline, "still not so"
         time.sleep(0.1)
 
