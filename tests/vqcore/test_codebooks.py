@@ -1,19 +1,16 @@
 """How codes start, move and come back, against float64: debiased averages, affine maps, k-means++, revival."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from layers import layer_of, looked_up, normal
 from torch import Tensor
 
-from vqcore import QuantizerConfig, TrialConfig, VectorQuantizer
+from vqcore import QuantizerConfig, VectorQuantizer
 from vqcore.codebooks import LAPLACE_EPS, kmeans_plus_plus
-from vqcore.training import Images, Trainer, _Tally
 
 
 def in_effect(layer: VectorQuantizer, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,64 +267,3 @@ def test_a_batch_smaller_than_the_dead_gives_each_vector_once() -> None:
     codes, indices = in_effect(layer, z)
     assert layer.codes.revived.sum() == 2
     assert torch.equal(codes[indices], z)
-
-
-# Revival and the optimiser
-
-
-def trainer(images: Callable[[int, int], np.ndarray], **fields: Any) -> tuple[Trainer, Images]:
-    config = TrialConfig().replace(
-        channels=4,
-        hidden_channels=8,
-        residual_channels=4,
-        residual_blocks=1,
-        codebook_size=32,
-        dim=4,
-        batch_size=8,
-        learning_rate=1e-3,
-        precision="fp32",
-        **{"codebook": "gradient"} | fields,
-    )
-    return Trainer(config), Images(images(16, 0), torch.device("cpu"))
-
-
-@pytest.mark.parametrize("alternate", [False, True])
-def test_the_optimiser_forgets_its_moments_of_a_revived_code(
-    pictures: Callable[[int, int], np.ndarray], alternate: bool
-) -> None:
-    """Else the momentum of the dead carries the revived away from the data."""
-    one, images = trainer(pictures, revive_below=0.5, revive_share=0.25, alternate=alternate, decay=0.5)
-    one.train_epoch(images)
-    codes = one.model.quantizer.codes
-    moments = one.optimizers["codebook_optimizer" if alternate else "optimizer"].state[codes.weight]
-    moments["exp_avg"].fill_(1000.0)
-    moments["exp_avg_sq"].fill_(1e6)
-    codes.ema_counts.copy_(torch.tensor([10.0] * 28 + [0.0] * 4))
-    index = torch.arange(8)
-    one._step(images.batch(index), _Tally(one.model, one.device))
-    assert codes.revived.tolist() == [False] * 28 + [True] * 4
-    assert (moments["exp_avg"][28:].abs() < 1).all()
-    assert (moments["exp_avg"][:28].abs() > 800).all()
-
-
-def test_alternated_steps_move_codes_on_their_loss_and_the_rest_on_the_tasks(
-    pictures: Callable[[int, int], np.ndarray],
-) -> None:
-    """First c ← Adam(∇‖sg z − c‖²) alone, then the rest, on latents quantized by the codes that have moved."""
-    one, images = trainer(pictures, alternate=True)
-    model, batch = one.model.train(), images.batch(torch.arange(8))
-    weight = model.quantizer.codes.weight
-    before = weight.detach().clone()
-    latents = model.encoder(batch).detach()
-    z_ND = latents.movedim(1, -1).reshape(-1, 4).double()
-    nearest_N = torch.cdist(z_ND, before.double()).argmin(-1)
-    gradient = (
-        torch.zeros(32, 4).double().index_add(0, nearest_N, 2 * (before.double()[nearest_N] - z_ND) / z_ND.numel())
-    )
-    looked_up: list[Tensor] = []
-    model.quantizer.codes.register_forward_hook(lambda _, __, codes: looked_up.append(codes.detach().clone()))
-    one._step(batch, _Tally(model, one.device))
-    step = -1e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first
-    torch.testing.assert_close(weight.detach().double(), before.double() + step, rtol=1e-4, atol=1e-6)
-    assert torch.equal(looked_up[0], before)
-    assert torch.equal(looked_up[1], weight), "the task saw the codes of before"

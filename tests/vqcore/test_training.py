@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layers import looked_up
 from torch import Tensor
 
 from vqcore.config import TrialConfig
-from vqcore.training import DivergedError, Images, Trainer, resolve_precision
+from vqcore.training import DivergedError, Images, Trainer, _Tally, resolve_precision
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig().replace(
@@ -162,6 +163,40 @@ def test_the_loss_of_a_gradient_codebook_is_the_objective(pictures: Pictures, ch
     out = trainer.model(whole)
     objective = (out.reconstruction - whole).square().mean() + out.quantized.loss
     assert metrics["loss"] == pytest.approx(objective.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_the_optimiser_forgets_its_moments_of_a_revived_code(train: Images, alternate: bool) -> None:
+    """Else the momentum of the dead carries the revived away from the data."""
+    revival = {"codebook": "gradient", "revive_below": 0.5, "revive_share": 0.25, "decay": 0.5}
+    one = Trainer(CONFIG.replace(alternate=alternate, **revival))
+    one.train_epoch(train)
+    codes = one.model.quantizer.codes
+    moments = one.optimizers["codebook_optimizer" if alternate else "optimizer"].state[codes.weight]
+    moments["exp_avg"].fill_(1000.0)
+    moments["exp_avg_sq"].fill_(1e6)
+    codes.ema_counts.copy_(torch.tensor([10.0] * 12 + [0.0] * 4))
+    one._step(train.batch(torch.arange(8)), _Tally(one.model, CPU))
+    assert codes.revived.tolist() == [False] * 12 + [True] * 4
+    assert (moments["exp_avg"][12:].abs() < 1).all()
+    assert (moments["exp_avg"][:12].abs() > 800).all()
+
+
+def test_alternated_steps_move_codes_on_their_loss_and_the_rest_on_the_tasks(train: Images) -> None:
+    """First c ← Adam(∇‖sg z − c‖²) alone, then the rest, on latents quantized by the codes that have moved."""
+    one, batch = Trainer(CONFIG.replace(codebook="gradient", alternate=True)), train.batch(torch.arange(8))
+    model, weight = one.model.train(), one.model.quantizer.codes.weight
+    before = weight.detach().clone()
+    z_ND = model.encoder(batch).detach().movedim(1, -1).reshape(-1, 6).double()
+    nearest_N = torch.cdist(z_ND, before.double()).argmin(-1)
+    pull_ND = 2 * (before.double()[nearest_N] - z_ND) / z_ND.numel()
+    gradient = torch.zeros(16, 6).double().index_add(0, nearest_N, pull_ND)
+    with looked_up(model.quantizer) as seen:
+        one._step(batch, _Tally(model, CPU))
+    step = -1e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first
+    torch.testing.assert_close(weight.detach().double(), before.double() + step, rtol=1e-4, atol=1e-6)
+    assert torch.equal(seen[0], before)
+    assert torch.equal(seen[1], weight), "the task saw the codes of before"
 
 
 def test_reconstructions_are_bytes_beside_their_originals(pictures: Pictures) -> None:
