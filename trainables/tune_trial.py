@@ -19,16 +19,12 @@ from trainables.checkpoint import save_checkpoint, whole_checkpoints
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.storage import Store
 from trainables.trial import Trial, TrialJob
-from vqcore.config import FIELDS, PRESETS, ConfigError, TrainingConfig, TrialConfig
-from vqcore.errors import Problems
+from vqcore.config import PRESETS, ConfigError, TrainingConfig, TrialConfig
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 from vqcore.training import DivergedError
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Training and test images, (N, H, W, 3) uint8."""
-
-OWN = ("data", "image_size", "preset")
-"""Names in a flat configuration that are no fields of ``TrialConfig``."""
 
 
 class VQTrial(tune.Trainable):
@@ -107,12 +103,10 @@ class VQTrial(tune.Trainable):
 
 def trial_config(flat: Mapping[str, Any]) -> TrialConfig:
     """The configuration that a flat one of Tune's stands for, over the preset's. ``ConfigError`` with every problem."""
-    preset, names = flat.get("preset", "compact"), flat.keys() - {*OWN}
-    known = ", ".join((*OWN, *FIELDS))
-    problems = Problems(f"{name}: no such field; there are {known}" for name in sorted(names - {*FIELDS}))
+    preset = flat.get("preset", "compact")
     if preset not in PRESETS:
-        problems.add(f"preset = {preset!r}: there are {', '.join(PRESETS)}")
-    problems.raise_any()
+        raise ConfigError([f"preset = {preset!r}: there are {', '.join(PRESETS)}"])
+    fields = {name: value for name, value in flat.items() if name not in ("data", "image_size", "preset")}
     # searchers of numpy's draw numbers of numpy's
-    fields = {name: flat[name].item() if isinstance(flat[name], np.generic) else flat[name] for name in names}
+    fields |= {name: value.item() for name, value in fields.items() if isinstance(value, np.generic)}
     return TrialConfig(PRESETS[preset], TrainingConfig()).replace(**fields)
