@@ -172,9 +172,9 @@ def _train(job: TrialJob, session: RunSession) -> None:
     def show(event: Event) -> None:
         if event["event"] == "epoch":
             m, epoch = event["metrics"], event["epoch"]
-            left = timedelta(seconds=round(m["seconds"] * (epochs - epoch)))
             figures = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
-            session.console.print(f"epoch {epoch}/{epochs}  {figures}  {left} left")
+            left = timedelta(seconds=round(m["seconds"] * (epochs - epoch)))
+            session.console.print(f"epoch {epoch}/{epochs}  {figures}" + (f"  {left} left" if left else ""))
 
     writer.listeners.append(show)
     try:
