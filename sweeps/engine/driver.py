@@ -123,10 +123,6 @@ class Driver:
         self.trouble = self.trouble or trouble
         self.queue.halted = True
 
-    def __reduce__(self) -> tuple[type[str], tuple[()]]:
-        """Tune pickles what it is given, for a restore, which nobody asks for: a sweep is resumed from its journal."""
-        return str, ()
-
     def _start_again(self, job: TrialJob, reason: str) -> None:
         """A trial whose machine died is not to blame, unless it takes down each that it gets."""
         at = (job.key, self.writer.run.last_epoch(job.key))

@@ -13,6 +13,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sweeps.engine.scheduler import Rounding, SuccessiveHalving
 from trainables.trial import TrialJob
@@ -20,8 +21,17 @@ from trainables.trial import TrialJob
 TURNS = 8
 """Turns that a training is cut into in the tail: short enough to even out, long enough not to notice the switch."""
 
-Place = tuple[bool, int, int, str]
-"""In the queue: not interrupted, then the furthest first, then as wanted; and the trial's key."""
+
+class _Place(NamedTuple):
+    """Of a trial that could run, among those without a slot: the least runs first."""
+
+    uninterrupted: bool
+    """With early stopping, those that lost their slot by an accident go on before anyone is promoted."""
+    rank: int
+    """The furthest first; of the interrupted, as they were interrupted."""
+    order: int
+    """In which it is wanted."""
+    key: str
 
 
 @dataclass
@@ -32,7 +42,7 @@ class _Trial:
     """In which it is wanted."""
     until: int = 0
     """The epoch at which it gives up its slot."""
-    place: Place | None = None
+    place: _Place | None = None
     """None while it has a slot, and while it waits at a rung."""
 
 
@@ -60,7 +70,7 @@ class TrialQueue:
         self._halving = halving or SuccessiveHalving(None)
         self._draw, self._booked = draw, spent
         self._open: dict[str, _Trial] = {}
-        self._ready: list[Place] = []
+        self._ready: list[_Place] = []
         """A heap of trials without a slot that wait at no rung. A place that its trial has left is passed over."""
         self._count = itertools.count()
 
@@ -134,9 +144,9 @@ class TrialQueue:
             self._push(trial, interrupted)
 
     def _push(self, trial: _Trial, interrupted: bool) -> None:
-        """Let a trial wait for a slot. With early stopping, interrupted ones go on before anyone is promoted."""
         first = interrupted and self._halving.rule is not None
-        trial.place = (not first, next(self._count) if first else -trial.epoch, trial.order, trial.job.key)
+        rank = next(self._count) if first else -trial.epoch
+        trial.place = _Place(not first, rank, trial.order, trial.job.key)
         heapq.heappush(self._ready, trial.place)
 
     @property
@@ -149,29 +159,33 @@ class TrialQueue:
         if self.budget is not None and self._booked >= self.budget:
             return self._unended()
         first = self._first_ready()
-        if first is not None and not first[0]:
-            return first[-1]
+        if first is not None and not first.uninterrupted:
+            return first.key
         breadth_first = self._halving.rule is not None and self._halving.rule.breadth_first
         last: Rounding = "up" if self.budget is None else "all"
         return (
             (None if breadth_first else self._halving.promotable("down"))
-            or (first[-1] if first is not None else self._drawn())
+            or (first.key if first is not None else self._drawn())
             or self._halving.promotable("down")
             or self._halving.promotable(last)
         )
 
     def _unended(self) -> str | None:
         """A trial that has all its epochs but no recorded end, which costs no epoch of the budget."""
-        ready = (key for key, trial in self._open.items() if trial.place is not None)
-        return next((key for key in ready if self._open[key].epoch >= self._open[key].job.config.training.epochs), None)
+        for key, trial in self._open.items():
+            if trial.place is not None and trial.epoch >= trial.job.config.training.epochs:
+                return key
+        return None
 
-    def _first_ready(self) -> Place | None:
-        while self._ready and (key := self._ready[0][-1]):
-            if key in self._open and self._open[key].place == self._ready[0]:
+    def _first_ready(self) -> _Place | None:
+        while self._ready:
+            first = self._ready[0]
+            if first.key in self._open and self._open[first.key].place == first:
                 break
             heapq.heappop(self._ready)
-        first = self._ready[0] if self._ready else None
-        if first is not None and first[0] and self._in_tail:  # few: look at all
+        else:
+            return None
+        if first.uninterrupted and self._in_tail:  # few: look at all
             ready = (trial for trial in self._open.values() if trial.place is not None)
             return min(ready, key=lambda trial: trial.epoch).place
         return first

@@ -8,6 +8,7 @@ journal and the trials' checkpoints.
 
 import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine.driver import Driver
-from sweeps.engine.ray_cluster import check_workers
+from sweeps.engine.ray_cluster import last_errors
 from trainables.trial import Report
 from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
+
+WORKER_SECONDS = 60.0
+"""How long Ray may take to start a first process."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,6 @@ def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQT
     damaged data. When a node runs out of memory Ray ends the youngest trial and Tune ends with it; it is started again
     with a slot less, and each trial goes on from its checkpoint.
     """
-    check_workers()
     while not driver.finished:
         try:
             _fit(driver, tune.with_parameters(trainable, arrays=arrays))
@@ -62,7 +65,7 @@ def _fit(driver: Driver, trainable: type[tune.Trainable]) -> None:
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                callbacks=[JournalCallback(driver)],
+                callbacks=[JournalCallback(scheduler)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=0),  # the driver decides which trial starts again
                 verbose=0,
@@ -88,6 +91,7 @@ class SweepScheduler(FIFOScheduler):
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.driver = driver
+        self._first, self._late = ray.remote(_nothing).options(num_cpus=0).remote(), time.monotonic() + WORKER_SECONDS
         self.paused: dict[str, Any] = {}
         """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
         trials of Tune until they are promoted."""
@@ -107,6 +111,9 @@ class SweepScheduler(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The paused trial that the queue names, if it names one; at the end, stop those that are left."""
+        if time.monotonic() > self._late and not ray.wait([self._first], timeout=0)[0]:  # Tune would wait for ever
+            message = f"Ray started no process within {WORKER_SECONDS:.0f} s; its last errors: {last_errors()}"
+            raise ConnectionError(message)
         while self.driver.finished and self.paused:
             tune_controller.stop_trial(self.paused.popitem()[1])
         key = self.driver.next()
@@ -116,20 +123,25 @@ class SweepScheduler(FIFOScheduler):
         trial.set_config(_config(self.driver, key))
         return trial
 
+    def __reduce__(self) -> tuple[type[FIFOScheduler], tuple[()]]:
+        """Tune pickles it for a restore, which nobody asks for: a sweep is resumed from its journal."""
+        return FIFOScheduler, ()
+
 
 class SweepSearcher(Searcher):
     """Asked for trials that Tune does not hold: new ones, and those that go on after an accident or a resume."""
 
     def __init__(self, scheduler: SweepScheduler) -> None:
         super().__init__()
-        self._driver, self._paused = scheduler.driver, scheduler.paused
+        self._scheduler = scheduler
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of the trial that the queue names, unless the scheduler runs it."""
-        if self._driver.finished:
+        driver = self._scheduler.driver
+        if driver.finished:
             return str(Searcher.FINISHED)  # not before: Tune would keep no process for the trials that are paused
-        key = self._driver.next()
-        return None if key is None or key in self._paused else _config(self._driver, key)
+        key = driver.next()
+        return None if key is None or key in self._scheduler.paused else _config(driver, key)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """The queue keeps count: Tune would count the paused trials too."""
@@ -142,15 +154,15 @@ class SweepSearcher(Searcher):
 class JournalCallback(tune.Callback):
     """Writes the journal, and tells the driver of trials that broke off."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, scheduler: SweepScheduler) -> None:
+        self._scheduler = scheduler
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Record a report."""
         report: Report = result["report"]
-        self._driver.record(trial.config["job"].key, report)
+        self._scheduler.driver.record(trial.config["job"].key, report)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Find out why a trial broke off. Tune has no error of a process that ran out of memory as it started."""
@@ -159,7 +171,11 @@ class JournalCallback(tune.Callback):
         error = ray.cloudpickle.loads(Path(path).read_bytes()) if path else None
         died = error is None or isinstance(error, RayActorError)
         cause = error.cause if isinstance(error, RayTaskError) else error
-        self._driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
+        self._scheduler.driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
+
+
+def _nothing() -> None:
+    """A task that shows that Ray starts processes."""
 
 
 def _config(driver: Driver, key: str) -> dict[str, Any]:

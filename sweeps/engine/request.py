@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.engine.resources import Available, Booking, book, this_machine
+from sweeps.engine.searcher import samplers
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import Flags, base_config, search_of
@@ -97,7 +98,7 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     begun = (problems.of(lambda: read(request.folder / JOURNAL).sweep) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
     if spec.drawn:
-        problems.of(lambda: [stratum.sampler() for stratum in spec.strata.values()])
+        problems.of(lambda: samplers(spec))
     elif spec.search is not None:
         problems.of(lambda: check_space(spec.space, spec.base))
     data = problems.of(lambda: prepare(flags.data, flags.image_size))

@@ -9,26 +9,24 @@ began, then of their ends in the order in which they ended, which is how NSGA-II
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from analysis.objectives import Objective
 from sweeps.engine import space as spaces
-from sweeps.engine.space import SIZE, Choice, Constraint, Range, Space, numbers, resolve
-from vqcore.config import MAX_SEED, ConfigError, ModelConfig, TrialConfig, meaningless, problems_of
+from sweeps.engine.space import SIZE, Choice, Range, Space, numbers, resolve
+from sweeps.engine.spec import Search, SweepSpec
+from vqcore.config import MAX_SEED, ConfigError, ModelConfig, Scalar, TrialConfig, meaningless, problems_of
 from vqcore.vqvae import VQVAE, parameter_count
-
-Kind = Literal["tpe", "nsga2", "gp", "random"]
-"""Tree-structured Parzen estimators, a genetic algorithm, Gaussian processes, chance."""
 
 POPULATION = 20
 """Completed trials in a generation of NSGA-II. Optuna's 50 would make most sweeps a random search."""
@@ -77,39 +75,29 @@ class Sampler:
     """
 
     @_quiet()
-    def __init__(
-        self,
-        space: Space,
-        base: TrialConfig,
-        objectives: Sequence[Objective],
-        kind: Kind = "tpe",
-        seed: int = 0,
-        constraints: Sequence[Constraint] = (),
-    ) -> None:
+    def __init__(self, space: Space, base: TrialConfig, search: Search) -> None:
         problems = [*problems_of(lambda: spaces.check_space(space, base))]
-        if not 1 <= len(objectives) <= 2:
-            problems.append(f"objectives = {' '.join(map(str, objectives))}: a sampler takes one or two")
-        if not 0 <= seed <= MAX_SEED:
-            problems.append(f"seed = {seed}: must be 0 to {MAX_SEED}")
+        if not 1 <= len(search.objectives) <= 2:
+            problems.append(f"objectives = {' '.join(map(str, search.objectives))}: a sampler takes one or two")
+        if not 0 <= search.seed <= MAX_SEED:
+            problems.append(f"seed = {search.seed}: must be 0 to {MAX_SEED}")
         if problems:
             raise ConfigError(problems)
-        self._space, self._base, self._kind, self._seed = dict(space), base, kind, seed
-        self._objectives, self._constraints = objectives, constraints
-        self._size_bounds = [constraint for constraint in constraints if constraint.column == SIZE]
+        self._space, self._base, self._search = dict(space), base, search
+        self._size_bounds = [constraint for constraint in search.constraints if constraint.column == SIZE]
         self._distributions = {name: distribution(name, choice) for name, choice in space.items()}
         self._trials: dict[TrialConfig, FrozenTrial] = {}
         """By configuration, in the order in which they began; for NSGA-II, of the latest news of each."""
         if self._size_bounds and not any(map(self._is_new, self._draws())):
             bounds = ", ".join(map(str, self._size_bounds))
-            size = f"the first to be drawn has {parameters(next(self._draws()).model):,} parameters"
+            size = f"that with the first values has {parameters(base.model):,} parameters"
             raise ConfigError([f"constraint {bounds}: no configuration of this sweep was found to meet it; {size}"])
 
     @_quiet()
     def study(self) -> optuna.Study:
         """All recorded trials as a new study, with Optuna's own parameters (``distribution``)."""
-        study = optuna.create_study(
-            directions=["minimize" if objective.direction == "min" else "maximize" for objective in self._objectives]
-        )
+        sides = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+        study = optuna.create_study(directions=[sides[one.direction] for one in self._search.objectives])
         study.add_trials(self._trials.values())
         return study
 
@@ -152,13 +140,13 @@ class Sampler:
     def _record(self, config: TrialConfig, status: str, metrics: Mapping[str, float]) -> None:
         """Keep a trial for the studies; metrics of one that did not come to its end say nothing of constraints."""
         state = _STATES[status]
-        values = [float(metrics.get(objective.column, math.nan)) for objective in self._objectives]
-        bounds = self._constraints if state == TrialState.COMPLETE else self._size_bounds
+        values = [float(metrics.get(objective.column, math.nan)) for objective in self._search.objectives]
+        bounds = self._search.constraints if state == TrialState.COMPLETE else self._size_bounds
         sizes = {SIZE: parameters(config.model)} if self._size_bounds else {}
         violations = {str(bound): bound.violation({**metrics, **sizes}.get(bound.column, math.nan)) for bound in bounds}
         if state == TrialState.COMPLETE and not all(map(math.isfinite, (*values, *violations.values()))):
             state = TrialState.FAIL
-        if self._kind == "nsga2":
+        if self._search.sampler == "nsga2":
             self._trials.pop(config, None)
         varied = self._varied(config)
         self._trials[config] = create_trial(
@@ -186,18 +174,25 @@ class Sampler:
                 yield resolve(self._base, values)
         if spaces.is_finite(self._space):
             rest = [config for config in spaces.every(self._space, self._base) if config not in self._trials]
-            yield from random.Random(f"{self._seed}/{len(self._trials)}").sample(rest, len(rest))
+            yield from random.Random(f"{self._search.seed}/{len(self._trials)}").sample(rest, len(rest))
 
     def _sampler(self, attempt: int) -> BaseSampler:
-        entropy = np.random.SeedSequence([self._seed, len(self._trials), attempt])
+        entropy = np.random.SeedSequence([self._search.seed, len(self._trials), attempt])
         seed = int(entropy.generate_state(1)[0])
-        if self._kind == "random" or attempt >= GUIDED:
+        if self._search.sampler == "random" or attempt >= GUIDED:
             return RandomSampler(seed=seed)
-        if self._kind == "nsga2":
+        if self._search.sampler == "nsga2":
             return GenerationsByEnd(population_size=POPULATION, seed=seed)
-        if self._kind == "gp":
+        if self._search.sampler == "gp":
             return GPSampler(seed=seed, warn_independent_sampling=False)
         return TPESampler(seed=seed, constant_liar=True)
+
+
+def samplers(spec: SweepSpec) -> dict[Scalar, Sampler]:
+    """One for each stratum; none for a grid. Raises ``ConfigError`` with every problem."""
+    if spec.search is None or not spec.drawn:
+        return {}
+    return {value: Sampler(one.space, one.base, spec.search) for value, one in spec.strata.items()}
 
 
 def distribution(name: str, choice: Choice) -> BaseDistribution:

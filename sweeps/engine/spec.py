@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.objectives import Objective, objectives
 from sweeps.engine.scheduler import Rule
@@ -16,9 +16,11 @@ from vqcore.config import ConfigError, Scalar, TrialConfig
 from vqcore.errors import Problems
 
 if TYPE_CHECKING:  # optuna and torch take seconds to import, which --help need not wait for
-    from sweeps.engine.searcher import Kind, Sampler
     from trainables.trial import Collapse
 
+
+Kind = Literal["tpe", "nsga2", "gp", "random"]
+"""Optuna's samplers: tree-structured Parzen estimators, a genetic algorithm, Gaussian processes, chance."""
 
 MOST_SEEDS, MOST_TRIALS = 1000, 10**6
 """Of what a sweep repeats and draws: more is a slip of the fingers, and would not end."""
@@ -112,15 +114,6 @@ class SweepSpec:
     def tables(self) -> dict[str, Any]:
         """``space`` as TOML and MLflow hold it."""
         return {n: asdict(values) if isinstance(values, Range) else list(values) for n, values in self.space.items()}
-
-    def sampler(self) -> Sampler:
-        """A new one for the space. ``ConfigError`` if it cannot draw there."""
-        from sweeps.engine.searcher import Sampler
-
-        search = self.search
-        assert search is not None
-        assert search.sampler is not None
-        return Sampler(self.space, self.base, search.objectives, search.sampler, search.seed, search.constraints)
 
     def corners(self) -> list[TrialConfig]:
         """Configurations at the ends of the space (``sweeps.engine.space.corners``)."""

@@ -13,6 +13,7 @@ from analysis.fronts import SeedPoints, near_front, probability_on_front
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import CheckedSweep
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.searcher import samplers
 from sweeps.engine.spec import Search
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL
@@ -33,7 +34,7 @@ class TrialPlan:
         """Every trial so far; grows as more are drawn."""
         taken = {trial.number for trial in run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
-        self._samplers = {n: spec.sampler() for n, spec in ready.spec.strata.items()} if ready.spec.drawn else {}
+        self._samplers = samplers(ready.spec)
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
         self._drawn = dict.fromkeys(self._samplers, 0)

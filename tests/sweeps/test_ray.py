@@ -303,14 +303,14 @@ def test_a_ray_that_starts_no_process_is_an_end_in_words(images: Path, tmp_path:
     program = f"""
 from pathlib import Path
 import ray
-from sweeps.engine import ray_cluster, ray_runner
+from sweeps.engine import ray_runner
 from sweeps.engine.driver import Driver
 from sweeps.engine.queue import TrialQueue
 from trainables.data import prepare
 from trainables.recorder import JournalWriter
 from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
-ray_cluster.WORKER_SECONDS = 8.0
+ray_runner.WORKER_SECONDS = 8.0
 env = {{"py_executable": "/no/such/python"}}
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env=env)
 queue = TrialQueue(1)

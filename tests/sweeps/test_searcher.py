@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from test_space import CONDITIONAL
 
 from analysis.objectives import objectives
-from sweeps.engine.searcher import POPULATION, Kind, Sampler, distribution, parameters
+from sweeps.engine.searcher import POPULATION, Sampler, distribution, parameters
 from sweeps.engine.space import Constraint, Range, Space, every, resolve
+from sweeps.engine.spec import Kind, Search
 from vqcore.config import TrialConfig, problems_of
 
 BASE = TrialConfig().replace(
@@ -22,7 +23,6 @@ BASE = TrialConfig().replace(
 )
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CHEAP: tuple[Kind, ...] = ("tpe", "nsga2", "random")
-BOTH = objectives(["mse", "perplexity"])
 SPACE: Space = {
     "estimator": ("rotation", "ste", "reflection"),
     "codebook": ("ema", "gradient"),
@@ -34,8 +34,8 @@ GRID: Space = {"estimator": ("rotation", "ste"), "max_rescale": (2.0, 10.0), "co
 GRADIENT = BASE.replace(codebook="gradient")
 
 
-def sampler(kind: Kind = "tpe", space: Space = SPACE, **more: Any) -> Sampler:
-    return Sampler(space, more.pop("base", BASE), more.pop("objectives", BOTH), kind, **more)
+def sampler(kind: Kind = "tpe", space: Space = SPACE, base: TrialConfig = BASE, **search: Any) -> Sampler:
+    return Sampler(space, base, Search(sampler=kind, **search))
 
 
 def trained(config: TrialConfig) -> dict[str, float]:
@@ -221,7 +221,7 @@ def test_a_size_that_no_configuration_has_is_refused_before_the_first_trial() ->
 
 
 def test_all_problems_at_once() -> None:
-    problems = problems_of(lambda: Sampler({"decay": (), "beta": (1.0,)}, BASE, [], seed=-1))
+    problems = problems_of(lambda: sampler(space={"decay": (), "beta": (1.0,)}, objectives=(), seed=-1))
     assert [problem.split(" ")[0].rstrip(":") for problem in problems] == ["decay", "beta", "objectives", "seed"]
     three = objectives(["mse", "perplexity", "usage"])
     assert "a sampler takes one or two" in problems_of(lambda: sampler(objectives=three))[0]
