@@ -213,7 +213,8 @@ def _prepare(path: Path, uri: str) -> None:
     for left_over in (beside := path.with_name(".mlflow.db.new"), path.with_name(".mlflow.db.new-journal")):
         left_over.unlink(missing_ok=True)
     MlflowClient(f"sqlite:///{beside.name}").search_experiments(max_results=1)
-    beside.replace(path)
+    if not path.exists() or not path.stat().st_size:  # MLflow's own server may have made it meanwhile
+        beside.replace(path)
 
 
 def experiment(client: MlflowClient, sweep: str, database: Path | None) -> str:
