@@ -42,6 +42,7 @@ def plan(words: list[str]) -> int:
     return command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, [*here, "--plan"])
 
 
+@pytest.mark.slow
 def test_the_launcher_takes_its_file_and_our_command_line_the_commands() -> None:
     text = (DEPLOY / "ray-cluster.yaml").read_text()
     cluster = yaml.safe_load(text)
@@ -52,6 +53,7 @@ def test_the_launcher_takes_its_file_and_our_command_line_the_commands() -> None
     assert all("RAY_AUTH_MODE=token" in start for start in starts if "ray start" in start)
 
 
+@pytest.mark.slow
 def test_the_ray_job_has_the_fields_of_kuberay_and_a_command_of_ours() -> None:
     job = yaml.safe_load((DEPLOY / "kuberay-rayjob.yaml").read_text())
     ray = job["spec"]["rayClusterSpec"]
@@ -115,6 +117,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_slurm_job_that_is_preempted_before_it_is_at_work_queues_itself(
     slurm: dict[str, Any], tmp_path: Path, head: str

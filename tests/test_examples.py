@@ -32,6 +32,7 @@ def run(*arguments: str | Path, cache: Path | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_learns(tmp_path: Path) -> None:
     lines = run("-m", "examples.own_model", "--epochs", "2", cache=tmp_path).splitlines()
     told = [re.fullmatch(r"epoch \d: loss (.+), test MSE (.+), perplexity (.+), usage (.+)%, revived \d+", line)
@@ -43,6 +44,7 @@ def test_a_model_of_ones_own_learns(tmp_path: Path) -> None:
     assert 60 < last[3] <= 100
 
 
+@pytest.mark.slow
 def test_the_trajectories_are_drawn(tmp_path: Path) -> None:
     picture = tmp_path / "trajectories.png"
     told = run("-m", "examples.trajectories", "--steps", "3", "--out", picture)
@@ -60,12 +62,14 @@ def test_points_go_downhill_from_where_they_start(name: str) -> None:
     assert trajectories.best_losses()[0] - 1e-6 <= paths.loss < at_start / 2
 
 
+@pytest.mark.slow
 def test_the_snippets_run_in_their_order(tmp_path: Path) -> None:
     script = tmp_path / "snippets.py"
     script.write_text("\n".join([FIRST, *(s for s in SNIPPETS if not s.startswith(TWO_PROCESSES))]), encoding="utf-8")
     run(script)
 
 
+@pytest.mark.slow
 def test_the_snippet_of_two_processes_runs(tmp_path: Path) -> None:
     (snippet,) = (s for s in SNIPPETS if s.startswith(TWO_PROCESSES))
     script = tmp_path / "replicas.py"

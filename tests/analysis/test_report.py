@@ -130,6 +130,7 @@ def test_what_cannot_be_written_is_said_and_hides_nothing(ablation):
     assert any(line.startswith("figures could not be written: ") for line in findings.lines)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_findings_and_a_run_that_is_not_there_exits_2_with_the_plain_message(ablation):
     command = [sys.executable, "-m", "analysis.report", "--out", str(ablation.parent.parent)]
     done = subprocess.run([*command, "run"], capture_output=True, text=True, check=False)

@@ -187,6 +187,7 @@ def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path / 'analysis.py'} hides the package 'analysis' of vqsweep" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", [">&-", "| true"], ids=["closed", "reader gone"])
 def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Path, closing: str) -> None:
     words = f"--data {images} --address inline --epochs 1 --seeds 1 --betas 0.1 --codebook-size 8 --out runs --name a"

@@ -38,6 +38,7 @@ def undisturbed(sweep: Sweep, out: Path) -> Path:
     return folder(out, "undisturbed")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_the_epoch_and_says_resume_me(
     undisturbed: Path, place: Path, sweep: Sweep, in_epoch: InEpoch, capsys: Capture
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_run_folder_removed_meanwhile_ends_the_sweep_in_words(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_lines_of_the_journal_lost_to_the_disk_are_taken_again_from_checkpoints(
     undisturbed: Path, place: Path, sweep: Sweep, seed: int
@@ -96,6 +98,7 @@ def test_what_neither_journal_nor_checkpoint_knows_is_trained_again(
     assert states(run) == states(undisturbed)
 
 
+@pytest.mark.slow
 def test_everything_is_rebuilt_from_the_journal_alone(
     undisturbed: Path, tmp_path: Path, sweep: Sweep, capsys: Capture
 ) -> None:
@@ -163,6 +166,7 @@ def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
     assert metrics(place / "truncated") == metrics(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_sweep_and_a_resume_goes_on(
     undisturbed: Path,
     images: Path,
@@ -198,6 +202,7 @@ def fill(disk: Path) -> None:
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
     undisturbed: Path, images: Path, out: Path, place: Path, sweep: Sweep, epochs: int

@@ -26,6 +26,7 @@ def whole(sweep: Sweep, out: Path) -> Path:
     return folder(out, "whole_elsewhere")
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_bucket_interrupted_and_resumed(
     bucket: str, out: Path, sweep: Sweep, whole: Path, in_epoch: Callable[..., None]
 ) -> None:
@@ -45,6 +46,7 @@ def test_a_sweep_in_a_bucket_interrupted_and_resumed(
     assert (run / "figures" / "reconstructions.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_dies_ends_the_sweep_in_words_and_resume_goes_on(
     bucket: str,
     out: Path,

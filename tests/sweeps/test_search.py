@@ -36,6 +36,7 @@ def record(out: Path, name: str, sweep: str = "pareto") -> RunRecord:
     return read(out / sweep / name / JOURNAL)
 
 
+@pytest.mark.slow
 def test_a_search_draws_stops_early_and_says_why(
     pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_search_draws_stops_early_and_says_why(
     assert (out / "pareto" / "search" / "results.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., int], out: Path) -> None:
     words = ("--grace", "1", "--reduction", "2", "--trials", "5")
     assert pareto("--name", "uncut", *words) == 0
@@ -69,6 +71,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., in
         assert [m["mse"] for m in cut.trials[key].epochs.values()] == [m["mse"] for m in trial.epochs.values()]
 
 
+@pytest.mark.slow
 def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
     pareto: Callable[..., int], out: Path
 ) -> None:
@@ -88,6 +91,7 @@ def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
     assert all(dict(trial.epochs) == dict(whole.trials[key].epochs) for key, trial in after.trials.items())
 
 
+@pytest.mark.slow
 def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Callable[..., int], out: Path) -> None:
     assert pareto("--name", "seeds", "--grace", "1", "--reduction", "2", "--seeds", "4") == 0
     seeds: dict[str, list[int]] = {}
@@ -101,6 +105,7 @@ def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Call
     assert all(trial.config["seed"] == 0 for trial in stopped)
 
 
+@pytest.mark.slow
 def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(
     pareto: Callable[..., int], out: Path
 ) -> None:
@@ -170,6 +175,7 @@ def test_what_cannot_work_is_said_before_the_first_trial(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
     words = ["--data", str(images), "--epochs", "2", "--codebook-size", "8", "--trials", "3", "--seeds", "2", *TINY]
     words += ["--out", str(out), "--address", "inline", "--name", "fair"]

@@ -112,6 +112,7 @@ def test_a_finite_space_is_given_whole_and_then_no_more(kind: Kind) -> None:
     assert one.ask() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sampler_with_the_beginnings_and_then_the_ends_goes_on_alike(kind: Kind) -> None:
     first, rebuilt = sampler(kind), sampler(kind)
@@ -173,6 +174,7 @@ def test_a_trial_that_failed_or_stopped_may_be_tried_again() -> None:
     assert BASE not in train(one, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
 def test_it_finds_better_configurations_than_chance(kind: Kind) -> None:
     def late(kind: Kind) -> float:

@@ -58,6 +58,7 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(whole: Path, out: Path) -> None
     assert len(client.get_metric_history(child.info.run_id, "mse")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [0, 2, 5])
 def test_ctrl_c_exits_130_and_resume_ends_with_the_same_numbers(
     whole: Path, out: Path, sweep: Sweep, in_epoch: InEpoch, monkeypatch: pytest.MonkeyPatch, epochs: int
@@ -69,6 +70,7 @@ def test_ctrl_c_exits_130_and_resume_ends_with_the_same_numbers(
     assert metrics(folder(out, f"interrupted{epochs}")) == metrics(whole)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_outright_resumes_as_well(whole: Path, images: Path, out: Path, sweep: Sweep) -> None:
     words = f"--data {images} --codebook-size 16 --batch-size 32 --epochs 2 --seeds 2 --out {out} --address inline"
     command = [sys.executable, "-m", "sweeps.beta_ablation", *words.split(), "--betas", "0.1", "1", "--name", "killed"]
@@ -92,6 +94,7 @@ def test_resume_of_a_finished_run_trains_nothing(whole: Path, sweep: Sweep, caps
     assert metrics(whole) == before
 
 
+@pytest.mark.slow
 def test_resume_extends_a_run_by_epochs_and_seeds(whole: Path, out: Path, sweep: Sweep) -> None:
     shutil.copytree(whole, folder(out, "longer"), symlinks=True)
     assert sweep("--resume", "longer", "--epochs", "3", "--seeds", "3") == 0
@@ -127,6 +130,7 @@ def test_what_cannot_be_is_told_all_at_once_with_exit_code_2(
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_resume_takes_more_values_and_keeps_what_was_run(whole: Path, out: Path, sweep: Sweep) -> None:
     shutil.copytree(whole, folder(out, "wider"))
     assert sweep("--resume", "wider", "--betas", "0.5") == 0
@@ -150,6 +154,7 @@ def test_a_run_stopped_before_it_began_leaves_its_name_free(out: Path, sweep: Sw
     assert sweep("--name", "early", "--seeds", "1") == 0
 
 
+@pytest.mark.slow
 def test_an_extension_that_fails_is_told(
     whole: Path, out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

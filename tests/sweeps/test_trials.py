@@ -97,6 +97,7 @@ def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
     assert all(set(found) in ({0, 1}, {0, 1, 2, 3}) for found in more), "doubled as if it had completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cuts", "words"),
     [
@@ -115,6 +116,7 @@ def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
     assert_alike_when_cut(out / "pareto" / f"{name}-whole", cuts, lambda run: search("--resume", run))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("search")
 def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"

@@ -44,6 +44,7 @@ run_command(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "shell", "written"),
     [

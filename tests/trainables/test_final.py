@@ -70,6 +70,7 @@ def same_model(out: Path, *names: str) -> None:
         assert torch.equal(tensor, other[name]), name
 
 
+@pytest.mark.slow
 def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: Path) -> None:
     assert run(export, out, "--epochs", "2", "--name", "plain") == 0
     folder = out / "final" / "plain"
@@ -148,6 +149,7 @@ def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytes
         assert part in said, part
 
 
+@pytest.mark.slow
 def test_images_other_than_those_of_the_evidence(
     export: Path, out: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

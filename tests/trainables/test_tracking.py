@@ -44,6 +44,7 @@ def folder(out, request):
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_is_followed_while_it_runs_and_replayed_without_doubling(out, folder):
     uri, journal = default_uri(out), open_sweep(folder)
     tracker = Tracker(folder, uri)
@@ -77,6 +78,7 @@ def test_a_sweep_is_followed_while_it_runs_and_replayed_without_doubling(out, fo
         assert again[1][key].to_dictionary() == run.to_dictionary()
 
 
+@pytest.mark.slow
 def test_a_pause_closes_the_runs_and_a_resume_goes_on_in_them(out, folder):
     uri, journal = default_uri(out), open_sweep(folder)
     first = Tracker(folder, uri)
@@ -106,6 +108,7 @@ def test_a_pause_closes_the_runs_and_a_resume_goes_on_in_them(out, folder):
     assert [step for step, _, _ in points["aaa"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_sync_closes_what_a_killed_driver_left_open_but_not_what_a_live_one_sends(out, folder, capsys):
     uri, journal = default_uri(out), open_sweep(folder)
     tracker = Tracker(folder, uri)
@@ -126,6 +129,7 @@ def test_sync_closes_what_a_killed_driver_left_open_but_not_what_a_live_one_send
     assert {key: run.info.status for key, run in children.items()} == {"aaa": "KILLED", "bbb": "FINISHED"}
 
 
+@pytest.mark.slow
 def test_an_epoch_mended_after_the_end_was_told_arrives(out, folder):
     uri, journal = default_uri(out), open_sweep(folder)
     start(journal, "aaa", "bbb")
@@ -169,6 +173,7 @@ def test_find_run(tmp_path):
         find_run("", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_deleted_meanwhile_is_made_again_with_all_its_points(out, folder, monkeypatch):
     from mlflow import MlflowClient
 

@@ -43,6 +43,7 @@ def assert_the_same(config: dict[str, Any], backend: str) -> None:
             torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -59,6 +60,7 @@ def test_a_training_step_in_one_graph(plain: ProcessPoolExecutor, config: dict[s
     plain.submit(assert_the_same, config, "aot_eager").result()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
 def test_a_training_step_in_compiled_code(plain: ProcessPoolExecutor) -> None:
     plain.submit(assert_the_same, {"estimator": "rotation"}, "inductor").result()
@@ -81,6 +83,7 @@ def graphs(config: QuantizerConfig, dynamic: bool | None) -> int:
     return len(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dynamic", "count"), [(True, 1), (None, 2)])
 @pytest.mark.parametrize(
     "config",

@@ -138,6 +138,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_replicas_stay_equal_to_the_last_bit(folder: Path, name: str) -> None:
     for step, (one, other) in enumerate(zip(*results(folder, f"states:{name}"), strict=True)):
