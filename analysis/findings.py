@@ -16,6 +16,7 @@ from analysis.layout import Table, shown
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described
 from analysis.stats import significant_differences
+from vqcore.psnr import psnr
 
 _FAILURES = 5
 """Failed trials that are named on the screen; the files name all."""
@@ -90,8 +91,6 @@ def _best(results: Results, objective: Objective) -> str:
 
 
 def _with_value(group: Group, objective: Objective) -> str:
-    from vqcore.metrics import psnr  # --help need not wait for torch
-
     estimate = group.estimate(objective.column)
     decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""
     seeds = f" (95 % interval {estimate.interval_text()}, n = {estimate.n})" if estimate.n > 1 else ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,6 +127,11 @@ class Results:
         number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return f"{number} seed{'s' if counts[-1] != 1 else ''}"
 
+    @property
+    def compared(self) -> str:
+        """What is compared, as a title has it: the data set, the epoch, the seeds."""
+        return f"{self.data}, after epoch {self.epoch}, {self.seeds}"
+
     @cached_property
     def objectives(self) -> tuple[Objective, Objective]:
         """The recorded objectives of the run; else MSE down and perplexity up."""
@@ -190,23 +194,6 @@ class Results:
         ranked = sorted(self.groups, key=lambda group: first.signed(group.mean(first.column)))
         chosen = list({group.label: None for group in (*self.front, *ranked)})[:most]
         return tuple(group for group in self.groups if group.label in chosen)
-
-    def entropy_coded(self, group: Group) -> dict[int, Point]:
-        """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
-        return group.points("bits", "mse")
-
-    def fixed_length(self, group: Group) -> dict[int, Point]:
-        """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
-        # bits = codes * log2(perplexity), which says nothing where one code does all
-        rates = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
-        size = group.config.get("codebook_size")
-        if not rates or size is None:
-            return {}
-        return {seed: (round(median(rates)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
-
-
-RATES = {"an ideal entropy coder": Results.entropy_coded, "codes of fixed length": Results.fixed_length}
-"""Rate in bits an image and MSE on [-1, 1] of each seed of a group, by how the codes are stored."""
 
 
 def load(run_folder: Path) -> Results:

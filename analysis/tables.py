@@ -15,6 +15,7 @@ from analysis.fronts import DOUBT
 from analysis.layout import Row, Table, write_file
 from analysis.objectives import METRICS
 from analysis.results import Group, Results, described, estimator_first
+from vqcore.psnr import psnr
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
@@ -32,8 +33,6 @@ _OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed
 
 def groups_table(results: Results, groups: Sequence[Group] | None = None, intervals: bool = True) -> Table:
     """The configurations (or those given), each with mean ± sd over its seeds; a star for the front of the means."""
-    from vqcore.metrics import psnr  # --help need not wait for torch
-
     first, second = results.objectives
     others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
     rows: list[Row] = []

@@ -30,7 +30,7 @@ from trainables.tracking import accept, default_uri, without_password
 from trainables.trial import Trial, TrialJob
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.errors import Problems
-from vqcore.metrics import psnr
+from vqcore.psnr import psnr
 from vqcore.vqvae import save
 
 logger = logging.getLogger(__name__)

@@ -79,8 +79,3 @@ class CodeHistogram:
         """Add up the counts of all processes (``torch.distributed``), in place."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.counts)
-
-
-def psnr(mse: float, data_range: float = 2.0) -> float:
-    """Peak signal-to-noise ratio in dB; ``data_range`` is 2 for images on [-1, 1]."""
-    return math.inf if mse == 0 else 10 * math.log10(data_range**2 / mse)

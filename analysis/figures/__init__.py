@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from analysis.figures.curves import curves
 from analysis.figures.front import front, rate
 from analysis.figures.images import images
-from analysis.figures.style import DPI
 from analysis.figures.tuning import tuning
 from analysis.layout import write_file
 from analysis.results import Results
@@ -33,6 +32,6 @@ def write_figures(results: Results) -> list[Path]:
     for name, draw in FIGURES.items():
         if figure := draw(results):
             buffer = BytesIO()
-            figure.savefig(buffer, format="png", dpi=DPI)
+            figure.savefig(buffer, format="png", dpi=160)
             paths.append(write_file(results.folder / "figures" / f"{name}.png", buffer.getvalue()))
     return paths

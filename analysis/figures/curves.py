@@ -17,22 +17,18 @@ def curves(results: Results) -> Figure | None:
         return None
     featured = results.featured(style.MOST)
     looks = list(zip(style.shades(featured), style.dashes(featured), strict=True))
-    figure = Figure(figsize=(9.6, 4.3), dpi=style.DPI, layout="constrained")
+    figure = style.figure(9.6, 4.3)
     left, right = figure.subplots(1, 2)
     for axes, objective in zip((left, right), DEFAULT, strict=True):
         for group, look in zip(featured, looks, strict=True):
             _line(axes, group, objective.column, *look)
         style.finish(axes, "epoch", objective.metric.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    style.titles(
-        left,
-        f"By epoch: {style.data(results)}, {results.seeds}",
-        style.spread(results, "Lines: means over seeds; bands: ± 1 sd."),
-    )
+    spread = style.spread(results, "Lines: means over seeds; bands: ± 1 sd.")
+    style.titles(left, f"By epoch: {results.data}, {results.seeds}", spread)
     rest = len(results.groups) - len(featured)
-    handles, names = left.get_legend_handles_labels()
     title = f"{rest} more are not drawn" if rest else None
-    figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False, title=title, title_fontsize=8)
+    style.legend(figure, left.lines, "outside right center", title=title, title_fontsize=8)
     return figure
 
 

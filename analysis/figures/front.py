@@ -1,52 +1,157 @@
-"""The objectives against each other, and MSE against both rates of an image: points, fronts of the means, a band."""
+"""Configurations as points: the objectives against each other, and MSE against both rates of an image."""
 
+import math
 import textwrap
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from analysis import fronts
 from analysis.figures import style
-from analysis.figures.scatter import MARKS, draw, legend, markers_of, staircase, write_numbers
 from analysis.findings import front_sentence
+from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
-from analysis.results import RATES, Results
+from analysis.results import Group, Results
+from analysis.stats import Estimate
 
+_MARKS = "Small: a seed. Large: the mean, bars ± 1 sd over seeds."
+_FRONT: dict[str, Any] = {"color": "0.35", "lw": 1, "ls": (0, (4, 3))}
 _BAND: dict[str, Any] = {"color": "0.35", "alpha": 0.13, "linewidth": 0}
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """One configuration in a plot."""
+
+    group: Group
+    seeds: tuple[Point, ...]
+    """x and y of each seed."""
+    x: Estimate
+    y: Estimate
+    colour: str
+
+    @property
+    def mean(self) -> Point:
+        """The place of its large mark."""
+        return self.x.mean, self.y.mean
 
 
 def front(results: Results) -> Figure | None:
     """The Pareto plot, by default MSE over perplexity; none if no trial has completed."""
     if not results.groups:
         return None
-    figure = Figure(figsize=(7.4, 5.8), dpi=style.DPI, layout="constrained")
+    figure = style.figure(7.4, 5.8)
     axes = figure.subplots()
     (first, second), (up, across) = results.objectives, results.columns
-    markers = markers_of(results, lambda group: group.points(across, up))
-    draw(axes, markers)
+    markers = _markers(results, lambda group: group.points(across, up))
+    _draw(axes, markers)
     on_front = [marker.mean for marker in markers if marker.group in results.front]
-    staircase(axes, on_front, (second.direction, first.direction))
+    _staircase(axes, on_front, (second.direction, first.direction))
     filled = _band(axes, results)
     style.finish(axes, _axis(second, 85), _axis(first, 60))
-    pair = f"{first.name[0].upper()}{first.name[1:]} against {second.name}"
-    title = f"{pair}: {style.data(results)}, after epoch {results.epoch}, {results.seeds}"
+    title = f"{first.name[0].upper()}{first.name[1:]} against {second.name}: {results.compared}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
     few = len(results.groups) <= style.MOST
     sentence = front_sentence(results, listed=few) + ("" if few else " Only the front is named.")
-    style.titles(axes, title, f"{style.spread(results, MARKS)}{by} {sentence}")
+    style.titles(axes, title, f"{style.spread(results, _MARKS)}{by} {sentence}")
     named = results.groups if few else results.front[: style.MOST]
-    write_numbers(axes, markers, named)
-    legend(figure, markers, named, filled)
+    _write_numbers(axes, markers, named)
+    _legend(figure, markers, named, filled)
     return figure
 
 
-def _axis(objective: Objective, width: int) -> str:
-    better = "less" if objective.direction == "min" else "more"
-    return textwrap.fill(f"{objective.metric.label} ({better} is better)", width)
+def rate(results: Results) -> Figure | None:
+    """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
+    if len(results.groups) < 2:
+        return None
+    figure = style.figure(9.6, 5.2)
+    left, right = figure.subplots(1, 2, sharey=True)
+    panels = ((left, _markers(results, entropy_coded)), (right, _markers(results, fixed_length)))
+    for axes, markers in panels:
+        _draw(axes, markers)
+    named: list[Group] = []
+    for axes, markers in panels:  # once all marks have set the axis that the panels share
+        on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
+        _staircase(axes, [marker.mean for marker in on_front], ("min", "min"))
+        named += [marker.group for marker in on_front if marker.group not in named]
+    del named[style.MOST :]
+    for axes, markers in panels:
+        _write_numbers(axes, markers, named)
+    style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
+    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
+    style.titles(
+        left, f"MSE against rate: {results.compared}", f"{style.spread(results, _MARKS)} Named: the fronts."
+    )
+    _legend(figure, panels[0][1], named)
+    return figure
+
+
+def entropy_coded(group: Group) -> dict[int, Point]:
+    """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
+    return group.points("bits", "mse")
+
+
+def fixed_length(group: Group) -> dict[int, Point]:
+    """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
+    # bits = codes * log2(perplexity), which says nothing where one code does all
+    codes = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
+    size = group.config.get("codebook_size")
+    if not codes or size is None:
+        return {}
+    return {seed: (round(median(codes)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
+
+
+def _markers(results: Results, points: Callable[[Group], dict[int, Point]]) -> list[_Marker]:
+    """The markers of those groups that have points: x and y by seed."""
+    markers = []
+    for group, colour in zip(results.groups, style.estimator_colours(results.groups), strict=True):
+        if seeds := tuple(points(group).values()):
+            x, y = map(Estimate.of, zip(*seeds, strict=True))
+            markers.append(_Marker(group, seeds, x, y, colour))
+    return markers
+
+
+def _draw(axes: Axes, markers: Sequence[_Marker]) -> None:
+    """Small marks for the seeds, a large one for each mean, bars of one standard deviation."""
+    for colour in dict.fromkeys(marker.colour for marker in markers):  # a call a marker would take a second for 50
+        same = [marker for marker in markers if marker.colour == colour]
+        seeds = np.array([place for marker in same for place in marker.seeds])
+        axes.scatter(seeds[:, 0], seeds[:, 1], s=11, color=colour, alpha=0.55, linewidths=0, zorder=3)
+        means = np.array([marker.mean for marker in same])
+        # of one seed NaN, which draws no bar
+        spread = np.array([(marker.x.sd, marker.y.sd) for marker in same], dtype=float)
+        axes.errorbar(
+            means[:, 0], means[:, 1], xerr=spread[:, 0], yerr=spread[:, 1], zorder=4,
+            fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
+        )  # fmt: skip
+    axes.margins(0.12)
+
+
+def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> None:
+    """The border of the region that the front dominates, in the axes as they stand, whose limits are kept.
+
+    ``directions`` are those of the horizontal and the vertical axis.
+    """
+    if not front:
+        return
+    left, right, bottom, top = *axes.get_xlim(), *axes.get_ylim()
+    across, up = directions
+    start, end = (right if across == "min" else left), (top if up == "min" else bottom)
+    corners = sorted(set(front), reverse=across == "min")
+    steps = [(start, corners[0][1])]
+    for (x, y), (_, after) in zip(corners, [*corners[1:], (0, end)], strict=True):
+        steps += [(x, y), (x, after)]
+    axes.plot(*zip(*steps, strict=True), zorder=2, **_FRONT)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _band(axes: Axes, results: Results) -> list[Patch]:
@@ -60,26 +165,28 @@ def _band(axes: Axes, results: Results) -> list[Patch]:
     return [Patch(label="95 % band of the front", **_BAND)]
 
 
-def rate(results: Results) -> Figure | None:
-    """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
-    if len(results.groups) < 2:
-        return None
-    figure = Figure(figsize=(9.6, 5.2), dpi=style.DPI, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    markers_by_rate = [markers_of(results, partial(points, results)) for points in RATES.values()]
-    named = []
-    for axes, markers in zip(panels, markers_by_rate, strict=True):
-        draw(axes, markers)
-    for axes, markers in zip(panels, markers_by_rate, strict=True):
-        on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
-        staircase(axes, [marker.mean for marker in on_front], ("min", "min"))
-        named += [marker.group for marker in on_front if marker.group not in named]
-    for axes, markers in zip(panels, markers_by_rate, strict=True):
-        write_numbers(axes, markers, named[: style.MOST])
-    left, right = panels
-    style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
-    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
-    when = f"{style.data(results)}, after epoch {results.epoch}, {results.seeds}"
-    style.titles(left, f"MSE against rate: {when}", f"{style.spread(results, MARKS)} Named: the fronts.")
-    legend(figure, markers_by_rate[0], named[: style.MOST])
-    return figure
+def _axis(objective: Objective, width: int) -> str:
+    better = "less" if objective.direction == "min" else "more"
+    return textwrap.fill(f"{objective.metric.label} ({better} is better)", width)
+
+
+def _write_numbers(axes: Axes, markers: Sequence[_Marker], named: Sequence[Group]) -> None:
+    """Write beside the means of the named groups their numbers in the legend."""
+    for one in markers:
+        if one.group in named:
+            axes.annotate(
+                str(named.index(one.group) + 1), one.mean, (4, 4), textcoords="offset points", color=one.colour,
+                size=9, weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
+
+
+def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], more: Sequence[Artist] = ()) -> None:
+    """Below the axes: the front's line, the named groups by number, the estimators if a group has no name."""
+    colours = {one.group.label: one.colour for one in markers}
+    dots = {f"{i}: {group.label}": colours[group.label] for i, group in enumerate(named, 1) if group.label in colours}
+    if len(named) < len(markers) and len({one.group.estimator for one in markers}) > 1:
+        dots |= {one.group.estimator: one.colour for one in markers}
+    handles = [Line2D([], [], label="front of the means", **_FRONT), *more]
+    handles += [Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()]
+    columns = int(16 * figure.get_figwidth()) // (8 + max(len(str(handle.get_label())) for handle in handles))
+    style.legend(figure, handles, "outside lower left", ncols=max(columns, 1))

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.results import Images, Results
-from vqcore.metrics import psnr
+from vqcore.psnr import psnr
 
 
 def images(results: Results) -> Figure | None:
@@ -17,7 +17,7 @@ def images(results: Results) -> Figure | None:
     for group, trial, (_, reconstructed) in rows:
         mse = trial.epochs[trial.last_epoch].get("mse", np.nan)
         strips.append((f"{group.label}\nMSE {mse:.4f} · {psnr(mse):.1f} dB", reconstructed))
-    figure = Figure(figsize=(9.6, 0.6 + 0.85 * len(strips)), dpi=style.DPI, layout="constrained")
+    figure = style.figure(9.6, 0.6 + 0.85 * len(strips))
     panels = figure.subplots(len(strips), 1)
     for axes, (label, pictures) in zip(panels, strips, strict=True):
         axes.imshow(_strip(pictures), interpolation="nearest")
@@ -26,7 +26,7 @@ def images(results: Results) -> Figure | None:
             -0.01, 0.5, label, ha="right", va="center", size=8, linespacing=1.4, parse_math=False,
             transform=axes.transAxes,
         )  # fmt: skip
-    title = f"Test images and reconstructions: {style.data(results)}, the lowest seed of each, after its last epoch"
+    title = f"Test images and reconstructions: {results.data}, the lowest seed of each, after its last epoch"
     some = f" {len(rows)} of {len(results.groups)} configurations." if len(rows) < len(results.groups) else ""
     below = f"MSE on [-1, 1] and PSNR: that seed's, on the whole test set, not on these images.{some}"
     figure.suptitle(f"{title}\n{below}", x=0.01, ha="left", size=9, parse_math=False)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from analysis.results import Group, Results
 
-DPI = 160
 MOST = 12
 """The most configurations that can be told apart by name or colour in one picture."""
 
@@ -37,6 +38,11 @@ def dashes(groups: Sequence[Group]) -> list[str]:
     """A line style a group: by its estimator."""
     names = list(dict.fromkeys(group.estimator for group in groups))
     return [_DASHES[names.index(group.estimator) % len(_DASHES)] for group in groups]
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose panels make room for what stands around them."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def titles(axes: Axes, title: str, below: str) -> None:
@@ -70,6 +76,6 @@ def spread(results: Results, several: str) -> str:
     return "One seed a configuration, so no spread." if one else several
 
 
-def data(results: Results) -> str:
-    """The data set's name, short enough for a title."""
-    return results.data if len(results.data) <= 40 else results.data[:39] + "…"
+def legend(figure: Figure, handles: Sequence[Artist], place: str, **more: Any) -> None:
+    """The legend of all panels, beside or below them."""
+    figure.legend(handles=handles, loc=place, fontsize=8, frameon=False, **more)

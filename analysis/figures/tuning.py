@@ -21,19 +21,18 @@ def tuning(results: Results) -> Figure | None:
     made = estimator_comparison(results)
     if made is None:
         return None
-    figure = Figure(figsize=(9.6, 4.3), dpi=style.DPI, layout="constrained")
+    figure = style.figure(9.6, 4.3)
     colours = dict(zip((g.estimator for g in results.groups), style.estimator_colours(results.groups), strict=True))
     panels = figure.subplots(1, 2)
     for axes, objective in zip(panels, results.objectives, strict=True):
         _panel(axes, made, objective, colours)
     style.titles(
         panels[0],
-        f"Best after n trials: {style.data(results)}, after epoch {results.epoch}, seed {made.seed}",
+        f"Best after n trials: {results.data}, after epoch {results.epoch}, seed {made.seed}",
         "Lines: the median over random orders of the trials; bands: its 95 % interval, where so many trials tell it; "
         f"dots: the mean. A trial stopped early or failed was tried, and is worse than all. {made.sampler_note}",
     )
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower left", ncols=3, fontsize=8, frameon=False)
+    style.legend(figure, panels[0].get_legend_handles_labels()[0], "outside lower left", ncols=3)
     return figure
 
 
