@@ -132,9 +132,9 @@ def estimator_comparison(results: Results) -> EstimatorComparison | None:
         return None
     seed = min(seed_of(trial) for trial in results.trials)
     tuned = []
-    for name in dict.fromkeys(str(trial.config.get("estimator", "")) for trial in results.trials):
-        trials = [trial for trial in results.trials if str(trial.config.get("estimator", "")) == name]
-        tried = tuple(trial for trial in trials if seed_of(trial) == seed and trial.status != "running")
+    ended = [trial for trial in results.trials if seed_of(trial) == seed and trial.status != "running"]
+    for name in dict.fromkeys(str(trial.config.get("estimator")) for trial in ended):
+        tried = tuple(trial for trial in ended if trial.config.get("estimator") == name)
         groups = tuple(group for group in results.groups if group.estimator == name and seed in group.seeds)
         if len(tried) >= LEAST and groups:
             tuned.append(TunedEstimator(name, tried, groups, seed))

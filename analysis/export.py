@@ -6,8 +6,8 @@ from pathlib import Path
 from analysis.findings import front_sentence
 from analysis.layout import write_file
 from analysis.objectives import metric_of
-from analysis.results import Group, Results
-from vqcore.config import ConfigError, TrialConfig, toml_text
+from analysis.results import Group, Results, best_first
+from vqcore.config import TrialConfig, toml_text
 
 _KNEE = (
     "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
@@ -18,16 +18,15 @@ _KNEE = (
 def write_exports(results: Results) -> list[Path]:
     """Write ``exports/knee.toml`` and, of each objective, ``best_mse.toml``: model, training and data.
 
-    The seed is the lowest of the configuration's, the epochs those that were compared. ``ConfigError`` if no trial has
-    completed.
+    The seed is the lowest of the configuration's, the epochs those that were compared. None if no trial has completed.
     """
-    knee = results.knee
-    if knee is None:
-        raise ConfigError(
-            [f"{results.name}: no trial has completed, so there is nothing to export; let the sweep finish first"]
-        )
-    chosen = {f"best_{one.column}": (results.best(one), f"{one.best} by the means") for one in results.objectives}
-    chosen["knee"] = (knee, _KNEE + results.objectives[0].best)
+    chosen = {
+        f"best_{one.column}": (group, f"{one.best} by the means")
+        for one in results.objectives
+        for group in best_first(results.groups, one)[:1]
+    }
+    if results.knee:
+        chosen["knee"] = (results.knee, _KNEE + results.objectives[0].best)
     paths = []
     for name, (group, rule) in chosen.items():
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})

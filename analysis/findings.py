@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group as Stack
@@ -14,14 +14,12 @@ from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
 from analysis.layout import Table, shown
 from analysis.objectives import Objective
-from analysis.results import Group, Results, described
+from analysis.results import Group, Results, best_first, described
 from analysis.stats import significant_differences
 from vqcore.psnr import psnr
 
 _FAILURES = 5
 """Failed trials that are named on the screen; the files name all."""
-_NAMED = 4
-_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,14 @@ def _state(results: Results) -> str:
 
 
 def _best(results: Results, objective: Objective) -> str:
-    winner = results.best(objective)
-    several = [group for group in results.groups if len(group.seeds) > 1]
+    winner, *_ = best_first(results.groups, objective)
     sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(winner, objective)}."
-    if winner in several:
-        return sentence + _lead(results.groups, several, winner, objective)
+    if winner in results.several:
+        return sentence + _lead(results, winner, objective)
     sentence += " One seed: an order, not a claim."
-    if not several:
-        return sentence
-    repeated = replace(results, groups=tuple(several)).best(objective)
-    return f"{sentence} Of those with more seeds: {_with_value(repeated, objective)}."
+    for group in best_first(results.several, objective)[:1]:
+        sentence += f" Of those with more seeds: {_with_value(group, objective)}."
+    return sentence
 
 
 def _with_value(group: Group, objective: Objective) -> str:
@@ -97,19 +93,20 @@ def _with_value(group: Group, objective: Objective) -> str:
     return f"{group.label}, {estimate.text} {objective.unit}{decibel}{seeds}"
 
 
-def _lead(groups: Sequence[Group], several: Sequence[Group], winner: Group, objective: Objective) -> str:
+def _lead(results: Results, winner: Group, objective: Objective) -> str:
     """Whether the winner's lead over the others is more than the seeds' spread; nothing if there are no others."""
-    if len(groups) == 1:
+    if len(results.groups) == 1:
         return ""
-    single = len(groups) - len(several)
+    several = results.several
+    single = len(results.groups) - len(several)
     untested = f" {single} with one seed were not tested." if single else ""
     if len(several) == 1:
         return " No other configuration has a second seed, so its lead is no claim."
     place = several.index(winner)
     differ = significant_differences(place, [group.by_seed(objective.column) for group in several])
-    alike = [group for i, group in enumerate(several) if i != place and not differ[i]]
+    alike = [group.label for i, group in enumerate(several) if i != place and not differ[i]]
     if alike:
-        return f" Within the seeds' spread, so not told apart from: {_names(alike)}.{untested}"
+        return f" Within the seeds' spread, so not told apart from: {_listed(alike)}.{untested}"
     others = "each of the others with several seeds" if single else "each other one"
     return f" Its lead over {others} is more than the seeds' spread (paired t tests, Holm's correction).{untested}"
 
@@ -143,7 +140,7 @@ def front_sentence(results: Results, listed: bool = True) -> str:
         return "One configuration only: there is no front to speak of."
     first, second = results.objectives
     by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
-    named, number = _names(results.front), len(results.front)
+    named, number = _listed([group.label for group in results.front]), len(results.front)
     if len({(group.mean(first.column), group.mean(second.column)) for group in results.front}) > 1:
         which = f", {first.best} first: {named}" if listed else ""
         return f"{by}: a trade-off, {number} configurations are on the front{which}."
@@ -153,7 +150,7 @@ def front_sentence(results: Results, listed: bool = True) -> str:
 
 def certainty_sentence(results: Results) -> str | None:
     """Whether the front is settled; none where that is unknown or there is nothing to settle."""
-    if len(results.groups) == 1 or not results.repeated:
+    if len(results.groups) == 1 or not results.several:
         return None
     if fronts.settled(results.on_front):
         certain = "each configuration is on it or off it with a probability above 95 %"
@@ -162,13 +159,12 @@ def certainty_sentence(results: Results) -> str | None:
         return f"The front is settled: {certain}."
     probable = zip(results.groups, results.on_front, strict=True)
     unsettled = sorted(((g, p) for g, p in probable if DOUBT <= p <= 1 - DOUBT), key=lambda pair: -pair[1])
-    named = "; ".join(f"{group.label} ({p:.2f})" for group, p in unsettled[:_NAMED])
-    rest = f"; and {len(unsettled) - _NAMED} more" if len(unsettled) > _NAMED else ""
+    named = _listed([f"{group.label} ({p:.2f})" for group, p in unsettled], 4)
     are = "configurations" if len(unsettled) > 1 else "configuration"
-    return f"The front is not settled: {len(unsettled)} {are} may be on it, with probability: {named}{rest}."
+    return f"The front is not settled: {len(unsettled)} {are} may be on it, with probability: {named}."
 
 
-def _names(groups: Sequence[Group]) -> str:
-    """The labels, or the first eight and how many more there are."""
-    rest = len(groups) - _LABELS
-    return "; ".join(group.label for group in groups[:_LABELS]) + (f"; and {rest} more" if rest > 0 else "")
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    """The names, or the first of them and how many more there are."""
+    rest = len(names) - most
+    return "; ".join(names[:most]) + (f"; and {rest} more" if rest > 0 else "")

@@ -51,8 +51,7 @@ def analyse(run_folder: Path) -> Findings:
     attempt("results.parquet", lambda: [write_parquet(results)])
     attempt("tables", lambda: write_tables(results))
     attempt("figures", lambda: write_figures(results))
-    if results.groups:
-        attempt("exports", lambda: write_exports(results))
+    attempt("exports", lambda: write_exports(results))
     return Findings(
         (*sentences(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
     )

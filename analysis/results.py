@@ -1,6 +1,5 @@
 """A run's record, ready to be compared: completed trials in groups, their fronts, rates and images."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from analysis.stats import Estimate
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL, PICTURES, SHORT
 from trainables.storage import StorageError, Store, is_bucket, join
-from vqcore.config import ConfigError, TrialConfig
+from vqcore.config import ConfigError
 
 Images = NDArray[np.uint8]
 
@@ -28,7 +27,6 @@ MOST_IMAGES = 12
 """Configurations that a picture of reconstructions has room for."""
 
 _NOT_COMPARED = ("seed", "epochs")
-_USUAL = TrialConfig().flat()
 
 
 @dataclass(frozen=True)
@@ -170,13 +168,13 @@ class Results:
         return None if index is None else self.groups[index]
 
     @property
-    def repeated(self) -> bool:
-        """Whether any configuration has several seeds: without one nothing bounds the error of a number."""
-        return any(len(group.seeds) > 1 for group in self.groups)
+    def several(self) -> tuple[Group, ...]:
+        """The groups with several seeds: of one seed nothing bounds the error."""
+        return tuple(group for group in self.groups if len(group.seeds) > 1)
 
     @cached_property
     def on_front(self) -> list[float]:
-        """The probability of each group's true mean to be on the front; NaN unless ``repeated``."""
+        """The probability of each group's true mean to be on the front; NaN unless any has several seeds."""
         return fronts.probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
 
     @cached_property
@@ -184,14 +182,9 @@ class Results:
         """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
         return _read_pictures(self)
 
-    def best(self, objective: Objective) -> Group:
-        """The group whose mean is the best in an objective; of equals the first. There must be a group."""
-        return min(self.groups, key=lambda group: objective.signed(group.mean(objective.column)))
-
     def featured(self, most: int) -> tuple[Group, ...]:
         """All groups if there are at most ``most``; else the front and the best in the first objective, in order."""
-        first = self.objectives[0]
-        ranked = sorted(self.groups, key=lambda group: first.signed(group.mean(first.column)))
+        ranked = best_first(self.groups, self.objectives[0])
         chosen = list({group.label: None for group in (*self.front, *ranked)})[:most]
         return tuple(group for group in self.groups if group.label in chosen)
 
@@ -202,20 +195,25 @@ def load(run_folder: Path) -> Results:
     if not path.is_file():
         raise ConfigError([f"{run_folder}: holds no {JOURNAL}, so it is no run; name a run, its folder, or latest"])
     record = read(path)
-    record.trials = {key: trial for key, trial in record.trials.items() if _sound(trial.config)}
     trials = sorted(record.trials.values(), key=lambda trial: trial.number)
     params = record.sweep.get("params") or {}
     needed = {"mse", "perplexity", *(objective.column for objective in recorded(params.get("objectives")))}
-    reported = {trial.key: {e for e, metrics in trial.epochs.items() if needed <= metrics.keys()} for trial in trials}
-    compared = [trial for trial in trials if trial.status == "completed" and reported[trial.key]]
-    shared = set.intersection(*(reported[trial.key] for trial in compared)) if compared else set()
-    if not shared:
-        compared = []
-    chosen = {trial.key for trial in compared}
+    reported = {
+        trial.key: {epoch for epoch, metrics in trial.epochs.items() if needed <= metrics.keys()}
+        for trial in trials
+        if trial.status == "completed"
+    }
+    some = list(filter(None, reported.values()))
+    epoch = max(set.intersection(*some), default=0) if some else 0
+    compared = {trial.key: trial for trial in trials if epoch in reported.get(trial.key, ())}
     swept = tuple(dict.fromkeys([*(record.sweep.get("swept") or ()), *_varying(trials)]))
-    left_out = tuple((trial, _reason(trial)) for trial in trials if trial.key not in chosen)
-    epoch = max(shared, default=0)
-    return Results(run_folder, record, swept, _grouped(compared, epoch, swept), epoch, left_out)
+    left_out = tuple((trial, _reason(trial)) for trial in trials if trial.key not in compared)
+    return Results(run_folder, record, swept, _grouped(compared.values(), epoch, swept), epoch, left_out)
+
+
+def best_first(groups: Iterable[Group], objective: Objective) -> list[Group]:
+    """The groups by their means of an objective; equals stay in their order."""
+    return sorted(groups, key=lambda group: objective.signed(group.mean(objective.column)))
 
 
 def seed_of(trial: TrialRecord) -> int:
@@ -225,7 +223,13 @@ def seed_of(trial: TrialRecord) -> int:
 
 def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
     """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
-    return ", ".join(_field_text(name, config[name], exact) for name in names if name in config)
+
+    def text(name: str) -> str:
+        value = config[name]
+        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
+        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
+
+    return ", ".join(text(name) for name in names if name in config)
 
 
 def estimator_first(swept: Sequence[str]) -> list[str]:
@@ -233,18 +237,13 @@ def estimator_first(swept: Sequence[str]) -> list[str]:
     return sorted((name for name in swept if name not in _NOT_COMPARED), key=lambda name: name != "estimator")
 
 
-def _field_text(name: str, value: Any, exact: bool) -> str:
-    if name == "estimator":
-        return str(value)
-    return f"{SHORT.get(name, name)} {f'{value:.4g}' if isinstance(value, float) and not exact else value}"
-
-
 def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) -> tuple[Group, ...]:
     """The trials as groups, ordered by the values of the swept fields, the estimator first."""
-    members: dict[str, list[TrialRecord]] = defaultdict(list)
+    members: dict[frozenset[tuple[str, Any]], list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        members[json.dumps(_compared(trial.config), sort_keys=True)].append(trial)
-    configs = [_compared(group[0].config) for group in members.values()]
+        compared = frozenset((name, value) for name, value in trial.config.items() if name not in _NOT_COMPARED)
+        members[compared].append(trial)  # 1 and 1.0 are one value
+    configs = [dict(compared) for compared in members]
     names = estimator_first(swept)
     shown = names or ["estimator", "commitment_weight"]
     labels = [described(config, shown) for config in configs]
@@ -257,12 +256,6 @@ def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) ->
     return tuple(sorted(groups, key=lambda group: [_sort_key(group.config.get(name)) for name in names]))
 
 
-def _compared(config: dict[str, Any]) -> dict[str, Any]:
-    # 1 and 1.0 are one value, and one configuration.
-    kept = {name: value for name, value in config.items() if name not in _NOT_COMPARED}
-    return {name: float(value) if name == "commitment_weight" else value for name, value in kept.items()}
-
-
 def _sort_key(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float)
     return (not number, float(value) if number else 0.0, str(value))
@@ -270,14 +263,8 @@ def _sort_key(value: Any) -> tuple[bool, float, str]:
 
 def _varying(trials: Sequence[TrialRecord]) -> list[str]:
     """The fields besides seed and epochs that are not the same in all trials."""
-    names = dict.fromkeys(name for trial in trials for name in _compared(trial.config))
-    return [name for name in names if len({repr(trial.config.get(name)) for trial in trials}) > 1]
-
-
-def _sound(config: dict[str, Any]) -> bool:
-    """Whether each field has a value of its type: a record of anything else is damaged."""
-    kinds = {name: (int, float) if type(usual) is float else (type(usual),) for name, usual in _USUAL.items()}
-    return all(type(value) in kinds.get(name, (type(value),)) for name, value in config.items())
+    names = dict.fromkeys(name for trial in trials for name in trial.config if name not in _NOT_COMPARED)
+    return [name for name in names if len({trial.config.get(name) for trial in trials}) > 1]
 
 
 def _reason(trial: TrialRecord) -> str:
@@ -289,9 +276,8 @@ def _reason(trial: TrialRecord) -> str:
 
 
 def _read_pictures(results: Results) -> Pictures:
-    storage = results.record.sweep.get("storage")
-    in_bucket = isinstance(storage, str) and is_bucket(storage)
-    location = str(storage) if in_bucket else str(results.folder / "trials")
+    storage = str(results.record.sweep.get("storage") or "")
+    location = storage if is_bucket(storage) else str(results.folder / "trials")
     rows: list[tuple[Group, TrialRecord, Images]] = []
     problems: list[str] = []
     for group in results.featured(MOST_IMAGES):
@@ -312,11 +298,10 @@ def _read_pictures(results: Results) -> Pictures:
 def images_of(content: bytes) -> Images:
     """The (2, n, H, W, 3) images of a trial's ``.npy`` file, never unpickled. ``ValueError`` if it is another file."""
     try:
-        pixels: Any = np.load(BytesIO(content))  # which unpickles nothing unless it is asked to
+        pixels: Images = np.load(BytesIO(content))  # which unpickles nothing unless it is asked to
+        right = pixels.dtype == np.uint8 and (pixels.shape[:1], pixels.shape[4:]) == ((2,), (3,)) and pixels.size
     except Exception as error:  # numpy reads the header as Python's literals, which can be wrong in many ways
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
-    right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 5 and pixels.size
-    if not right or (pixels.shape[0], pixels.shape[4]) != (2, 3):
+    if not right:
         raise ValueError("it holds no bytes of shape (2, n, H, W, 3)")
-    images: Images = pixels
-    return images
+    return pixels

@@ -14,7 +14,7 @@ from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
 from analysis.layout import Row, Table, write_file
 from analysis.objectives import METRICS
-from analysis.results import Group, Results, described, estimator_first
+from analysis.results import Group, Results, best_first, described, estimator_first
 from vqcore.psnr import psnr
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
@@ -55,19 +55,25 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
 
 def front_table(results: Results) -> Table | None:
     """How probably each configuration near the front is on it; none if no configuration has several seeds."""
-    if not results.repeated or len(results.groups) == 1:
+    certainty = certainty_sentence(results)
+    if certainty is None:
         return None
     first, second = results.objectives
     probable = zip(results.groups, results.on_front, strict=True)
-    near = [(group, p) for group, p in probable if group in results.front or p >= DOUBT]
-    near.sort(key=lambda pair: first.signed(pair[0].mean(first.column)))
+    near = {group.label: p for group, p in probable if group in results.front or p >= DOUBT}
     rows = [
-        (_starred(g, results), str(len(g.seeds)), f"{p:.2f}", *(g.estimate(column).text for column in results.columns))
-        for g, p in near
+        (
+            _starred(g, results),
+            str(len(g.seeds)),
+            f"{near[g.label]:.2f}",
+            *(g.estimate(c).text for c in results.columns),
+        )
+        for g in best_first(results.groups, first)
+        if g.label in near
     ]
     others = len(results.groups) - len(near)
     notes = (
-        certainty_sentence(results) or "",
+        certainty,
         "on the front: the share of 1,000 draws of what the true means may be, from the seeds' paired spread, in which "
         "no other configuration is better in both; a configuration with one seed has the spread of the others",
         f"* on the front of the means; others on it with less than {100 * DOUBT:g} %: {others}",

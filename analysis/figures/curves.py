@@ -28,7 +28,7 @@ def curves(results: Results) -> Figure | None:
     style.titles(left, f"By epoch: {results.data}, {results.seeds}", spread)
     rest = len(results.groups) - len(featured)
     title = f"{rest} more are not drawn" if rest else None
-    style.legend(figure, left.lines, "outside right center", title=title, title_fontsize=8)
+    figure.legend(handles=left.lines, loc="outside right center", title=title, title_fontsize=8, **style.LEGEND)
     return figure
 
 

@@ -88,9 +88,7 @@ def rate(results: Results) -> Figure | None:
         _write_numbers(axes, markers, named)
     style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
     style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
-    style.titles(
-        left, f"MSE against rate: {results.compared}", f"{style.spread(results, _MARKS)} Named: the fronts."
-    )
+    style.titles(left, f"MSE against rate: {results.compared}", f"{style.spread(results, _MARKS)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
 
@@ -156,7 +154,7 @@ def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> No
 
 def _band(axes: Axes, results: Results) -> list[Patch]:
     """Fill the band of the front of the true means; returns its entry in the legend, if there is a band."""
-    several = [group.points(*results.columns) for group in results.groups if len(group.seeds) > 1]
+    several = [group.points(*results.columns) for group in results.several]
     if len(several) < 2:
         return []
     at = np.linspace(*axes.get_ylim(), 300).tolist()
@@ -187,6 +185,8 @@ def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], 
     if len(named) < len(markers) and len({one.group.estimator for one in markers}) > 1:
         dots |= {one.group.estimator: one.colour for one in markers}
     handles = [Line2D([], [], label="front of the means", **_FRONT), *more]
-    handles += [Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()]
+    handles += [
+        Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()
+    ]
     columns = int(16 * figure.get_figwidth()) // (8 + max(len(str(handle.get_label())) for handle in handles))
-    style.legend(figure, handles, "outside lower left", ncols=max(columns, 1))
+    figure.legend(handles=handles, loc="outside lower left", ncols=max(columns, 1), **style.LEGEND)

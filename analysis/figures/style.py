@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import colormaps
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -15,6 +14,8 @@ from analysis.results import Group, Results
 
 MOST = 12
 """The most configurations that can be told apart by name or colour in one picture."""
+
+LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
 # Okabe and Ito 2008, without yellow, which is too light for lines on white.
 _APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,10 +73,4 @@ def plain(name: str) -> str:
 
 def spread(results: Results, several: str) -> str:
     """``several``, the sentence on how spread is drawn, or that one seed has none."""
-    one = all(len(group.seeds) == 1 for group in results.groups)
-    return "One seed a configuration, so no spread." if one else several
-
-
-def legend(figure: Figure, handles: Sequence[Artist], place: str, **more: Any) -> None:
-    """The legend of all panels, beside or below them."""
-    figure.legend(handles=handles, loc=place, fontsize=8, frameon=False, **more)
+    return several if results.several else "One seed a configuration, so no spread."

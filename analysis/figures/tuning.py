@@ -32,7 +32,8 @@ def tuning(results: Results) -> Figure | None:
         "Lines: the median over random orders of the trials; bands: its 95 % interval, where so many trials tell it; "
         f"dots: the mean. A trial stopped early or failed was tried, and is worse than all. {made.sampler_note}",
     )
-    style.legend(figure, panels[0].get_legend_handles_labels()[0], "outside lower left", ncols=3)
+    handles, _ = panels[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, **style.LEGEND)
     return figure
 
 

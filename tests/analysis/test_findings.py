@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.figures import front, rate
+from analysis.figures.front import entropy_coded, fixed_length, front, rate
 from analysis.findings import certainty_sentence, front_sentence, sentences
 from analysis.report import MOST_ROWS, analyse
 from analysis.results import load
@@ -160,10 +160,9 @@ def test_one_seed_or_one_configuration_states_no_certainty(make_run, configurati
 def test_rates_of_an_image(make_run):
     run = make_run()
     run.seeds([0.02], [200], commitment_weight=0.1, codebook_size=256)
-    results = load(run.done())
-    (group,) = results.groups
-    assert results.entropy_coded(group) == {0: (pytest.approx(64 * math.log2(200)), 0.02)}
-    assert results.fixed_length(group) == {0: (64 * 8, 0.02)}
+    (group,) = load(run.done()).groups
+    assert entropy_coded(group) == {0: (pytest.approx(64 * math.log2(200)), 0.02)}
+    assert fixed_length(group) == {0: (64 * 8, 0.02)}
 
 
 def test_a_rate_that_is_not_known_is_left_out(make_run):
@@ -171,7 +170,7 @@ def test_a_rate_that_is_not_known_is_left_out(make_run):
     run.trial([(0.2, 1.0)], commitment_weight=0.1)
     run.trial([(0.3, 1.0)], commitment_weight=1.0)
     results = load(run.done())
-    assert results.fixed_length(results.groups[0]) == {}
+    assert fixed_length(results.groups[0]) == {}
     assert rate(results) is not None
 
 
