@@ -47,8 +47,7 @@ class Driver:
     @property
     def halting(self) -> bool:
         """Whether each trial is to go to the end of its epoch, and no further."""
-        self.queue.halted = self.queue.halted or self._asked_to_halt()
-        return self.queue.halted
+        return self.trouble is not None or self._asked_to_halt()
 
     @property
     def finished(self) -> bool:
@@ -79,10 +78,12 @@ class Driver:
 
     def decide(self, key: str, report: Report) -> bool:
         """Whether a trial keeps its slot after this report."""
-        self.queue.halted = self.halting
         goes_on = self.queue.on_result(key, report.epoch, report.metrics) if report.metrics else False
         if report.status != "running":
             self.queue.ended(key)
+            return False
+        if goes_on and self.halting:
+            self.queue.interrupted(key)
             return False
         return goes_on
 
@@ -97,7 +98,7 @@ class Driver:
         logger.error("trial %s broke off after epoch %d: %s", key, epoch, trace, exc_info=None if trace else error)
         job = self._jobs[key]
         if isinstance(error, FatalRunError):
-            self.halt(FatalRunError(one_line(error)))
+            self.trouble = self.trouble or FatalRunError(one_line(error))
         if self.halting:
             self.queue.interrupted(key)
         elif process_died or error is None or isinstance(error, OSError):
@@ -117,11 +118,6 @@ class Driver:
         if left > 0:
             self.queue.slots = self._most_slots = left
         return left > 0
-
-    def halt(self, trouble: Exception) -> None:
-        """End the run with the epochs in progress; ``trouble`` says why."""
-        self.trouble = self.trouble or trouble
-        self.queue.halted = True
 
     def _start_again(self, job: TrialJob, reason: str) -> None:
         """A trial whose machine died is not to blame, unless it takes down each that it gets."""

@@ -9,11 +9,8 @@ With early stopping a trial pauses at each rung, holding no slot, until it is pr
 the results that have arrived, so that a resumed sweep decides as the one that was interrupted would have.
 """
 
-import heapq
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sweeps.engine.scheduler import Rounding, SuccessiveHalving
 from trainables.trial import TrialJob
@@ -22,28 +19,16 @@ TURNS = 8
 """Turns that a training is cut into in the tail: short enough to even out, long enough not to notice the switch."""
 
 
-class _Place(NamedTuple):
-    """Of a trial that could run, among those without a slot: the least runs first."""
-
-    uninterrupted: bool
-    """With early stopping, those that lost their slot by an accident go on before anyone is promoted."""
-    rank: int
-    """The furthest first; of the interrupted, as they were interrupted."""
-    order: int
-    """In which it is wanted."""
-    key: str
-
-
 @dataclass
 class _Trial:
     job: TrialJob
     epoch: int
-    order: int
-    """In which it is wanted."""
     until: int = 0
     """The epoch at which it gives up its slot."""
-    place: _Place | None = None
-    """None while it has a slot, and while it waits at a rung."""
+
+    @property
+    def last(self) -> int:
+        return self.job.config.training.epochs
 
 
 class TrialQueue:
@@ -63,23 +48,21 @@ class TrialQueue:
         may be trained in all, of which ``spent`` have been; what halving leaves of it goes to the best that wait.
         """
         self.slots, self.budget = slots, budget
-        self.halted = False
-        """Whether no further slot is given: the run ends here and is resumed another time."""
         self.running: set[str] = set()
         """The keys of trials that have a slot."""
         self._halving = halving or SuccessiveHalving(None)
         self._draw, self._booked = draw, spent
         self._open: dict[str, _Trial] = {}
-        self._ready: list[_Place] = []
-        """A heap of trials without a slot that wait at no rung. A place that its trial has left is passed over."""
-        self._count = itertools.count()
+        """In the order in which they are wanted."""
+        self._interrupted: dict[str, None] = {}
+        """With early stopping: trials that lost their slot by an accident go on before anyone is promoted."""
 
     def add(self, jobs: Iterable[tuple[TrialJob, int]]) -> None:
         """Trials to finish, in the order wanted, each with the epochs that it has."""
         for job, epoch in jobs:
-            trial = self._open[job.key] = _Trial(job, epoch, next(self._count))
-            if not self.waits(job.key):
-                self._push(trial, interrupted=epoch > 0)
+            self._open[job.key] = _Trial(job, epoch)
+            if epoch > 0:
+                self._note_interrupted(job.key)
 
     @property
     def finished(self) -> bool:
@@ -92,20 +75,20 @@ class TrialQueue:
 
     def next(self) -> str | None:
         """The key of the trial that gets the next slot; None while no slot is free, or no trial may have it."""
-        return None if self.halted or len(self.running) >= self.slots else self._choose()
+        return None if len(self.running) >= self.slots else self._choose()
 
     def begin(self, key: str) -> TrialJob:
         """Give a slot to the trial that ``next`` named."""
         trial = self._open[key]
         self._halving.promote(key)
-        last = trial.job.config.training.epochs
-        until = min(last, self._halving.next_rung(trial.epoch))
+        until = min(trial.last, self._halving.next_rung(trial.epoch))
         if self._in_tail:
-            until = min(until, trial.epoch + max(1, last // TURNS))
+            until = min(until, trial.epoch + max(1, trial.last // TURNS))
         if self.budget is not None:
             until = min(until, trial.epoch + self.budget - self._booked)
-        trial.until, trial.place = until, None
+        trial.until = until
         self._booked += until - trial.epoch
+        self._interrupted.pop(key, None)
         self.running.add(key)
         return trial.job
 
@@ -114,19 +97,21 @@ class TrialQueue:
         trial = self._open[key]
         trial.epoch = epoch
         waits = self._halving.on_result(key, trial.job.config.flat(), epoch, metrics)
-        if epoch < trial.until and not waits and not self.halted:
+        if epoch < trial.until and not waits:
             return True
-        self._release(trial)
+        self._release(key)
         return False
 
     def interrupted(self, key: str) -> None:
-        """Take a slot from a trial whose process is gone. It goes on later from its checkpoint."""
-        self._release(self._open[key], interrupted=True)
+        """Take a slot from a trial that goes on later, from its checkpoint."""
+        self._release(key)
+        self._note_interrupted(key)
 
     def ended(self, key: str) -> None:
         """Forget a trial that has ended; its results still count at the rungs."""
-        self._release(self._open[key])
+        self._release(key)
         self._halving.drop(key)
+        self._interrupted.pop(key, None)
         del self._open[key]
 
     def stopped(self) -> Iterator[tuple[TrialJob, str]]:
@@ -135,19 +120,15 @@ class TrialQueue:
             spent = f"the budget of {self.budget} epochs is spent"
             yield trial.job, self._halving.reason(key) if self.waits(key) else spent
 
-    def _release(self, trial: _Trial, interrupted: bool = False) -> None:
-        key = trial.job.key
+    def _release(self, key: str) -> None:
         if key in self.running:
             self.running.discard(key)
+            trial = self._open[key]
             self._booked += trial.epoch - trial.until  # it may give up its slot before it had to
-        if not self.waits(key):
-            self._push(trial, interrupted)
 
-    def _push(self, trial: _Trial, interrupted: bool) -> None:
-        first = interrupted and self._halving.rule is not None
-        rank = next(self._count) if first else -trial.epoch
-        trial.place = _Place(not first, rank, trial.order, trial.job.key)
-        heapq.heappush(self._ready, trial.place)
+    def _note_interrupted(self, key: str) -> None:
+        if self._halving.rule is not None and not self.waits(key):
+            self._interrupted.setdefault(key)
 
     @property
     def _in_tail(self) -> bool:
@@ -156,43 +137,26 @@ class TrialQueue:
 
     def _choose(self) -> str | None:
         """The key of the trial to run next, whether a slot is free or not."""
-        if self.budget is not None and self._booked >= self.budget:
-            return self._unended()
-        first = self._first_ready()
-        if first is not None and not first.uninterrupted:
-            return first.key
+        ready = [key for key in self._open if key not in self.running and not self.waits(key)]
+        if self.budget is not None and self._booked >= self.budget:  # an end that was not recorded costs no epoch
+            return next((key for key in ready if self._open[key].epoch >= self._open[key].last), None)
+        if self._interrupted:
+            return next(iter(self._interrupted))
         breadth_first = self._halving.rule is not None and self._halving.rule.breadth_first
         last: Rounding = "up" if self.budget is None else "all"
         return (
             (None if breadth_first else self._halving.promotable("down"))
-            or (first.key if first is not None else self._drawn())
+            or self._first(ready)
             or self._halving.promotable("down")
             or self._halving.promotable(last)
         )
 
-    def _unended(self) -> str | None:
-        """A trial that has all its epochs but no recorded end, which costs no epoch of the budget."""
-        for key, trial in self._open.items():
-            if trial.place is not None and trial.epoch >= trial.job.config.training.epochs:
-                return key
-        return None
-
-    def _first_ready(self) -> _Place | None:
-        while self._ready:
-            first = self._ready[0]
-            if first.key in self._open and self._open[first.key].place == first:
-                break
-            heapq.heappop(self._ready)
-        else:
-            return None
-        if first.uninterrupted and self._in_tail:  # few: look at all
-            ready = (trial for trial in self._open.values() if trial.place is not None)
-            return min(ready, key=lambda trial: trial.epoch).place
-        return first
-
-    def _drawn(self) -> str | None:
-        job = self._draw() if self._draw is not None else None
-        if job is None:
+    def _first(self, ready: list[str]) -> str | None:
+        """The trial that is furthest, in the tail the one furthest behind; a new one if none is ready."""
+        if ready:
+            pick = min if self._in_tail else max
+            return pick(ready, key=lambda key: self._open[key].epoch)
+        if self._draw is None or (job := self._draw()) is None:
             self._draw = None
             return None
         self.add([(job, 0)])

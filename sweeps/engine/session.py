@@ -101,7 +101,7 @@ class _SweepSession:
             with screen:
                 while self.queue is not None:
                     run(Driver(self.queue, self.writer, lambda: self.session.signals.terminating, capacity))
-                    if self.queue.halted:
+                    if self.session.signals.terminating:
                         raise Preempted
                     if not self.queue.finished:
                         raise RuntimeError("the trials' processes ended before their work did")

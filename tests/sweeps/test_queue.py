@@ -113,12 +113,3 @@ def test_new_trials_are_drawn_when_a_slot_has_nothing_else_to_do() -> None:
     assert not queue.finished
     queue.ended(last)
     assert queue.finished
-
-
-def test_a_halted_queue_takes_every_slot_after_the_epoch() -> None:
-    queue = TrialQueue(1)
-    queue.add((job, 0) for job in jobs(2, 4))
-    key = begin(queue)
-    queue.halted = True
-    assert not queue.on_result(key, 1, {})
-    assert (queue.running, queue.next()) == (set(), None)
