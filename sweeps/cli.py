@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +21,6 @@ from vqcore.config import ConfigError, read_toml
 F = TypeVar("F", bound=Flags)
 
 
-@dataclass(frozen=True)
-class Start:
-    """A sweep, and how it is started."""
-
-    sweep: str
-    """Its name, and that of the folder of its runs."""
-    argv: tuple[str, ...]
-    """What follows ``python -m``, or ``python`` if it ends in ``.py``: a module, and arguments of its own."""
-
-
 def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> None:
     """Run a sweep from the command line and exit.
 
@@ -39,20 +28,24 @@ def main(sweep: str, flags_type: type[F], spec: Callable[[F], SweepSpec]) -> Non
     after Ctrl-C: ``--resume`` then goes on.
     """
     module = sys.modules["__main__"].__spec__
-    leave(command(Start(sweep, (module.name if module else sys.argv[0],)), flags_type, spec, sys.argv[1:]))
+    leave(command(sweep, (module.name if module else sys.argv[0],), flags_type, spec, sys.argv[1:]))
 
 
 def command(
-    start: Start,
+    sweep: str,
+    argv: tuple[str, ...],
     flags_type: type[F],
     spec: Callable[[F], SweepSpec],
     arguments: Sequence[str],
     file_flags: Sequence[str] = (),
 ) -> int:
-    """``main`` as a function of the arguments; the exit code. ``file_flags`` are those that a sweep's file gives."""
+    """``main`` as a function of the arguments; the exit code.
+
+    ``argv`` is how the sweep is started, for ``command_line``; ``file_flags`` are the flags that a sweep's file gives.
+    """
 
     def work() -> int:
-        flags = _parse(start, flags_type, arguments, file_flags)
+        flags = _parse(sweep, command_line(*argv), flags_type, arguments, file_flags)
         terminal = Terminal()
         for warning in prepare_environment(flags.address):
             terminal.print(warning, style="yellow")
@@ -61,7 +54,7 @@ def command(
         from sweeps.engine.request import SweepRequest, check_request
         from sweeps.engine.session import run_session
 
-        checked = check_request(SweepRequest(start.sweep, start.argv, flags, spec(flags)))
+        checked = check_request(SweepRequest(sweep, argv, flags, spec(flags)))
         if flags.plan:
             print_plan(terminal, checked)
             return 0
@@ -70,9 +63,8 @@ def command(
     return exit_code(work, " before the first trial")
 
 
-def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_flags: Sequence[str]) -> F:
+def _parse(sweep: str, prog: str, flags_type: type[F], arguments: Sequence[str], file_flags: Sequence[str]) -> F:
     """The flags of a new run: the command line's over the file's. Of a resumed one: the command line's over its own."""
-    prog = command_line(*start.argv)
     flags = tyro.cli(flags_type, prog=prog, args=[*file_flags, *arguments])
     if flags.resume is None:
         return flags
@@ -81,7 +73,7 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
     recorded = read(folder / JOURNAL).sweep
     tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
-    _check_home(start, folder, recorded.get("sweep", folder.parent.name), tables)
+    _check_home(sweep, folder, recorded.get("sweep", folder.parent.name), tables)
     names = {field.name for field in dataclasses.fields(flags_type)}  # an earlier version may have had others
     own = arguments_of({name: value for name, value in tables.get("flags", {}).items() if name in names})
     saved, resumed = (tyro.cli(flags_type, prog=prog, args=[*own, *further]) for further in ([], arguments))
@@ -96,9 +88,9 @@ def _parse(start: Start, flags_type: type[F], arguments: Sequence[str], file_fla
     return dataclasses.replace(resumed, name=folder.name, out=folder.parent.parent, resume=folder.name)
 
 
-def _check_home(start: Start, folder: Path, sweep: str, tables: Mapping[str, Any]) -> None:
+def _check_home(resumed_as: str, folder: Path, sweep: str, tables: Mapping[str, Any]) -> None:
     """``ConfigError`` if the run in ``folder``, one of ``sweep``, is resumed as another's, or lies in its folder."""
-    if sweep != start.sweep:
+    if sweep != resumed_as:
         begun = tables.get("provenance", {}).get("command")
         how = f", begun with `{begun}`" if begun else ""
         raise ConfigError([f"--resume {folder}: is a run of the sweep {sweep}{how}; resume it with that command"])

@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from sweeps.engine.space import Range
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import SearchFlags, arguments_of
@@ -41,8 +41,7 @@ def run(arguments: Sequence[str]) -> int:
             raise ConfigError([USAGE])
         path = Path(arguments[1])
         spec, flags = sweep_of(path)
-        start = Start(path.stem, ("sweeps", "run", str(path)))
-        return command(start, SearchFlags, lambda _: spec, arguments[2:], flags)
+        return command(path.stem, ("sweeps", "run", str(path)), SearchFlags, lambda _: spec, arguments[2:], flags)
 
     return exit_code(work)
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from sweeps.beta_ablation import BetaAblation, spec
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from trainables.journal import read
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -39,7 +39,7 @@ def plan(words: list[str]) -> int:
     assert words[:3] == ["python", "-m", "sweeps.beta_ablation"]
     flags = dict(zip(words[3::2], words[4::2], strict=True)) | {"--address": "inline", "--data": "cifar10-mini"}
     here = [word for flag, value in flags.items() if flag not in ("--storage", "--out") for word in (flag, value)]
-    return command(Start("beta_ablation", ("sweeps.beta_ablation",)), BetaAblation, spec, [*here, "--plan"])
+    return command("beta_ablation", ("sweeps.beta_ablation",), BetaAblation, spec, [*here, "--plan"])
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from analysis.layout import Table, markdown_text
 from analysis.report import analyse
 from analysis.results import load
 from sweeps.beta_ablation import BetaAblation, spec
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from trainables.checkpoint import load_checkpoint
 from trainables.journal import Journal, read
 from trainables.mlflow_sender import artifacts
@@ -218,10 +218,11 @@ def test_a_secret_in_the_storage_is_refused_and_not_repeated(
     journal = Journal(tmp_path / "beta_ablation" / "quiet" / "journal.jsonl")
     journal.write("sweep", name="quiet", id="1", toml={"flags": {}})
     journal.close()
-    start = Start("beta_ablation", ("sweeps.beta_ablation",))
     words = ["--out", str(tmp_path), "--address", "inline", *more]
     for storage in ("s3://bucket/x?access_key=a&secret_key=s3cr3t", "s3://a:s3cr3t@bucket", "gs://a:s3cr3t@bucket"):
-        assert command(start, BetaAblation, spec, [*words, "--storage", storage]) == 2
+        assert (
+            command("beta_ablation", ("sweeps.beta_ablation",), BetaAblation, spec, [*words, "--storage", storage]) == 2
+        )
     said = "".join(capsys.readouterr())
     assert "--storage" in said
     assert "s3cr3t" not in said

@@ -94,7 +94,7 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     base = problems.of(lambda: base_config(flags, request.varied.space)) or TrialConfig()
     varied, seeds = request.varied, flags.seeds
     spec = problems.of(lambda: replace(varied, seeds=seeds, search=search_of(flags, varied.stratify_by))) or SweepSpec()
-    spec = replace(spec, sweep=request.sweep, base=base)
+    spec = replace(spec, base=base)
     begun = (problems.of(lambda: read(request.folder / JOURNAL).sweep) if flags.resume else None) or {}
     configs = problems.of(spec.configs)
     if spec.drawn:

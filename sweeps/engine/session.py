@@ -1,8 +1,8 @@
 """One run of a sweep, checked before: run, analysed, its findings said."""
 
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,7 @@ from trainables.runs import JOURNAL, TOML_HEADER, command_line
 from trainables.session import RunSession, open_session
 from trainables.storage import is_bucket, replace_file
 from trainables.tracking import browse_command, default_uri
-from vqcore.config import ConfigError, read_toml, toml_text
+from vqcore.config import toml_text
 
 
 def run_session(ready: CheckedSweep, console: Console) -> int:
@@ -42,12 +42,9 @@ class _SweepSession:
         self.ready, self.request = ready, ready.request
         self.session, self.console = session, session.console
         self.writer, self.tracker = session.writer, session.tracker
-        self.commits: list[str] = []
-        """Of the code that this run was last driven by, if it was, and of this."""
-        self.plan = TrialPlan(ready, self.writer.run)
-        self.writer.listeners.append(self.plan.on_event)
-        self.queue: TrialQueue | None = None
-        """What is to be trained next; None when nothing is."""
+        self.notes = [session.gaps, *ready.data.notes]
+        """What the user is to know before the training."""
+        self.plan = TrialPlan(ready, self.writer)
 
     def run(self) -> int:
         """The whole course; the exit code."""
@@ -60,19 +57,21 @@ class _SweepSession:
         """Record the sweep, print what is about to run, and train what is not finished."""
         self.record_sweep()
         self.session.lap("checks")
-        self.queue = self.plan.queue()
-        if self.queue.finished:
-            self.next_queue()
-        self.greet()
-        if self.queue is None:
+        queues = self.plan.queues()
+        queue = next(queues, None)
+        self.greet(queue is not None)
+        if queue is None:
             self.tracker.start()
-        elif self.request.flags.address == INLINE:
+            return
+        capacity = self.capacity if self.request.on_cluster else None
+        driver = Driver(queue, self.writer, lambda: self.session.signals.terminating, capacity)
+        if self.request.flags.address == INLINE:
             self.tracker.start()
-            self.train(run_inline)
+            self.train(driver, queues, run_inline)
         else:
-            self.train_on_ray()
+            self.train_on_ray(driver, queues)
 
-    def train_on_ray(self) -> None:
+    def train_on_ray(self, driver: Driver, queues: Iterator[TrialQueue]) -> None:
         """Train on a Ray of this process's own, or on the cluster that the check has joined."""
         # before the tracker's process imports mlflow: two large imports at once get in each other's way
         from sweeps.engine import ray_cluster
@@ -87,29 +86,30 @@ class _SweepSession:
                 ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
             self.session.lap("the start of Ray")
             self.session.signals.listen()  # Ray has put its own handlers before ours
-            self.train(lambda driver: run_on_ray(driver, arrays))
+            self.train(driver, queues, partial(run_on_ray, arrays=arrays))
         finally:
             ray_cluster.disconnect()
             self.session.lap("the end of Ray")
 
-    def train(self, run: Callable[[Driver], None]) -> None:
-        """``run`` one queue of trials after the other, under one screen."""
-        screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec.swept, self._slots)
+    def train(self, driver: Driver, queues: Iterator[TrialQueue], run: Callable[[Driver], None]) -> None:
+        """``run`` the driver's queue of trials and then the others, under one screen."""
+        screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec.swept, lambda: driver.queue.slots)
         self.writer.listeners.append(screen)
-        capacity = self._capacity if self.request.on_cluster else None
         try:
             with screen:
-                while self.queue is not None:
-                    run(Driver(self.queue, self.writer, lambda: self.session.signals.terminating, capacity))
+                while True:
+                    run(driver)
                     if self.session.signals.terminating:
                         raise Preempted
-                    if not self.queue.finished:
+                    if not driver.queue.finished:
                         raise RuntimeError("the trials' processes ended before their work did")
-                    self.next_queue()
+                    if (queue := next(queues, None)) is None:
+                        return
+                    queue.slots, driver.queue = driver.queue.slots, queue
         finally:
             self.session.lap("training")
 
-    def _capacity(self) -> int:
+    def capacity(self) -> int:
         """How many trials fit on the cluster now: what it has, or as much of it as was asked for."""
         from sweeps.engine.ray_cluster import available
 
@@ -117,24 +117,15 @@ class _SweepSession:
         fit = fitting(available(str(flags.address)), booking)
         return fit if flags.num_gpus is None and flags.num_cpus is None else min(fit, booking.slots)
 
-    def _slots(self) -> int:
-        """Trials at once, as many as there are room and memory for now."""
-        return self.queue.slots if self.queue is not None else self.ready.booking.slots
-
-    def next_queue(self) -> None:
-        """Record which trials go no further now that a queue is finished; find what comes next."""
-        assert self.queue is not None
-        for job, reason in self.queue.stopped():
-            if job.key in self.writer.run.trials:  # else it never began
-                self.writer.ended(job, "stopped", reason)
-        self.queue = self.plan.more_seeds(self.writer.decided)
-
     def record_sweep(self) -> None:
         """``sweep.toml``, and the ``sweep`` event; a resumed run keeps its id."""
         request, data, spec, known = self.request, self.ready.data, self.ready.spec, self.writer.run
         facts = provenance() | {"data": data.source, "data_hash": data.hash}
-        self.commits = [tags["commit"] for tags in (known.sweep.get("tags", {}), facts) if "commit" in tags]
-        identity = known.sweep.get("id") or _id_in(request.folder / "sweep.toml")
+        before, now = known.sweep.get("tags", {}).get("commit", facts["commit"]), facts["commit"]
+        if before != now:
+            mixed = "if that changes how trials train, they mix"
+            self.notes.append(f"This run was last driven by commit {before}, now by {now}: {mixed}.")
+        identity = known.sweep.get("id") or uuid.uuid4().hex
         tables = {
             "sweep": {"sweep": request.sweep, "name": request.name, "id": identity},
             "space": spec.tables(),
@@ -176,10 +167,10 @@ class _SweepSession:
         if self.request.flags.storage is not None and not link.is_symlink():
             link.symlink_to(target)
 
-    def greet(self) -> None:
+    def greet(self, trains: bool) -> None:
         """What is about to run, and whether MLflow will hear of it."""
         request, data, booking, trials = self.request, self.ready.data, self.ready.booking, self.plan.planned
-        if self.queue is None:
+        if not trains:
             self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
@@ -191,16 +182,8 @@ class _SweepSession:
         )
         if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
-        self.session.warn(self.session.gaps, self.changed_code(), *data.notes)
+        self.session.warn(*self.notes)
         self.session.check_tracking()
-
-    def changed_code(self) -> str:
-        """Words for a resume by another commit than before."""
-        if len(set(self.commits)) < 2:
-            return ""
-        return "This run was last driven by commit {}, now by {}: if that changes how trials train, they mix.".format(
-            *self.commits
-        )
 
     def finish(self, code: int) -> bool:
         """Make what is made of a run, record how it ended, print the findings; whether its end could be recorded.
@@ -236,10 +219,3 @@ class _SweepSession:
         elif request.tracking_uri == default_uri(request.flags.out):
             lines.append(("browse", browse_command(request.flags.out)))
         self.session.print_next(lines)
-
-
-def _id_in(sweep_toml: Path) -> str:
-    """The run's id where the journal has none, or has lost it."""
-    with suppress(ConfigError, KeyError, TypeError):
-        return str(read_toml(sweep_toml)["sweep"]["id"])
-    return uuid.uuid4().hex

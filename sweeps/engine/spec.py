@@ -76,8 +76,6 @@ class SweepSpec:
     """A field each value of which gets a sampler and ``Search.trials`` trials of its own, for a fair comparison."""
     base: TrialConfig = field(default_factory=TrialConfig)
     """What all trials share; its ``epochs`` is the budget of each."""
-    sweep: str = "sweep"
-    """Name of the sweep, as in ``python -m sweeps.<sweep>``."""
 
     @property
     def swept(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ All of it is rebuilt from the journal, so that a resumed sweep takes up the deci
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from analysis.fronts import SeedPoints, near_front, probability_on_front
@@ -16,6 +16,7 @@ from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.searcher import samplers
 from sweeps.engine.spec import Search
 from trainables.journal import Event, RunRecord, TrialRecord, read
+from trainables.recorder import JournalWriter
 from trainables.runs import JOURNAL
 from trainables.trial import TrialJob
 from vqcore.config import Scalar, TrialConfig
@@ -27,12 +28,12 @@ MOST_FINALISTS = 8
 class TrialPlan:
     """The trials of one run, in the order in which they are wanted."""
 
-    def __init__(self, ready: CheckedSweep, run: RunRecord) -> None:
-        self._ready, self._run, self._spec = ready, run, ready.spec
+    def __init__(self, ready: CheckedSweep, writer: JournalWriter) -> None:
+        self._ready, self._writer, self._run, self._spec = ready, writer, writer.run, ready.spec
         self._search = ready.spec.search or Search()
         self.jobs: list[TrialJob] = []
         """Every trial so far; grows as more are drawn."""
-        taken = {trial.number for trial in run.trials.values()}
+        taken = {trial.number for trial in self._run.trials.values()}
         self._numbers = (number for number in itertools.count() if number not in taken)
         self._samplers = samplers(ready.spec)
         self._tried: set[str] = set()
@@ -42,6 +43,7 @@ class TrialPlan:
         """Those of recorded trials, by key: each is wanted several times, and to check it takes time."""
         self._learn()
         self.jobs += map(self._job, self._planned_configs())
+        writer.listeners.append(self._on_event)
 
     @property
     def planned(self) -> int:
@@ -54,31 +56,43 @@ class TrialPlan:
         limited = self._search.rule is not None or self._search.budget is not None
         return self._spec.expected_epochs(self.planned) if limited else None
 
-    def queue(self) -> TrialQueue:
-        """Everything but more seeds, for the slots that are booked."""
-        halving = replayed(self._search.rule, self._run, self._epochs)
-        return self._queue([job for job in self.jobs if not self._repeats(job)], halving, draws=bool(self._behind()))
+    def queues(self) -> Iterator[TrialQueue]:
+        """What is to be trained, one queue after the other: everything but more seeds, then those.
 
-    def more_seeds(self, record: Callable[[list[TrialJob]], None]) -> TrialQueue | None:
-        """New seeds of what may be on the front, twice as many as before; None when no more are wanted.
+        Once a queue is finished, it is recorded which of its trials go no further.
+        """
+        halving = replayed(self._search.rule, self._run, self._epochs)
+        queue = self._queue([job for job in self.jobs if not self._repeats(job)], halving, draws=bool(self._behind()))
+        while True:
+            if not queue.finished:
+                yield queue
+            for job, reason in queue.stopped():
+                if job.key in self._run.trials:  # else it never began
+                    self._writer.ended(job, "stopped", reason)
+            if not (jobs := self._more_seeds()):
+                return
+            queue = self._queue(jobs, None, draws=False)
+
+    def _more_seeds(self) -> list[TrialJob]:
+        """New seeds of what may be on the front, twice as many as before; none when no more are wanted.
 
         Successive doubling as in SMAC's racing (Lindauer et al. 2022, section 3.2), by the probability to be on the
-        front instead of a single incumbent's mean. ``record`` keeps the decision; what was decided before an
-        interruption comes first, since the half of it that was trained by then might tell otherwise.
+        front instead of a single incumbent's mean. The decision is recorded; what was decided before an interruption
+        comes first, since the half of it that was trained by then might tell otherwise.
         """
         if self._spec.search is None or self._spec.seeds < 2:
-            return None
+            return []
         if self._search.budget is not None and self._spent >= self._search.budget:
-            return None
+            return []
         jobs = [job for job in self.jobs if self._repeats(job) and job.key not in self._tried and not self._ended(job)]
         if not jobs and (jobs := self._finalists()):
-            record(jobs)
+            self._writer.decided(jobs)
             self.jobs += jobs
         self._tried |= {job.key for job in jobs}
-        return self._queue(jobs, None, draws=False) if jobs else None
+        return jobs
 
-    def on_event(self, event: Event) -> None:
-        """A listener of the journal's writer: the sampler learns from the end of each trial."""
+    def _on_event(self, event: Event) -> None:
+        """The sampler learns from the end of each trial."""
         if event["event"] == "end":
             trial = self._run.trials[event["trial"]]
             self._tell(trial, trial.status)

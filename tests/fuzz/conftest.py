@@ -10,7 +10,7 @@ from PIL import Image
 
 from analysis import figures
 from sweeps.beta_ablation import BetaAblation, spec
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from sweeps.engine import plan
 from trainables import session
 
@@ -75,9 +75,9 @@ def sweep(images: Path) -> Sweep:
 
     def run(out: Path, *words: str) -> int:
         small = [] if "--resume" in words else [*SMALL.split(), "--data", str(images)]
-        start = Start("beta_ablation", ("sweeps.beta_ablation",))
+        start = "beta_ablation", ("sweeps.beta_ablation",)
         with _without():
-            return command(start, BetaAblation, spec, [*small, "--address", "inline", "--out", str(out), *words])
+            return command(*start, BetaAblation, spec, [*small, "--address", "inline", "--out", str(out), *words])
 
     return run
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps import beta_ablation, codebook_sizes, estimators, pareto
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from sweeps.run import sweep_of
 from trainables.final import Final, check_final
 from vqcore.config import FIELDS, TrialConfig, read_settings, toml_text
@@ -164,7 +164,7 @@ def _lines(module: Any) -> st.SearchStrategy[tuple[Any, list[str]]]:
 @given(st.sampled_from(list(SWEEPS)).flatmap(_lines))
 def test_flags_of_any_value(line: tuple[Any, list[str]]) -> None:
     module, flags = line
-    start = Start(module.__name__.rpartition(".")[2], (module.__name__,))
+    name = module.__name__.rpartition(".")[2]
     wanted = ["--address", "inline", "--plan", *flags]
-    assert exit_code(lambda: command(start, SWEEPS[module], module.spec, wanted)) in (0, 2)
+    assert exit_code(lambda: command(name, (module.__name__,), SWEEPS[module], module.spec, wanted)) in (0, 2)
     assert not list(Path("runs").glob("*/*")), "a plan leaves nothing"

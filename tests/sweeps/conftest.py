@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sweeps.beta_ablation import BetaAblation, spec
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from trainables.data import prepare
 from trainables.trial import Report, Trial
 
@@ -42,7 +42,8 @@ def sweep(images: Path, out: Path) -> Callable[..., int]:
         small += [] if tracked or "--tracking-uri" in words else ["--tracking-uri", "http://127.0.0.1:9"]
         shared = ["--out", str(out), "--address", "inline", "--betas", "0.1", "1"]
         return command(
-            Start("beta_ablation", ("sweeps.beta_ablation",)),
+            "beta_ablation",
+            ("sweeps.beta_ablation",),
             BetaAblation,
             spec,
             [*([] if "--resume" in words else small), *shared, *words],

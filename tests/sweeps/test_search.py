@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from sweeps.codebook_sizes import CodebookSizes
 from sweeps.codebook_sizes import spec as sizes
 from sweeps.estimators import Estimators
@@ -16,7 +16,7 @@ from sweeps.run import run
 from trainables.journal import JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
 
-START = Start("pareto", ("sweeps.pareto",))
+START = "pareto", ("sweeps.pareto",)
 TINY = ["--batch-size", "32", "--set", "channels=8", "hidden_channels=8", "residual_channels=4", "dim=4"]
 
 
@@ -27,7 +27,7 @@ def pareto(images: Path, out: Path) -> Callable[..., int]:
     def go(*words: str) -> int:
         small = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--trials", "6", *TINY]
         shared = ["--out", str(out), "--address", "inline"]
-        return command(START, Pareto, spec, [*([] if "--resume" in words else small), *shared, *words])
+        return command(*START, Pareto, spec, [*([] if "--resume" in words else small), *shared, *words])
 
     return go
 
@@ -179,7 +179,7 @@ def test_what_cannot_work_is_said_before_the_first_trial(
 def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(images: Path, out: Path) -> None:
     words = ["--data", str(images), "--epochs", "2", "--codebook-size", "8", "--trials", "3", "--seeds", "2", *TINY]
     words += ["--out", str(out), "--address", "inline", "--name", "fair"]
-    assert command(Start("estimators", ("sweeps.estimators",)), Estimators, estimators, words) == 0
+    assert command("estimators", ("sweeps.estimators",), Estimators, estimators, words) == 0
     trials = record(out, "fair", "estimators").trials.values()
     screened = [trial.config["estimator"] for trial in trials if trial.config["seed"] == 0]
     assert sorted(screened) == ["rotation"] * 3 + ["ste"] * 3
@@ -189,8 +189,9 @@ def test_each_estimator_gets_as_many_trials_and_more_seeds_of_its_own_best(image
 def test_the_papers_sizes_have_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert sizes(CodebookSizes()).space["codebook_size"] == (256, 512, 1024, 2048)
     assert sizes(CodebookSizes(sizes=("small", "96"))).space["codebook_size"] == (256, 96)
-    start = Start("codebook_sizes", ("sweeps.codebook_sizes",))
-    assert command(start, CodebookSizes, sizes, ["--sizes", "small", "huge"]) == 2
+    assert (
+        command("codebook_sizes", ("sweeps.codebook_sizes",), CodebookSizes, sizes, ["--sizes", "small", "huge"]) == 2
+    )
     assert "codebook_size = 'huge'" in capsys.readouterr().err
 
 

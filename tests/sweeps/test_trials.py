@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analysis.objectives import objectives
-from sweeps.cli import Start, command
+from sweeps.cli import command
 from sweeps.engine import inline, session
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.trials import replayed
@@ -63,7 +63,7 @@ def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         new = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--set", "channels=8"]
         shared = ["--out", str(out), "--address", "inline", "--grace", "1", "--reduction", "2"]
         words = words if "--resume" in words else (*new, *words)
-        return command(Start("pareto", ("sweeps.pareto",)), Pareto, spec, [*shared, *words])
+        return command("pareto", ("sweeps.pareto",), Pareto, spec, [*shared, *words])
 
     return go
 
