@@ -18,8 +18,6 @@ from trainables.journal import TrialRecord
 
 LEAST = 3
 """Trials that an estimator must have tried to be compared as tuned."""
-_ALIKE = 1.1
-"""Budgets are called equal up to this ratio."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,6 @@ class EstimatorPair:
         """The difference that is tested."""
         return f"{self.one.name} minus {self.other.name}"
 
-    @property
-    def text(self) -> str:
-        """The difference of the two and its number of seeds."""
-        difference = self.test.difference
-        seeds = f"n = {difference.n}" if difference.n > 1 else "too few seeds"
-        return f"{self.name} {difference.mean_text} ({seeds})"
-
 
 @dataclass(frozen=True)
 class EstimatorComparison:
@@ -119,11 +110,9 @@ class EstimatorComparison:
         """The trials and epochs of each estimator, and whether they are alike."""
         given = "; ".join(f"{one.name} {len(one.tried)} trials, {one.epochs:,} epochs" for one in self.tuned)
         counts = {"trials": [len(one.tried) for one in self.tuned], "epochs": [one.epochs for one in self.tuned]}
-        uneven = [kind for kind, spent in counts.items() if max(spent) > _ALIKE * min(spent)]
-        if not uneven:
-            return f"Budget to tune each: {given}."
-        differ = f"These differ by more than 10 % in {' and '.join(uneven)}: the comparison is not fair"
-        return f"Budget to tune each: {given}. {differ}."
+        uneven = " and ".join(kind for kind, spent in counts.items() if max(spent) > 1.1 * min(spent))
+        unfair = f" These differ by more than 10 % in {uneven}: the comparison is not fair." if uneven else ""
+        return f"Budget to tune each: {given}.{unfair}"
 
 
 def estimator_comparison(results: Results) -> EstimatorComparison | None:
@@ -156,10 +145,13 @@ def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
     pairs = [pair for pair in comparison.pairs if pair.objective == objective and pair.one is first]
     if all(math.isnan(pair.test.p) for pair in pairs):
         return f"{ranking} Fewer than two further seeds: an order, not a claim."
-    told_apart = "; ".join(pair.text for pair in pairs if pair.test.significant)
-    alike = "; ".join(pair.text for pair in pairs if not pair.test.significant)
-    how = "paired t tests over the other seeds, Holm's correction"
-    return f"{ranking} Told apart ({how}): {told_apart or 'none'}." + (f" Not told apart: {alike}." if alike else "")
+
+    def listed(significant: bool) -> str:
+        found = [(pair.name, pair.test.difference) for pair in pairs if pair.test.significant == significant]
+        return "; ".join(f"{name} {difference.mean_text} (n = {difference.n})" for name, difference in found)
+
+    alike, how = listed(False), "paired t tests over the other seeds, Holm's correction"
+    return f"{ranking} Told apart ({how}): {listed(True) or 'none'}." + (f" Not told apart: {alike}." if alike else "")
 
 
 def estimator_tables(results: Results) -> list[Table]:

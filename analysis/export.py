@@ -9,6 +9,7 @@ from analysis.objectives import metric_of
 from analysis.results import Group, Results, best_first
 from vqcore.config import TrialConfig, toml_text
 
+_DATA = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
 _KNEE = (
     "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
     "of a front without a bulge, its "
@@ -27,17 +28,14 @@ def write_exports(results: Results) -> list[Path]:
     }
     if results.knee:
         chosen["knee"] = (results.knee, _KNEE + results.objectives[0].best)
+    found = {name: results.metadata(key) for name, key in _DATA.items()}
+    data = {name: value for name, value in found.items() if value is not None}
     paths = []
     for name, (group, rule) in chosen.items():
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
-        text = toml_text({**config.toml(), "data": _data(results)}, _evidence(results, group, rule))
+        text = toml_text({**config.toml(), "data": data}, _evidence(results, group, rule))
         paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths
-
-
-def _data(results: Results) -> dict[str, str | int]:
-    keys = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
-    return {name: value for name, key in keys.items() if (value := results.metadata(key)) is not None}
 
 
 def _evidence(results: Results, group: Group, rule: str) -> str:

@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.objectives import Direction
+from analysis.objectives import Direction, sign
 
 # Shape suffixes: D draws, C configurations, A places, S seeds, R single residuals, O the two objectives.
 Floats = NDArray[np.float64]
@@ -32,7 +32,7 @@ SeedPoints = Mapping[int, Point]
 
 
 def _minimised(points: Sequence[Point], directions: Directions) -> list[Point]:
-    first, second = _signs(directions)
+    first, second = map(sign, directions)
     return [(first * x, second * y) for x, y in points]
 
 
@@ -205,7 +205,7 @@ def band(
     several = [by_seed for by_seed in configurations if len(_usable(by_seed)) > 1]
     if not several:
         return np.full(len(at), math.nan), np.full(len(at), math.nan)
-    first, second = _signs(directions)
+    first, second = map(sign, directions)
     means_DCO = drawn_means(several) * (first, second)
     attained_DA = np.array([_attained(means_CO, first * np.array(at)) for means_CO in means_DCO])
     # Of the draws, without interpolation: between a number and infinity there is none.
@@ -276,13 +276,8 @@ def _pooled(rng: np.random.Generator, pool_RO: Floats, freedom: int, shape: tupl
     return moves_DCO
 
 
-def _signs(directions: Directions) -> tuple[float, float]:
-    first, second = (1.0 if direction == "min" else -1.0 for direction in directions)
-    return first, second
-
-
 def _usable(by_seed: SeedPoints) -> SeedPoints:
-    return by_seed if all(math.isfinite(x) and math.isfinite(y) for x, y in by_seed.values()) else {}
+    return by_seed if all(map(_finite, by_seed.values())) else {}
 
 
 def _mean(by_seed: SeedPoints) -> Point:

@@ -14,6 +14,11 @@ Direction = Literal["min", "max"]
 """Whether less or more of a metric is better."""
 
 
+def sign(direction: Direction) -> float:
+    """The factor that makes less better."""
+    return 1.0 if direction == "min" else -1.0
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric of the whole test set. Its column with ``train_`` in front is the same metric of the training set."""
@@ -92,7 +97,7 @@ class Objective:
 
     def signed(self, value: float) -> float:
         """A value of the column, its sign such that less is better."""
-        return value if self.direction == "min" else -value
+        return sign(self.direction) * value
 
     @property
     def metric(self) -> Metric:

@@ -38,23 +38,21 @@ def analyse(run_folder: Path) -> Findings:
 
     results = load(run_folder)
     paths: list[Path] = []
-    failures: list[str] = []
-
-    def attempt(files: str, make: Callable[[], list[Path]]) -> None:
+    problems = list(results.pictures.problems)
+    writers: dict[str, Callable[[Results], list[Path]]] = {
+        "results.parquet": lambda results: [write_parquet(results)],
+        "tables": write_tables,
+        "figures": write_figures,
+        "exports": write_exports,
+    }
+    for files, write in writers.items():
         try:
-            paths.extend(make())
+            paths += write(results)
         except Exception as error:  # one picture that fails must not hide what else was found
             logger.exception("%s of %s", files, run_folder)
             again = f"python -m analysis.report {run_folder} tries again"
-            failures.append(f"{files} could not be written: {one_line(error)}; {again}")
-
-    attempt("results.parquet", lambda: [write_parquet(results)])
-    attempt("tables", lambda: write_tables(results))
-    attempt("figures", lambda: write_figures(results))
-    attempt("exports", lambda: write_exports(results))
-    return Findings(
-        (*sentences(results), *results.pictures.problems, *failures), run_folder, tuple(paths), _screen_table(results)
-    )
+            problems.append(f"{files} could not be written: {one_line(error)}; {again}")
+    return Findings((*sentences(results), *problems), run_folder, tuple(paths), _screen_table(results))
 
 
 def _screen_table(results: Results) -> Table | None:

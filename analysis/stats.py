@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, stdtr, stdtrit
 
-from analysis.objectives import Direction
+from analysis.objectives import Direction, sign
 
 # Shape suffixes: P pairs of configurations, N trials that were run, K counts of trials.
 Floats = NDArray[np.float64]
@@ -169,7 +169,7 @@ def expected_best(values: Sequence[float], n: int, direction: Direction = "min")
     filled_N = np.where(np.isfinite(ordered_N), ordered_N, worst if np.isfinite(worst) else math.nan)
     worse_N = np.arange(len(values))[::-1]
     chances_N = np.exp(_log_choose(worse_N, n - 1) - _log_choose(np.array(len(values)), n))
-    return _sign(direction) * float(filled_N @ chances_N)
+    return sign(direction) * float(filled_N @ chances_N)
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ def tuning_curve(values: Sequence[float], direction: Direction = "min") -> Tunin
     """
     counts = range(1, len(values) + 1)
     expected = tuple(expected_best(values, n, direction) for n in counts)
-    ordered_N, sign = _best_first(values, direction), _sign(direction)
-    ends = [sorted(sign * end for end in _median_of_best(ordered_N, n)) for n in counts]
+    ordered_N = _best_first(values, direction)
+    ends = [sorted(sign(direction) * end for end in _median_of_best(ordered_N, n)) for n in counts]
     low, middle, high = (tuple(three[k] for three in ends) for k in range(3))
     return TuningCurve(expected, middle, low, high)
 
@@ -217,12 +217,8 @@ def _median_of_best(ordered_N: Floats, n: int) -> tuple[float, float, float]:
 
 def _best_first(values: Sequence[float], direction: Direction) -> Floats:
     """Ascending from the best, their sign such that less is better; infinite where a trial failed."""
-    signed = _sign(direction) * np.asarray(values, dtype=np.float64)
+    signed = sign(direction) * np.asarray(values, dtype=np.float64)
     return np.sort(np.where(np.isfinite(signed), signed, math.inf))
-
-
-def _sign(direction: Direction) -> float:
-    return 1.0 if direction == "min" else -1.0
 
 
 def _log_choose(several: Ints, few: int) -> Floats:

@@ -1,9 +1,7 @@
 """What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours."""
 
-import math
 import tomllib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,7 +11,7 @@ from analysis.estimators import estimator_tables
 from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
 from analysis.layout import Row, Table, write_file
-from analysis.objectives import METRICS
+from analysis.objectives import DEFAULT, METRICS
 from analysis.results import Group, Results, best_first, described, estimator_first
 from vqcore.psnr import psnr
 
@@ -61,16 +59,11 @@ def front_table(results: Results) -> Table | None:
     first, second = results.objectives
     probable = zip(results.groups, results.on_front, strict=True)
     near = {group.label: p for group, p in probable if group in results.front or p >= DOUBT}
-    rows = [
-        (
-            _starred(g, results),
-            str(len(g.seeds)),
-            f"{near[g.label]:.2f}",
-            *(g.estimate(c).text for c in results.columns),
-        )
-        for g in best_first(results.groups, first)
-        if g.label in near
-    ]
+    rows = []
+    for group in best_first(results.groups, first):
+        if group.label in near:
+            means = (group.estimate(column).text for column in results.columns)
+            rows.append((_starred(group, results), str(len(group.seeds)), f"{near[group.label]:.2f}", *means))
     others = len(results.groups) - len(near)
     notes = (
         certainty,
@@ -85,31 +78,31 @@ def front_table(results: Results) -> Table | None:
 def rates_table(results: Results) -> Table:
     """Every other metric of each configuration; the mean alone of those that do not measure quality."""
     metrics = [metric for column, metric in METRICS.items() if column not in _ELSEWHERE]
-
-    def cells(group: Group) -> Iterator[str]:
-        for metric in metrics:
-            estimate = group.estimate(metric.column)
-            yield estimate.text if metric.direction else estimate.mean_text
-
-    rows = tuple((group.label, *cells(group), group.estimate("total").mean_text) for group in results.groups)
+    rows = []
+    for group in results.groups:
+        estimates = [(group.estimate(metric.column), metric.direction) for metric in metrics]
+        cells = [estimate.text if quality else estimate.mean_text for estimate, quality in estimates]
+        rows.append((group.label, *cells, group.estimate("total").mean_text))
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
-    return Table("Rate and losses, whole test set", columns, rows, (NO_TOTAL,))
+    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL,))
 
 
-def left_out_table(results: Results) -> Table | None:
-    """The trials that are not compared, with the reason; none if all are."""
+def left_out_table(results: Results) -> Table:
+    """The trials that are not compared, with the reason."""
     names = [*results.swept, "seed"]
     rows = [(described(t.config, names) or "the configuration", t.key, reason) for t, reason in results.left_out]
-    return Table("Not compared", ("trial", "key", "why"), tuple(rows), left=3) if rows else None
+    return Table("Not compared", ("trial", "key", "why"), tuple(rows), left=3)
 
 
 def all_tables(results: Results) -> dict[str, list[Table]]:
     """The tables by the name of the Markdown file that holds them."""
     found = {
-        "results": [groups_table(results), rates_table(results), *filter(None, [left_out_table(results)])],
-        "front": [*filter(None, [front_table(results)])],
+        "results": [groups_table(results), rates_table(results)],
+        "front": [table] if (table := front_table(results)) else [],
         "estimators": estimator_tables(results),
     }
+    if results.left_out:
+        found["results"].append(left_out_table(results))
     for number, published in paper()["tables"].items():
         if published["field"] in results.swept:
             both = [paper_table(results, int(number), split) for split in ("test", "train")]
@@ -143,28 +136,21 @@ def paper_table(results: Results, number: int, split: str = "test") -> Table:
     published = paper()["tables"][str(number)]
     field = published["field"]
     labels = {row["value"]: row.get("label", f"{row['value']:g}") for row in published["rows"]}
-    by_value: dict[float, list[Group]] = defaultdict(list)
-    for group in results.groups:
-        by_value[float(group.config.get(field, math.nan))].append(group)
+    best = {(group.config[field], group.estimator): group for group in reversed(best_first(results.groups, DEFAULT[0]))}
+    ours = [group for group in results.groups if group in best.values()]
     rows: list[Row] = []
-    for value in sorted({*labels, *by_value}):
+    for value in sorted({*labels, *(group.config[field] for group in ours)}):
         label = labels.get(value, f"{value:g}")
         of_paper = [row for row in published["rows"] if row["value"] == value and split in row]
         rows += [(label, row.get("whose", "paper"), "1", *_numbers(row[split])) for row in of_paper]
-        chosen = _best_of_each_estimator(by_value[value])
-        rows += [(label, *_ours(group, results, field, split)) for group in chosen]
-        rows += [] if chosen else [(label, "ours", "0", *["–"] * len(_PAPER_COLUMNS))]
-    more = len(results.groups) - sum(row[1].startswith("ours") and row[2] != "0" for row in rows)
+        chosen = [(label, *_ours(group, results, field, split)) for group in ours if group.config[field] == value]
+        rows += chosen or [(label, "ours", "0", *["–"] * len(_PAPER_COLUMNS))]
+    more = len(results.groups) - len(ours)
     note = f"of those alike in {field} and estimator the lowest mean MSE; {more} more are in results.md"
     notes = (*(published["caveats"] if split == "test" else ()), _OURS, NO_TOTAL, *((note,) if more else ()))
     columns = (published["head"], "whose", "n", "MSE", "perplexity", "codebook", "total")
     title = f"Table {number} of the paper beside ours, {'test' if split == 'test' else 'training'} set"
     return Table(title, columns, tuple(rows), notes, left=2)
-
-
-def _best_of_each_estimator(groups: Sequence[Group]) -> list[Group]:
-    names = dict.fromkeys(group.estimator for group in groups)
-    return [min((g for g in groups if g.estimator == name), key=lambda group: group.mean("mse")) for name in names]
 
 
 def _ours(group: Group, results: Results, field: str, split: str) -> Row:

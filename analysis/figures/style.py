@@ -19,15 +19,12 @@ LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
 # Okabe and Ito 2008, without yellow, which is too light for lines on white.
 _APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":", "-.")
 
 
 def estimator_colours(groups: Sequence[Group]) -> list[str]:
     """A colour a group: by its estimator where that is swept, else as ``shades``."""
-    names = list(dict.fromkeys(group.estimator for group in groups))
-    if len(names) < 2:
-        return shades(groups)
-    return [_APART[names.index(group.estimator) % len(_APART)] for group in groups]
+    several = len({group.estimator for group in groups}) > 1
+    return _by_estimator(groups, _APART) if several else shades(groups)
 
 
 def shades(groups: Sequence[Group]) -> list[str]:
@@ -37,8 +34,12 @@ def shades(groups: Sequence[Group]) -> list[str]:
 
 def dashes(groups: Sequence[Group]) -> list[str]:
     """A line style a group: by its estimator."""
+    return _by_estimator(groups, ("-", "--", ":", "-."))
+
+
+def _by_estimator(groups: Sequence[Group], looks: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(group.estimator for group in groups))
-    return [_DASHES[names.index(group.estimator) % len(_DASHES)] for group in groups]
+    return [looks[names.index(group.estimator) % len(looks)] for group in groups]
 
 
 def figure(width: float, height: float) -> Figure:
