@@ -180,7 +180,24 @@ class Results:
     @cached_property
     def pictures(self) -> Pictures:
         """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
-        return _read_pictures(self)
+        storage = str(self.record.sweep.get("storage") or "")
+        location = storage if is_bucket(storage) else str(self.folder / "trials")
+        rows: list[tuple[Group, TrialRecord, Images]] = []
+        problems: list[str] = []
+        for group in self.featured(MOST_IMAGES):
+            for trial in group.trials:
+                try:
+                    content = Store(join(location, trial.key), patient=False).read(PICTURES)
+                    rows.append((group, trial, images_of(content)))
+                    break
+                except FileNotFoundError:
+                    continue
+                except (StorageError, ConfigError) as error:  # the next would wait as long for the same
+                    problems.append(f"Reconstructions cannot be read: {error}")
+                    return Pictures(tuple(rows), tuple(problems))
+                except (OSError, ValueError) as error:
+                    problems.append(f"Reconstructions of trial {trial.key} are damaged and not shown: {error}")
+        return Pictures(tuple(rows), tuple(problems))
 
     def featured(self, most: int) -> tuple[Group, ...]:
         """All groups if there are at most ``most``; else the front and the best in the first objective, in order."""
@@ -273,26 +290,6 @@ def _reason(trial: TrialRecord) -> str:
     if trial.status == "running":
         return f"not finished: {trial.last_epoch} epochs so far"
     return f"{trial.status} after epoch {trial.last_epoch}" + (f": {trial.reason}" if trial.reason else "")
-
-
-def _read_pictures(results: Results) -> Pictures:
-    storage = str(results.record.sweep.get("storage") or "")
-    location = storage if is_bucket(storage) else str(results.folder / "trials")
-    rows: list[tuple[Group, TrialRecord, Images]] = []
-    problems: list[str] = []
-    for group in results.featured(MOST_IMAGES):
-        for trial in group.trials:
-            try:
-                content = Store(join(location, trial.key), patient=False).read(PICTURES)
-                rows.append((group, trial, images_of(content)))
-                break
-            except FileNotFoundError:
-                continue
-            except (StorageError, ConfigError) as error:  # the next would wait as long for the same
-                return Pictures(tuple(rows), (*problems, f"Reconstructions cannot be read: {error}"))
-            except (OSError, ValueError) as error:
-                problems.append(f"Reconstructions of trial {trial.key} are damaged and not shown: {error}")
-    return Pictures(tuple(rows), tuple(problems))
 
 
 def images_of(content: bytes) -> Images:

@@ -1,6 +1,5 @@
 """The look of the pictures: colours that everybody can tell apart, and titles that name the measurement."""
 
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -68,8 +67,8 @@ def finish(axes: Axes, across: str, up: str) -> None:
 
 
 def plain(name: str) -> str:
-    """A name for a legend, which always reads mathematics in it and hides a name that begins with ``_``."""
-    return re.sub(r"^_", "\u2009_", name.replace("$", r"\$"))
+    """A name for a legend, which would read mathematics between two dollar signs."""
+    return name.replace("$", r"\$")
 
 
 def spread(results: Results, several: str) -> str:

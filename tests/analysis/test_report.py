@@ -1,4 +1,3 @@
-import io
 import subprocess
 import sys
 import tomllib
@@ -6,7 +5,6 @@ import tomllib
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from rich.console import Console
 
 from analysis.export import write_exports
 from analysis.findings import sentences
@@ -34,14 +32,6 @@ def test_a_finished_run_leaves_everything(ablation):
     assert any(line.startswith("Highest perplexity: beta 0.25") for line in findings.lines)
     assert any(line.startswith("By the means: a trade-off, 2 configurations") for line in findings.lines)
     assert "Not compared: beta 2, seed 0, diverged after epoch 1: loss is not finite" in findings.lines
-
-
-def test_the_last_page_shows_names_as_they_are(make_run):
-    run = make_run(name="[red]<script>")
-    run.trial([], "failed", "[bold]boom[/bold]", commitment_weight=1)
-    console = Console(file=io.StringIO(), width=200)
-    console.print(analyse(run.close()).renderable())
-    assert "[bold]boom[/bold]" in console.file.getvalue()
 
 
 def test_a_run_in_which_nothing_completed(make_run):
@@ -82,10 +72,9 @@ def test_half_written_reconstructions_are_passed_over(make_run):
     assert "reconstructions.png" not in names(analyse(run.folder))
 
 
-@pytest.mark.parametrize("many", [1, 40])
-def test_figures_of_few_and_many_configurations(make_run, many):
+def test_figures_of_many_configurations_with_names_that_are_no_mathematics(make_run):
     run = make_run(name="$x_1^{", swept=("commitment_weight", "estimator"), data="a$b$/c_{d")
-    for i in range(many):
+    for i in range(40):
         run.seeds([0.02 + i / 1000], [300 - i], commitment_weight=0.1 + i / 7, estimator=("ste", "rotation")[i % 2])
     pixels = imread(next(path for path in analyse(run.done()).paths if path.name == "pareto.png"))
     assert pixels.shape[0] > 600

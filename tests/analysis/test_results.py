@@ -41,35 +41,21 @@ def test_a_longer_budget_is_the_same_configuration(make_run):
     assert len(load(run.done()).groups) == 1
 
 
-def test_front_keeps_ties_and_takes_equal_perplexities_by_mse(make_run):
-    run = make_run()
-    run.seeds([0.02], [200], commitment_weight=0.1)
-    run.seeds([0.02], [200], commitment_weight=0.25)
-    run.seeds([0.03], [200], commitment_weight=0.5)
-    assert [group.label for group in load(run.done()).front] == ["beta 0.1", "beta 0.25"]
-
-
-def test_estimators_come_first_in_order_and_label(make_run):
-    run = make_run(swept=("commitment_weight", "estimator"))
-    for beta in (1.0, 0.25):
-        for estimator in ("ste", "rotation"):
-            run.seeds([0.02], [200], commitment_weight=beta, estimator=estimator)
-    labels = [group.label for group in load(run.done()).groups]
-    assert labels == ["rotation, beta 0.25", "rotation, beta 1", "ste, beta 0.25", "ste, beta 1"]
-
-
-def test_a_field_that_varies_unannounced_still_parts_groups(make_run):
-    run = make_run()
-    run.seeds([0.02], [200], commitment_weight=0.25, decay=0.9)
-    run.seeds([0.03], [100], commitment_weight=0.25, decay=0.99)
-    assert [group.label for group in load(run.done()).groups] == ["beta 0.25, decay 0.9", "beta 0.25, decay 0.99"]
-
-
-def test_labels_stay_apart_where_rounding_would_merge_them(make_run):
-    run = make_run()
-    run.seeds([0.02], [200], commitment_weight=0.123456)
-    run.seeds([0.03], [100], commitment_weight=0.123457)
-    assert len({group.label for group in load(run.done()).groups}) == 2
+@pytest.mark.parametrize(
+    ("swept", "field", "values", "labels"),
+    [
+        ("decay", "estimator", ("ste", "rotation"), ["rotation, decay 0.9", "ste, decay 0.9"]),
+        ("commitment_weight", "decay", (0.9, 0.99), ["beta 0.25, decay 0.9", "beta 0.25, decay 0.99"]),
+        ("commitment_weight", "commitment_weight", (0.123456, 0.123457), ["beta 0.123456", "beta 0.123457"]),
+        ("commitment_weight", "commitment_weight", (1, 10.0, 2.0), ["beta 1", "beta 2", "beta 10"]),
+    ],
+    ids=["the estimator first", "a field that nobody named", "no rounding where it would merge", "by value"],
+)
+def test_groups_are_ordered_and_told_apart(make_run, swept, field, values, labels):
+    run = make_run(swept=(swept, "estimator") if field == "estimator" else (swept,))
+    for value in values:
+        run.seeds([0.02], [200], **{"commitment_weight": 0.25, "decay": 0.9, field: value})
+    assert [group.label for group in load(run.done()).groups] == labels
 
 
 def test_no_run_is_said(tmp_path):
@@ -95,9 +81,3 @@ def test_parquet_types_do_not_depend_on_the_values(make_run):
     run.trial([(1, 2)], commitment_weight=1)
     full = pq.read_schema(write_parquet(load(run.close())))
     assert empty.remove_metadata() == full.remove_metadata()
-
-
-def test_parquet_replaces_and_leaves_nothing_half_written(ablation):
-    write_parquet(load(ablation))
-    write_parquet(load(ablation))
-    assert sorted(path.name for path in ablation.iterdir() if path.is_file()) == ["journal.jsonl", "results.parquet"]

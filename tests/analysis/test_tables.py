@@ -76,16 +76,6 @@ def test_markdown_files_list_what_was_left_out(ablation):
     assert "What sets them apart" in paths[2].read_text()
 
 
-def test_names_stay_text_in_markdown_and_terminal(make_run):
-    run = make_run()
-    run.trial([(1, 2)], "failed", "<script>|x|\n**bold** [link](y) [red]r[/red]", commitment_weight=1)
-    table = all_tables(load(run.close()))["results"][-1]
-    lines = table.markdown().splitlines()
-    assert lines[-1].count(" | ") == 2
-    assert r"&lt;script&gt;\|x\| \*\*bold\*\*" in lines[-1]
-    assert "[red]r[/red]" in shown(table.rich())
-
-
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [("a_b", r"a\_b"), ("[x](y)", r"[x\](y)"), ("on [-1, 1]; 2", "on [-1, 1]; 2"), ("$x$", r"\$x\$")],
@@ -127,12 +117,6 @@ def test_each_table_of_the_paper_where_its_field_is_swept(sizes, make_run):
     text = next(path for path in write_tables(load(sizes)) if path.stem == "paper_table2").read_text()
     assert "What sets them apart" in text
     assert "| codes K | 256, 512, 1024, 2048 | 128, 256, 512, 1024 |" in text
-
-
-def test_neither_table_where_neither_is_swept(make_run):
-    run = make_run(swept=("decay",))
-    run.seeds([0.02], [200], decay=0.9)
-    assert set(all_tables(load(run.done()))) == {"results"}
 
 
 def test_of_many_alike_in_size_and_estimator_the_best_stands_there(make_run):
