@@ -6,7 +6,7 @@ from pathlib import Path
 from analysis.findings import front_sentence
 from analysis.layout import write_file
 from analysis.objectives import metric_of
-from analysis.results import Group, Results, best_first
+from analysis.results import Group, Results, ranked
 from vqcore.config import TrialConfig, toml_text
 
 _DATA = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
@@ -24,7 +24,7 @@ def write_exports(results: Results) -> list[Path]:
     chosen = {
         f"best_{one.column}": (group, f"{one.best} by the means")
         for one in results.objectives
-        for group in best_first(results.groups, one)[:1]
+        for group in ranked(results.groups, one)[:1]
     }
     if results.knee:
         chosen["knee"] = (results.knee, _KNEE + results.objectives[0].best)

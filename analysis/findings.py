@@ -14,7 +14,7 @@ from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
 from analysis.layout import Table, shown
 from analysis.objectives import Objective
-from analysis.results import Group, Results, best_first, described
+from analysis.results import Group, Results, described, ranked
 from analysis.stats import significant_differences
 from vqcore.psnr import psnr
 
@@ -76,12 +76,12 @@ def _state(results: Results) -> str:
 
 
 def _best(results: Results, objective: Objective) -> str:
-    winner, *_ = best_first(results.groups, objective)
+    winner, *_ = ranked(results.groups, objective)
     sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(winner, objective)}."
     if winner in results.several:
         return sentence + _lead(results, winner, objective)
     sentence += " One seed: an order, not a claim."
-    for group in best_first(results.several, objective)[:1]:
+    for group in ranked(results.several, objective)[:1]:
         sentence += f" Of those with more seeds: {_with_value(group, objective)}."
     return sentence
 

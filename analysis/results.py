@@ -23,8 +23,8 @@ from vqcore.config import ConfigError
 
 Images = NDArray[np.uint8]
 
-MOST_IMAGES = 12
-"""Configurations that a picture of reconstructions has room for."""
+MOST = 12
+"""The most configurations that a picture has room for, and that can be told apart in it by name or colour."""
 
 _NOT_COMPARED = ("seed", "epochs")
 
@@ -184,7 +184,7 @@ class Results:
         location = storage if is_bucket(storage) else str(self.folder / "trials")
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
-        for group in self.featured(MOST_IMAGES):
+        for group in self.featured():
             for trial in group.trials:
                 try:
                     content = Store(join(location, trial.key), patient=False).read(PICTURES)
@@ -199,10 +199,10 @@ class Results:
                     problems.append(f"Reconstructions of trial {trial.key} are damaged and not shown: {error}")
         return Pictures(tuple(rows), tuple(problems))
 
-    def featured(self, most: int) -> tuple[Group, ...]:
+    def featured(self, most: int = MOST) -> tuple[Group, ...]:
         """All groups if there are at most ``most``; else the front and the best in the first objective, in order."""
-        ranked = best_first(self.groups, self.objectives[0])
-        chosen = list({group.label: None for group in (*self.front, *ranked)})[:most]
+        in_order = (*self.front, *ranked(self.groups, self.objectives[0]))
+        chosen = list(dict.fromkeys(group.label for group in in_order))[:most]
         return tuple(group for group in self.groups if group.label in chosen)
 
 
@@ -228,7 +228,7 @@ def load(run_folder: Path) -> Results:
     return Results(run_folder, record, swept, _grouped(compared.values(), epoch, swept), epoch, left_out)
 
 
-def best_first(groups: Iterable[Group], objective: Objective) -> list[Group]:
+def ranked(groups: Iterable[Group], objective: Objective) -> list[Group]:
     """The groups by their means of an objective; equals stay in their order."""
     return sorted(groups, key=lambda group: objective.signed(group.mean(objective.column)))
 

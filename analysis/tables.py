@@ -12,7 +12,7 @@ from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
 from analysis.layout import Row, Table, write_file
 from analysis.objectives import DEFAULT, METRICS
-from analysis.results import Group, Results, best_first, described, estimator_first
+from analysis.results import Group, Results, described, estimator_first, ranked
 from vqcore.psnr import psnr
 
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
@@ -60,7 +60,7 @@ def front_table(results: Results) -> Table | None:
     probable = zip(results.groups, results.on_front, strict=True)
     near = {group.label: p for group, p in probable if group in results.front or p >= DOUBT}
     rows = []
-    for group in best_first(results.groups, first):
+    for group in ranked(results.groups, first):
         if group.label in near:
             means = (group.estimate(column).text for column in results.columns)
             rows.append((_starred(group, results), str(len(group.seeds)), f"{near[group.label]:.2f}", *means))
@@ -136,7 +136,7 @@ def paper_table(results: Results, number: int, split: str = "test") -> Table:
     published = paper()["tables"][str(number)]
     field = published["field"]
     labels = {row["value"]: row.get("label", f"{row['value']:g}") for row in published["rows"]}
-    best = {(group.config[field], group.estimator): group for group in reversed(best_first(results.groups, DEFAULT[0]))}
+    best = {(group.config[field], group.estimator): group for group in reversed(ranked(results.groups, DEFAULT[0]))}
     ours = [group for group in results.groups if group in best.values()]
     rows: list[Row] = []
     for value in sorted({*labels, *(group.config[field] for group in ours)}):

@@ -15,7 +15,7 @@ def curves(results: Results) -> Figure | None:
     """The learning curves of the featured configurations; none if no trial has completed."""
     if not results.groups:
         return None
-    featured = results.featured(style.MOST)
+    featured = results.featured()
     looks = list(zip(style.shades(featured), style.dashes(featured), strict=True))
     figure = style.figure(9.6, 4.3)
     left, right = figure.subplots(1, 2)

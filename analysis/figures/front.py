@@ -20,7 +20,7 @@ from analysis.figures import style
 from analysis.findings import front_sentence
 from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
-from analysis.results import Group, Results
+from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
 _MARKS = "Small: a seed. Large: the mean, bars ± 1 sd over seeds."
@@ -60,10 +60,10 @@ def front(results: Results) -> Figure | None:
     style.finish(axes, _axis(second, 85), _axis(first, 60))
     title = f"{first.name[0].upper()}{first.name[1:]} against {second.name}: {results.compared}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
-    few = len(results.groups) <= style.MOST
+    few = len(results.groups) <= MOST
     sentence = front_sentence(results, listed=few) + ("" if few else " Only the front is named.")
     style.titles(axes, title, f"{style.spread(results, _MARKS)}{by} {sentence}")
-    named = results.groups if few else results.front[: style.MOST]
+    named = results.groups if few else results.front[:MOST]
     _write_numbers(axes, markers, named)
     _legend(figure, markers, named, filled)
     return figure
@@ -83,7 +83,7 @@ def rate(results: Results) -> Figure | None:
         on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
         _staircase(axes, [marker.mean for marker in on_front], ("min", "min"))
         named += [marker.group for marker in on_front if marker.group not in named]
-    del named[style.MOST :]
+    del named[MOST:]
     for axes, markers in panels:
         _write_numbers(axes, markers, named)
     style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")

@@ -11,9 +11,6 @@ from matplotlib.figure import Figure
 
 from analysis.results import Group, Results
 
-MOST = 12
-"""The most configurations that can be told apart by name or colour in one picture."""
-
 LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
 # Okabe and Ito 2008, without yellow, which is too light for lines on white.
