@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine.resources import Available, Booking, book, this_machine
+from sweeps.engine.resources import Booking, book, this_machine
 from sweeps.engine.searcher import samplers
 from sweeps.engine.space import check_space
 from sweeps.engine.spec import SweepSpec
@@ -19,8 +19,7 @@ from trainables.journal import read
 from trainables.runs import JOURNAL, NAME
 from trainables.storage import check_storage, join
 from trainables.tracking import accept, default_uri
-from trainables.trial import TrialJob
-from vqcore.config import ConfigError, TrialConfig
+from vqcore.config import TrialConfig
 from vqcore.errors import Problems
 
 INLINE = "inline"
@@ -80,13 +79,6 @@ class CheckedSweep:
     data: DataSet
     booking: Booking
 
-    def job(self, config: TrialConfig, number: int) -> TrialJob:
-        """``config`` as trial ``number`` of this run."""
-        key = config.key(self.data.hash)
-        folder = join(self.request.trials_folder, key)
-        collapse = self.spec.search.collapse if self.spec.search else None
-        return TrialJob(key, number, config, self.data, folder, self.booking.cpus, self.booking.gpus, collapse)
-
 
 def check_request(request: SweepRequest) -> CheckedSweep:
     """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
@@ -134,6 +126,11 @@ def _name_problems(request: SweepRequest) -> Iterator[str]:
     for flag, value in names.items():
         if value is not None and value != value.encode(errors="ignore").decode():
             yield f"{flag} {value!r}: has a name that is not UTF-8, which no record can hold; rename it"
+    if request.on_cluster and given.storage is None:  # also where there is one node: others may join
+        yield (
+            f"--address {given.address}: trials move between the nodes of a cluster, so their checkpoints must lie "
+            "where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
+        )
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     if given.address is None and len(os.environb.get(variable.encode(), b"")) > MOST_TMPDIR:
         yield (
@@ -170,13 +167,12 @@ def checkpoints_bytes(spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: 
     """Disk that the checkpoints of a sweep take at most.
 
     One a trial that has ended; two a trial that has not, of which there are twice the slots in a grid's last turns and
-    any number with early stopping; and a third in each slot, while it is written.
+    any number with early stopping; and a third in each slot, while it is written. All as large as the largest.
     """
-    if spec.drawn:  # the largest that may be drawn, each time
-        configs = (largest(spec, ()),) * spec.drawn_trials
-    sizes = sorted((checkpoint_bytes(config) for config in configs), reverse=True)
-    unended = len(sizes) if spec.search is not None and spec.search.rule is not None else 2 * slots
-    return sum(sizes) + sum(sizes[:unended]) + sum(sizes[:slots])
+    trials = spec.drawn_trials or len(configs)
+    early = spec.search is not None and spec.search.rule is not None
+    files = trials + (trials if early else min(trials, 2 * slots)) + min(trials, slots)
+    return files * checkpoint_bytes(largest(spec, configs))
 
 
 def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
@@ -185,22 +181,10 @@ def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
 
 
 def _booking(request: SweepRequest) -> Booking:
-    flags = request.flags
-    available = _join(str(flags.address), flags.storage) if request.on_cluster else this_machine()
-    booking = book(available, flags.num_gpus, flags.trials_per_gpu, flags.num_cpus)
+    flags, available = request.flags, this_machine
+    if request.on_cluster:
+        from sweeps.engine.ray_cluster import join
+
+        available = partial(join, str(flags.address))
+    booking = book(available(), flags.num_gpus, flags.trials_per_gpu, flags.num_cpus)
     return replace(booking, slots=1) if flags.address == INLINE else booking
-
-
-def _join(address: str, storage: str | None) -> Available:
-    """Connect to the cluster at ``address``. ``ConfigError`` if that cannot be, or its nodes share no storage."""
-    from sweeps.engine.ray_cluster import join
-
-    available = join(address)
-    if storage is None:  # also where there is one node: others may join
-        raise ConfigError(
-            [
-                f"--address {address}: trials move between the nodes of a cluster, so their checkpoints must "
-                "lie where every node reaches them; add --storage with a shared folder or s3://bucket/prefix"
-            ]
-        )
-    return available

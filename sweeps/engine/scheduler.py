@@ -13,7 +13,7 @@ been taken in again, in their order, the same trials are promoted.
 import itertools
 import math
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -152,21 +152,21 @@ class SuccessiveHalving:
 
         Only one of ``among``, where that is given.
         """
-        for rung in sorted(self._rungs.values(), key=lambda rung: (-rung.epoch, rung.promoted_share)):
-            for key in rung.promotable(rounding):
-                if among is None or key in among:
+        for rung in sorted(self._rungs.values(), key=lambda rung: (-rung.epoch, rung.promoted / len(rung.points))):
+            for key in rung.best(rounding):
+                waits = self._waiting.get(key) is rung and all(map(math.isfinite, rung.points[key]))
+                if waits and (among is None or key in among):
                     return key
         return None
 
     def promote(self, key: str) -> None:
         """Let a trial go on from the rung at which it waits, if it waits at one."""
         if (rung := self._waiting.pop(key, None)) is not None:
-            rung.promoted.add(key)
+            rung.promoted += 1
 
     def drop(self, key: str) -> None:
         """Never promote a trial: it has ended. What it reached still counts."""
-        if (rung := self._waiting.pop(key, None)) is not None:
-            rung.dropped.add(key)
+        self._waiting.pop(key, None)
 
     @property
     def waiting(self) -> int:
@@ -219,28 +219,17 @@ class _Rung:
     reduction_factor: float
     level: _Level
     points: dict[str, Point] = field(default_factory=dict)
-    promoted: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
+    promoted: int = 0
     _ranked: dict[Rounding, tuple[tuple[int, int, int], list[str]]] = field(default_factory=dict)
     """The ranking made last, with the places, the number of trials and the forecast that it was made for."""
 
-    @property
-    def promoted_share(self) -> float:
-        return len(self.promoted) / len(self.points)
-
-    def promotable(self, rounding: Rounding) -> Iterator[str]:
-        """The trials that may leave the rung now, the best first."""
+    def best(self, rounding: Rounding) -> list[str]:
+        """The trials that may leave the rung or have left it, the best first."""
         count = len(self.points)
         places = count if rounding == "all" else math.ceil(count / self.reduction_factor)
         if rounding == "down":  # ranked anew when there is a place more and not at each arrival, which takes time
             places = math.floor(count / self.reduction_factor)
             count = math.ceil(places * self.reduction_factor)
-        best = self._best(rounding, places, count)
-        waiting = (key for key in best if key not in self.promoted and key not in self.dropped)
-        return (key for key in waiting if all(map(math.isfinite, self.points[key])))
-
-    def _best(self, rounding: Rounding, places: int, count: int) -> list[str]:
-        """The ``places`` best of the first ``count`` trials, in order."""
         of = (places, count, self.level.fitted_to)
         ranked_for, ranked = self._ranked.get(rounding, ((0, 0, 0), []))
         if ranked_for != of:
@@ -251,6 +240,6 @@ class _Rung:
 
     def reason(self, key: str) -> str:
         seen = len(self.points)
-        rank = self._best("all", seen, seen).index(key) + 1
+        rank = self.best("all").index(key) + 1
         how = " by forecast" if self.level.fitted_to else ""
         return f"rung {self.epoch}: rank {rank} of {seen}{how}, kept 1 in {self.reduction_factor:g}"

@@ -7,9 +7,8 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
-from analysis.fronts import SeedPoints, near_front, probability_on_front
+from analysis.fronts import Point, near_front, probability_on_front
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import CheckedSweep
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
@@ -18,6 +17,7 @@ from sweeps.engine.spec import Search
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.recorder import JournalWriter
 from trainables.runs import JOURNAL
+from trainables.storage import join
 from trainables.trial import TrialJob
 from vqcore.config import Scalar, TrialConfig
 
@@ -106,31 +106,36 @@ class TrialPlan:
 
     def _finalists(self) -> list[TrialJob]:
         """For what is near the front as many seeds more as it had; one that diverged or failed was one of them."""
-        seeds_of: dict[str, set[int]] = {}
+        seeds_of: dict[TrialConfig, set[int]] = {}
         for job in self.jobs:
-            seeds_of.setdefault(self._without_seed(job.config), set()).add(job.config.training.seed)
-        found: dict[Scalar, list[tuple[TrialConfig, SeedPoints]]] = {stratum: [] for stratum in self._spec.strata}
-        for config, points in self._screened():
-            found[self._stratum(config.flat())].append((config, points))
+            seeds_of.setdefault(job.config.replace(seed=0), set()).add(job.config.training.seed)
         return [
             self._job(config.replace(seed=seed))
-            for screened in found.values()
+            for screened in self._screened().values()
             for config in self._near(screened)
-            for seeds in [seeds_of[self._without_seed(config)]]
+            for seeds in [seeds_of[config]]
             for seed in [seed for seed in range(self._spec.seeds) if seed not in seeds][: len(seeds)]
         ]
 
-    def _without_seed(self, config: TrialConfig) -> str:
-        """One key for all seeds of a configuration."""
-        return config.replace(seed=0).key(self._ready.data.hash)
+    def _screened(self) -> dict[Scalar, dict[TrialConfig, dict[int, Point]]]:
+        """Of each stratum, the configurations (with seed 0) with a full training, and their objectives by seed."""
+        found: dict[Scalar, dict[TrialConfig, dict[int, Point]]] = {stratum: {} for stratum in self._spec.strata}
+        for trial in self._run.trials.values():
+            metrics = trial.epochs.get(self._epochs)
+            if trial.status == "completed" and metrics is not None:
+                config = self._config(trial.key, trial.config)
+                first, *rest = (metrics[objective.column] for objective in self._search.objectives)
+                points = found[self._stratum(trial.config)].setdefault(config.replace(seed=0), {})
+                points[config.training.seed] = (first, rest[0] if rest else first)
+        return found
 
-    def _near(self, screened: list[tuple[TrialConfig, SeedPoints]]) -> list[TrialConfig]:
+    def _near(self, screened: Mapping[TrialConfig, Mapping[int, Point]]) -> list[TrialConfig]:
         """Those whose place on or off the front more seeds would settle."""
         first, *rest = (objective.direction for objective in self._search.objectives)
         directions = first, rest[0] if rest else first
-        values = [points for _, points in screened]
+        configs, values = list(screened), list(screened.values())
         probabilities = probability_on_front(values, directions)
-        return [screened[index][0] for index in near_front(values, probabilities, MOST_FINALISTS, directions)]
+        return [configs[index] for index in near_front(values, probabilities, MOST_FINALISTS, directions)]
 
     def _learn(self) -> None:
         """Tell the samplers of earlier trials, of the run to start from and of this one."""
@@ -160,9 +165,10 @@ class TrialPlan:
         return self._configs[key]
 
     def _job(self, config: TrialConfig) -> TrialJob:
-        job = self._ready.job(config, 0)
-        trial = self._run.trials.get(job.key)
-        return replace(job, number=next(self._numbers) if trial is None else trial.number)
+        ready, key = self._ready, config.key(self._ready.data.hash)
+        number = self._run.trials[key].number if key in self._run.trials else next(self._numbers)
+        folder, booking = join(ready.request.trials_folder, key), ready.booking
+        return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, self._search.collapse)
 
     def _queue(self, jobs: list[TrialJob], halving: SuccessiveHalving | None, draws: bool) -> TrialQueue:
         draw = self._draw if draws else None
@@ -194,18 +200,6 @@ class TrialPlan:
 
     def _stratum(self, config: Mapping[str, Scalar]) -> Scalar:
         return config.get(self._spec.stratify_by, "") if self._spec.stratify_by else ""
-
-    def _screened(self) -> list[tuple[TrialConfig, SeedPoints]]:
-        """Configurations with a full training, and their objectives by seed."""
-        found: dict[str, tuple[TrialConfig, dict[int, tuple[float, float]]]] = {}
-        for trial in self._run.trials.values():
-            metrics = trial.epochs.get(self._epochs)
-            if trial.status == "completed" and metrics is not None:
-                config = self._config(trial.key, trial.config)
-                first, *rest = (metrics[objective.column] for objective in self._search.objectives)
-                point = (first, rest[0] if rest else first)
-                found.setdefault(self._without_seed(config), (config, {}))[1][config.training.seed] = point
-        return list(found.values())
 
     @property
     def _epochs(self) -> int:
