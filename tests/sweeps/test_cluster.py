@@ -75,8 +75,9 @@ def swept(*words: str | Path, **environment: str) -> tuple[int, str]:
 def test_without_its_token_no_cluster_is_joined(guarded: str, out: Path, tmp_path: Path, given: dict[str, str]) -> None:
     code, shown = swept("--plan", "--address", guarded, "--out", out, HOME=str(tmp_path), **given)
     assert code == 2
-    assert len(shown.strip().splitlines()) == 1, shown
-    assert "RAY_AUTH_TOKEN" in shown
+    refused, lacking = shown.strip().splitlines()
+    assert "RAY_AUTH_TOKEN" in refused
+    assert "add --storage with a shared folder" in lacking
     assert TOKEN not in shown
     assert TOKEN[::-1] not in shown
 

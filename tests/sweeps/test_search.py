@@ -54,24 +54,6 @@ def test_a_search_draws_stops_early_and_says_why(
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_as_if_nothing_had_been(pareto: Callable[..., int], out: Path) -> None:
-    words = ("--grace", "1", "--reduction", "2", "--trials", "5")
-    assert pareto("--name", "uncut", *words) == 0
-    assert pareto("--name", "cut", *words) == 0
-    journal = out / "pareto" / "cut" / JOURNAL
-    lines = journal.read_bytes().splitlines(keepends=True)
-    middle = [n for n, event in enumerate(JournalReader(journal).new()) if event["event"] == "epoch"][4]
-    journal.write_bytes(b"".join(lines[: middle + 1]))
-    assert pareto("--resume", "cut") == 0
-    whole, cut = record(out, "uncut"), record(out, "cut")
-    assert cut.trials.keys() == whole.trials.keys()
-    for key, trial in whole.trials.items():
-        assert cut.trials[key].status == trial.status
-        assert cut.trials[key].reason == trial.reason
-        assert [m["mse"] for m in cut.trials[key].epochs.values()] == [m["mse"] for m in trial.epochs.values()]
-
-
-@pytest.mark.slow
 def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
     pareto: Callable[..., int], out: Path
 ) -> None:
