@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from sweeps.engine.resources import Booking, book, this_machine
 from sweeps.engine.searcher import samplers
-from sweeps.engine.space import check_space
+from sweeps.engine.space import check_space, corners, resolve
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import Flags, base_config, search_of
 from trainables.checkpoint import check_disk, checkpoint_bytes
@@ -19,7 +20,7 @@ from trainables.journal import read
 from trainables.runs import JOURNAL, NAME
 from trainables.storage import check_storage, join
 from trainables.tracking import accept, default_uri
-from vqcore.config import TrialConfig
+from vqcore.config import ConfigError, TrialConfig
 from vqcore.errors import Problems
 
 INLINE = "inline"
@@ -177,7 +178,11 @@ def checkpoints_bytes(spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: 
 
 def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
     """The configuration with the largest checkpoint, of those listed or of the corners of the space."""
-    return max(configs or spec.corners(), key=checkpoint_bytes, default=spec.base)
+    found = list(configs)
+    for changes in () if configs else corners(spec.space):
+        with suppress(ConfigError):
+            found.append(resolve(spec.base, changes))
+    return max(found, key=checkpoint_bytes, default=spec.base)
 
 
 def _booking(request: SweepRequest) -> Booking:

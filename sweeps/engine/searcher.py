@@ -192,7 +192,7 @@ def samplers(spec: SweepSpec) -> dict[Scalar, Sampler]:
     """One for each stratum; none for a grid. Raises ``ConfigError`` with every problem."""
     if spec.search is None or not spec.drawn:
         return {}
-    return {value: Sampler(one.space, one.base, spec.search) for value, one in spec.strata.items()}
+    return {value: Sampler(space, spec.base, spec.search) for value, space in spec.strata.items()}
 
 
 def distribution(name: str, choice: Choice) -> BaseDistribution:

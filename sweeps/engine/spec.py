@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.objectives import Objective, objectives
 from sweeps.engine.scheduler import Rule
-from sweeps.engine.space import Constraint, Range, Space, choice_problems, corners, every, resolve
-from vqcore.config import ConfigError, Scalar, TrialConfig
+from sweeps.engine.space import Constraint, Range, Space, choice_problems, every
+from vqcore.config import Scalar, TrialConfig
 from vqcore.errors import Problems
 
 if TYPE_CHECKING:  # optuna and torch take seconds to import, which --help need not wait for
@@ -89,14 +88,13 @@ class SweepSpec:
         return self.search is not None and self.search.sampler is not None
 
     @property
-    def strata(self) -> dict[Scalar, SweepSpec]:
-        """One sweep for each value of ``stratify_by``, by that value; the whole under an empty name without it."""
+    def strata(self) -> dict[Scalar, Space]:
+        """The space of each value of ``stratify_by``, by that value; the whole under an empty name without it."""
         if not self.stratify_by:
-            return {"": self}
+            return {"": self.space}
         values = self.space[self.stratify_by]
         assert not isinstance(values, Range)
-        one = replace(self, stratify_by="")
-        return {value: replace(one, space={**self.space, self.stratify_by: (value,)}) for value in values}
+        return {value: {**self.space, self.stratify_by: (value,)} for value in values}
 
     @property
     def drawn_trials(self) -> int:
@@ -112,14 +110,6 @@ class SweepSpec:
     def tables(self) -> dict[str, Any]:
         """``space`` as TOML and MLflow hold it."""
         return {n: asdict(values) if isinstance(values, Range) else list(values) for n, values in self.space.items()}
-
-    def corners(self) -> list[TrialConfig]:
-        """Configurations at the ends of the space (``sweeps.engine.space.corners``)."""
-        found = []
-        for changes in corners(self.space):
-            with suppress(ConfigError):
-                found.append(resolve(self.base, changes))
-        return found
 
     def configs(self) -> tuple[TrialConfig, ...]:
         """Every trial that is known beforehand: none if they are drawn, those of one seed if that screens.
