@@ -53,6 +53,7 @@ def test_mlflow_s_runs_and_points_are_counted_and_compared_with_the_journal() ->
     assert len(incomplete(found)) == 5
 
 
+@pytest.mark.slow
 def test_an_epoch_recorded_twice_is_found_and_a_second_attempt_is_not(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

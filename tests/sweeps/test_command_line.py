@@ -76,6 +76,7 @@ def refused(own: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Call
     return errors
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(own: Callable[..., int], out: Path) -> None:
     assert own("--name", "kept", "--epochs", "2", *SMALL) == 0
     assert own("--resume", "kept", "--epochs", "3") == 0
@@ -84,6 +85,7 @@ def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(own: Callable[
     assert read_toml(out / "own" / "kept" / "sweep.toml")["flags"]["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_a_resume_takes_the_words_of_the_start_and_names_the_flag_that_differs(
     own: Callable[..., int], refused: Callable[..., str], images: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_the_command_of_a_run_is_one_that_can_be_typed(monkeypatch: pytest.Monke
     assert provenance()["command"] == "python mine.py --name 'a b'"
 
 
+@pytest.mark.slow
 def test_a_run_is_made_and_resumed_with_its_settings(sweep: Callable[..., int], out: Path) -> None:
     assert sweep("--seeds", "1", "--name", "set", "--set", "codebook=gradient", "alternate=true", "init=kmeans++") == 0
     quantizer = read_toml(out / "beta_ablation/set/exports/best_mse.toml")["model"]["quantizer"]

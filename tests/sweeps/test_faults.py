@@ -128,6 +128,7 @@ def test_a_rebuild_of_nothing_says_so(tmp_path: Path) -> None:
         rebuild.main("empty", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_data_cache_is_made_anew(
     undisturbed: Path, images: Path, tmp_path: Path, place: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_damaged_data_cache_is_made_anew(
     assert metrics(place / "cached") == metrics(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_data_cache_truncated_meanwhile_ends_the_sweep_in_words(
     undisturbed: Path,
     images: Path,

@@ -109,6 +109,7 @@ def is_unmounted(storage: Path) -> Mend:
     return mount
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strike", "words", "refused"),
     [

@@ -82,6 +82,7 @@ def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: 
         assert torch.equal(model.decode(codes), model(pixels).reconstruction)
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_stopped_and_equals_a_training_in_one_go(
     export: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

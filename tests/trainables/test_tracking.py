@@ -194,6 +194,7 @@ def test_a_run_that_somebody_deleted_meanwhile_is_made_again_with_all_its_points
     assert_mlflow_holds_the_journal(uri, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg"])
 def test_a_dead_server_costs_the_driver_nothing_and_is_tried_once_more_at_the_end(scheme, tmp_path):
     if "psycopg" in scheme:

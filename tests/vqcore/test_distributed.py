@@ -146,6 +146,7 @@ def test_replicas_stay_equal_to_the_last_bit(folder: Path, name: str) -> None:
         assert all(tensor.isfinite().all() for tensor in one.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in BY_CHANCE])
 def test_two_processes_are_one_on_the_joined_batch(folder: Path, name: str) -> None:
     layer = made(name)
