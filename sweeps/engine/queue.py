@@ -23,6 +23,8 @@ TURNS = 8
 class _Trial:
     job: TrialJob
     epoch: int
+    place: int
+    """In the order in which trials are wanted."""
     until: int = 0
     """The epoch at which it gives up its slot."""
 
@@ -52,17 +54,26 @@ class TrialQueue:
         """The keys of trials that have a slot."""
         self._halving = halving or SuccessiveHalving(None)
         self._draw, self._booked = draw, spent
+        self._added = 0
         self._open: dict[str, _Trial] = {}
         """In the order in which they are wanted."""
+        self._new: dict[str, None] = {}
+        """Those that had no slot yet: thousands, so that the first is taken without looking at the others."""
+        self._begun: dict[str, None] = {}
+        """Those that lost their slot, the ones that wait at a rung among them."""
         self._interrupted: dict[str, None] = {}
         """With early stopping: trials that lost their slot by an accident go on before anyone is promoted."""
 
     def add(self, jobs: Iterable[tuple[TrialJob, int]]) -> None:
         """Trials to finish, in the order wanted, each with the epochs that it has."""
         for job, epoch in jobs:
-            self._open[job.key] = _Trial(job, epoch)
+            self._open[job.key] = _Trial(job, epoch, self._added)
+            self._added += 1
             if epoch > 0:
+                self._begun[job.key] = None
                 self._note_interrupted(job.key)
+            else:
+                self._new[job.key] = None
 
     @property
     def finished(self) -> bool:
@@ -88,7 +99,8 @@ class TrialQueue:
             until = min(until, trial.epoch + self.budget - self._booked)
         trial.until = until
         self._booked += until - trial.epoch
-        self._interrupted.pop(key, None)
+        for ready in (self._new, self._begun, self._interrupted):
+            ready.pop(key, None)
         self.running.add(key)
         return trial.job
 
@@ -111,8 +123,8 @@ class TrialQueue:
         """Forget a trial that has ended; its results still count at the rungs."""
         self._release(key)
         self._halving.drop(key)
-        self._interrupted.pop(key, None)
-        del self._open[key]
+        for held in (self._new, self._begun, self._interrupted, self._open):
+            held.pop(key, None)
 
     def stopped(self) -> Iterator[tuple[TrialJob, str]]:
         """Once ``finished``: the trials that go no further, each with the reason."""
@@ -125,6 +137,7 @@ class TrialQueue:
             self.running.discard(key)
             trial = self._open[key]
             self._booked += trial.epoch - trial.until  # it may give up its slot before it had to
+            self._begun[key] = None
 
     def _note_interrupted(self, key: str) -> None:
         if self._halving.rule is not None and not self.waits(key):
@@ -137,27 +150,29 @@ class TrialQueue:
 
     def _choose(self) -> str | None:
         """The key of the trial to run next, whether a slot is free or not."""
-        ready = [key for key in self._open if key not in self.running and not self.waits(key)]
+        begun = [key for key in self._begun if not self.waits(key)]
         if self.budget is not None and self._booked >= self.budget:  # an end that was not recorded costs no epoch
-            return next((key for key in ready if self._open[key].epoch >= self._open[key].last), None)
+            return next((key for key in begun if self._open[key].epoch >= self._open[key].last), None)
         if self._interrupted:
             return next(iter(self._interrupted))
         breadth_first = self._halving.rule is not None and self._halving.rule.breadth_first
         last: Rounding = "up" if self.budget is None else "all"
         return (
             (None if breadth_first else self._halving.promotable("down"))
-            or self._first(ready)
+            or self._first(begun)
             or self._halving.promotable("down")
             or self._halving.promotable(last)
         )
 
-    def _first(self, ready: list[str]) -> str | None:
-        """The trial that is furthest, in the tail the one furthest behind; a new one if none is ready."""
-        if ready:
-            pick = min if self._in_tail else max
-            return pick(ready, key=lambda key: self._open[key].epoch)
-        if self._draw is None or (job := self._draw()) is None:
-            self._draw = None
-            return None
-        self.add([(job, 0)])
-        return job.key
+    def _first(self, begun: list[str]) -> str | None:
+        """The trial that is furthest, in the tail the one furthest behind; a new one if none has begun."""
+        if self._in_tail and (ready := [*self._new, *begun]):
+            return min(ready, key=lambda key: (self._open[key].epoch, self._open[key].place))
+        if begun:
+            return max(begun, key=lambda key: (self._open[key].epoch, -self._open[key].place))
+        if not self._new:
+            if self._draw is None or (job := self._draw()) is None:
+                self._draw = None
+                return None
+            self.add([(job, 0)])
+        return next(iter(self._new))
