@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: export RUNS_FOLDER := $(RUNS)
 demo: .venv/installed
 	$(BIN)/python -m sweeps.beta_ablation --betas 0.1 0.5 2 --seeds 2 --epochs 2 --batch-size 32 --learning-rate 1e-3 \
-		--decay 0.9 --out "$$RUNS_FOLDER"
+		--decay 0.9 --precision fp32 --out "$$RUNS_FOLDER"
 
 check: .venv/tested
 	$(BIN)/ruff check .
