@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from importlib import metadata
 from pathlib import Path
@@ -13,14 +14,20 @@ from sweeps.engine.provenance import provenance
 def circumstances(settings: dict[str, Any], *peers: str) -> dict[str, Any]:
     """Settings but for ``out``, the time, the machine's load, the code, and the versions of the packages ``peers``.
 
-    To be asked before anything is measured.
+    To be asked before anything is measured. Of an absolute path only the last name is kept: the file is published.
     """
+    facts = provenance()
+    command = shlex.join(map(_published, shlex.split(facts["command"])))
     return {
-        "settings": {name: value for name, value in settings.items() if name != "out"},
+        "settings": {name: _published(value) for name, value in settings.items() if name != "out"},
         "measured": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "load_at_start": round(os.getloadavg()[0], 1),
-        "provenance": {**provenance(), **{peer: metadata.version(peer) for peer in peers}},
+        "provenance": {**facts, "command": command, **{peer: metadata.version(peer) for peer in peers}},
     }
+
+
+def _published(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str | Path) and Path(value).is_absolute() else value
 
 
 def recorded(out: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ turn. MLflow's side: a finished run's journal sent to a SQLite database and thro
 many points sent to the same place by MLflow's client used by hand, in the fewest calls.
 """
 
-import json
 import os
 import random
 import signal
@@ -24,7 +23,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from trainables.journal import Journal
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker, check, default_uri, sync
@@ -131,7 +130,7 @@ def server(folder: Path) -> Iterator[str]:
 def main(benchmark: TrackingBenchmark) -> None:
     """Measure, print and write."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # before mlflow is imported
-    console = Console(highlight=False, soft_wrap=True)
+    facts, console = circumstances(asdict(benchmark)), Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
         turns: dict[str, list[float]] = {"off": [], "on": []}
@@ -153,13 +152,10 @@ def main(benchmark: TrackingBenchmark) -> None:
         "driver_ms": turns,
         "added_ms": added,
         "catch_up": caught,
-        "settings": {name: value for name, value in asdict(benchmark).items() if name != "out"},
         "metrics_a_report": len(METRICS),
-        "measured": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "provenance": provenance(),
+        **facts,
     }
-    benchmark.out.parent.mkdir(parents=True, exist_ok=True)
-    benchmark.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(benchmark.out, record)
 
 
 if __name__ == "__main__":

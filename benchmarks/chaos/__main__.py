@@ -4,7 +4,6 @@ Compared are trials, epochs and metrics to the last bit, results.parquet, export
 read by MLflow's client. The exit code is 1 if anything differs.
 """
 
-import json
 import random
 import shutil
 import signal
@@ -26,7 +25,7 @@ from benchmarks.chaos.endure import endure, finished, strike_at_first
 from benchmarks.chaos.faults import FAULTS, Fault, Scene, schedule
 from benchmarks.chaos.outcome import Outcome, compare
 from benchmarks.chaos.services import Disk, Server
-from sweeps.engine.provenance import provenance
+from benchmarks.record import circumstances, write
 from vqcore.config import ConfigError
 
 MEGABYTES = 256
@@ -83,9 +82,7 @@ def measure(chaos: Chaos, console: Console) -> int:
     rows: list[dict[str, Any]] = []
     name = "first_seconds" if chaos.first_seconds else chaos.sweep
     results = chaos.results or Path(f"benchmarks/results/chaos_{name}.json")
-    settings = {name: value for name, value in asdict(chaos).items() if name not in ("out", "results")}
-    record: dict[str, Any] = {"settings": settings}
-    record |= {"measured": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
+    record = circumstances(asdict(chaos))
     undisturbed, wanted = one_run(chaos, kinds, None, Outcome(), console)
     if undisturbed["wrong"]:
         console.print("the undisturbed run is not as it should be: nothing can be compared with it", style="red")
@@ -94,9 +91,8 @@ def measure(chaos: Chaos, console: Console) -> int:
         row, found = one_run(chaos, kinds, seed, wanted, console)
         row |= {"differences": compare(wanted, found)}
         rows.append({"seed": seed, "same": not row["wrong"] and not any(row["differences"].values()), **row})
-        record |= {"undisturbed_seconds": undisturbed["seconds"], "provenance": provenance(), "seeds": rows}
-        results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record |= {"undisturbed_seconds": undisturbed["seconds"], "seeds": rows}
+        write(results, record)
     console.print(table(rows, undisturbed["seconds"]))
     return 0 if all(row["same"] for row in rows) else 1
 
