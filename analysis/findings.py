@@ -127,7 +127,7 @@ def _left_out(results: Results) -> list[str]:
         kinds = ", ".join(f"{kind or 'for no recorded reason'} ({count})" for kind, count in stops.most_common())
         lines.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
     if unfinished := sum(trial.status == "running" for trial, _ in results.left_out):
-        lines.append(f"{unfinished} not finished")
+        lines.append(f"{unfinished} begun and not finished")
     return lines
 
 

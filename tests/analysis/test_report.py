@@ -41,7 +41,7 @@ def test_a_run_in_which_nothing_completed(make_run):
     assert names(findings) == {"results.parquet", "results.md", "paper_table3.md"}
     assert findings.lines == (
         "0 of 6 trials completed; the run is not finished. Nothing to compare yet.",
-        "Not compared: 1 not finished",
+        "Not compared: 1 begun and not finished",
     )
 
 

@@ -81,7 +81,9 @@ def test_sigterm_asks_once_a_second_one_ends_the_work_and_then_all_is_as_before(
 def test_an_import_keeps_the_signals_of_the_process(tmp_path: Path) -> None:
     """Also of a user's package that is run with ``python -m``: its ``finally`` is its own."""
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").write_text("import sweeps, trainables, trainables.journal\n")
+    # a shell's background job begins with SIGINT ignored
+    begin = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    (tmp_path / "mine" / "__init__.py").write_text(f"{begin}import sweeps, trainables, trainables.journal\n")
     (tmp_path / "mine" / "tool.py").write_text(
         "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nfinally:\n    print('cleaned up')\n"
     )
