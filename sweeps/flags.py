@@ -12,13 +12,23 @@ import tyro
 
 from analysis.objectives import HELP, Objective, objectives, reported
 from sweeps.engine.scheduler import Rule, automatic
-from sweeps.engine.space import SIZE, Constraint, Range, Space
+from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
 from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
 from trainables.tracking import accept, without_password
-from vqcore.config import PRESETS, ConfigError, Precision, Preset, TrainingConfig, TrialConfig, read_settings
+from vqcore.config import (
+    PRESETS,
+    ConfigError,
+    Precision,
+    Preset,
+    Scalar,
+    TrainingConfig,
+    TrialConfig,
+    meaningless,
+    read_settings,
+)
 from vqcore.errors import Problems
 from vqcore.registry import estimator_names
 
@@ -128,9 +138,12 @@ def base_config(flags: Flags, space: Space) -> TrialConfig:
     problems += [f"--set {name}: this sweep varies it; name its values there" for name in set_here if name in space]
     if problems:
         raise ConfigError(problems)
-    # fields are judged together, so what varies must be there
+    # fields are judged together, so what varies must be there, unless it has no meaning beside the others
     first = {n: values.low if isinstance(values, Range) else values[0] for n, values in space.items() if values}
-    return TrialConfig(PRESETS[flags.preset], TrainingConfig()).replace(**{**shared, **set_here, **first})
+    preset, idle = TrialConfig(PRESETS[flags.preset], TrainingConfig()), dict[str, Scalar]()
+    with suppress(ConfigError):  # the contradiction is said with all else
+        idle = meaningless(resolve(preset, {**set_here, **first}).flat())
+    return preset.replace(**{**shared, **set_here, **{name: idle.get(name, value) for name, value in first.items()}})
 
 
 def search_of(flags: Flags, stratify_by: str = "") -> Search | None:

@@ -17,6 +17,7 @@ from sweeps.engine.space import (
     is_finite,
     resolve,
 )
+from sweeps.flags import Flags, base_config
 from vqcore.config import TrialConfig, meaningless, problems_of
 
 BASE = TrialConfig()
@@ -75,6 +76,11 @@ def test_configurations_that_train_alike_are_one(one: dict[str, Any], other: dic
 def test_a_space_in_which_nothing_is_wrong() -> None:
     check_space(CONDITIONAL, BASE)
     check_space({"commitment_weight": Range(0.05, 4, log=True), "codebook_size": Range(64, 1024)}, BASE)
+
+
+def test_the_first_values_of_a_space_need_not_have_a_meaning_together() -> None:
+    base = base_config(Flags(), {"layer": ("vq", "fsq"), "levels": ("8,8", "4,4"), "codebook_size": (64, 16)})
+    assert (base.model.quantizer.levels, base.model.quantizer.codebook_size) == ("", 64)
 
 
 def test_everything_that_is_wrong_at_once() -> None:
