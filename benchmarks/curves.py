@@ -16,7 +16,7 @@ from typing import Protocol
 import pyarrow.parquet as pq
 
 from trainables.data import DataSet
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 from vqcore.config import FIELDS, ConfigError, Scalar, TrialConfig
 
 Metrics = Mapping[str, float]

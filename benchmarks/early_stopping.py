@@ -37,7 +37,7 @@ from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving, automatic
 from trainables.commands import run_command
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 from vqcore.config import ConfigError, Scalar, problems_of
 
 BUDGETS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.objectives import Objective
 from benchmarks.curves import Metrics
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 
 Stops = Callable[[str, int, Metrics], bool]
 """Whether a trial is to stop, from its key, its epoch and what that epoch reported."""

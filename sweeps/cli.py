@@ -49,13 +49,14 @@ def command(
         terminal = Terminal()
         for warning in prepare_environment(flags.address):
             terminal.print(warning, style="yellow")
-        # torch, ray and the others take seconds to import: after the flags have turned out to be right
-        from sweeps.engine.plan import print_plan
+        # ray and the others take seconds to import: after the flags have turned out to be right
         from sweeps.engine.request import SweepRequest, check_request
         from sweeps.engine.session import run_session
 
         checked = check_request(SweepRequest(sweep, argv, flags, spec(flags)))
         if flags.plan:
+            from sweeps.engine.plan import print_plan  # and torch, which a sweep leaves to its trials' processes
+
             print_plan(terminal, checked)
             return 0
         return run_session(checked, terminal)

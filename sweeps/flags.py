@@ -14,6 +14,7 @@ from analysis.objectives import HELP, Objective, objectives, reported
 from sweeps.engine.scheduler import Rule, automatic
 from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
+from trainables.job import Collapse
 from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
@@ -150,8 +151,6 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     """The search that the flags describe; None of a plain grid. ``ConfigError`` with every problem."""
     if not isinstance(flags, SearchFlags):
         return None
-    from trainables.trial import Collapse
-
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives)) or ()
     rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims and flags.early_stopping == "auto" else None

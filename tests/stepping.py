@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from trainables.trial import Report, Trial, TrialJob
+from trainables.job import Report, TrialJob
+from trainables.trial import Trial
 
 
 def reports(job: TrialJob, until: int | None = None, known: int = 0) -> Iterator[Report]:

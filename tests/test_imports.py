@@ -73,6 +73,10 @@ def modules(*folders: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names]
 
 
+DRIVER = ["sweeps.engine.session", "sweeps.engine.ray_runner", "sweeps.engine.ray_cluster", "analysis.report"]
+"""What the driver of a sweep on Ray imports; Tune itself then imports mlflow, for its usage statistics."""
+
+
 @pytest.mark.parametrize(
     ("start", "absent"),
     [
@@ -81,8 +85,10 @@ def modules(*folders: str) -> list[str]:
         (["trainables.trial"], {"ray", "mlflow", "optuna", "matplotlib", "analysis", "sweeps"}),
         (["trainables.tune_trial"], {"mlflow", "optuna", "matplotlib", "analysis", "sweeps"}),
         (modules("analysis"), {"torch", "ray", "mlflow", "optuna", "sweeps"}),
+        (["sweeps.cli", "sweeps.pareto"], {"torch", "ray", "optuna", "scipy"}),
+        (DRIVER, {"torch"}),
     ],
-    ids=["a configuration", "vqcore", "a trial", "a trial's actor", "analysis"],
+    ids=["a configuration", "vqcore", "a trial", "a trial's actor", "analysis", "a command line", "a driver"],
 )
 def test_importing_brings_nothing_that_is_not_needed(start: list[str], absent: set[str]) -> None:
     """In a process of its own: what a trial actor loads, it loads hundreds of times."""

@@ -4,22 +4,17 @@ The file's name ends in the checksum of its content, so that a name proves what 
 runs: whichever way the newest is damaged, the one before is there.
 """
 
-import functools
 import hashlib
 import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from trainables.storage import PART, StorageError, Store, free_bytes, size
-from vqcore.config import ConfigError, ModelConfig, TrialConfig
-from vqcore.vqvae import VQVAE
+from trainables.storage import PART, StorageError, Store
 
 AT_MOST = 3
 """Files of a running trial: the newest, the one before, and the one being written."""
@@ -119,31 +114,3 @@ def _read(store: Store, name: str, key: str | None) -> Checkpoint:
     if key not in (None, facts.get("trial")) or not whole:
         raise ValueError("is of another trial or epoch")
     return Checkpoint(name, tensors, facts)
-
-
-def checkpoint_bytes(config: TrialConfig) -> int:
-    """Size of one checkpoint: weights, two Adam moments each, and the codebook with its moving averages."""
-    return _state_bytes(config.model)
-
-
-@functools.lru_cache(maxsize=1024)
-def _state_bytes(config: ModelConfig) -> int:
-    with torch.device("meta"):
-        model = VQVAE(config)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return 3 * weights + sum(b.numel() * b.element_size() for b in model.buffers())
-
-
-def check_disk(location: str, needed: int) -> None:
-    """``ConfigError`` if the disk of the trials in ``location`` has less than ``needed``, with what they hold."""
-    free = free_bytes(location)
-    if free is None:  # a bucket has no end
-        return
-    needed -= sum(file.stat().st_size for file in Path(location).glob("*/epoch-*.safetensors"))
-    if free < needed:
-        raise ConfigError(
-            [
-                f"{location}: the checkpoints need {size(needed)}, {size(free)} are free there, "
-                f"{size(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
-            ]
-        )

@@ -17,20 +17,22 @@ import torch
 import tyro
 from rich.text import Text
 
-from trainables.checkpoint import AT_MOST, check_disk, checkpoint_bytes
+from trainables.checkpoint import AT_MOST
 from trainables.commands import Terminal, exit_code
 from trainables.data import DataSet, prepare
 from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
+from trainables.job import TrialJob
 from trainables.journal import Event, read
 from trainables.runs import JOURNAL, NAME, usable_cpus
 from trainables.session import RunSession, open_session
-from trainables.storage import sync_folder
+from trainables.storage import check_disk, sync_folder
 from trainables.tracking import accept, default_uri, without_password
-from trainables.trial import Trial, TrialJob
+from trainables.trial import Trial
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.errors import Problems
 from vqcore.psnr import psnr
+from vqcore.sizes import state_bytes
 from vqcore.vqvae import save
 
 logger = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     key = config.key(data.hash)
     folder = flags.out / "final" / (flags.name or f"{flags.config.stem}-{key}")
     _check_folder(folder, key, config.training.epochs)
-    check_disk(str(folder / "trials"), AT_MOST * checkpoint_bytes(config))
+    check_disk(str(folder / "trials"), AT_MOST * state_bytes(config.model))
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
     cpus = flags.num_cpus or usable_cpus()

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.checkpoint import load_checkpoint
+from trainables.job import Report, TrialJob
 from trainables.journal import Event, Journal, RunRecord, read
 from trainables.runs import JOURNAL
 from trainables.storage import Store, join
-from trainables.trial import Report, TrialJob
 
 Listener = Callable[[Event], None]
 
@@ -87,6 +86,8 @@ def fill_gaps(writer: JournalWriter, trials: str) -> str:
     """
     filled = reopened = 0
     for trial in [trial for trial in writer.run.trials.values() if not trial.whole]:
+        from trainables.checkpoint import load_checkpoint  # and torch, which a driver needs for nothing else
+
         checkpoint = load_checkpoint(Store(join(trials, trial.key)), trial.key)
         for event in checkpoint.facts["history"] if checkpoint else ():
             if event["epoch"] not in trial.epochs:

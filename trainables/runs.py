@@ -5,9 +5,13 @@ import re
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from vqcore.errors import ConfigError
+
+PROCESS_STARTED = round(time.time(), 3)
+"""When this process was new, which with its host and its id tells it from every other."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a run may be called."""

@@ -13,9 +13,8 @@ from rich.text import Text
 from trainables.errors import LOG, one_line, run_log
 from trainables.interruption import INTERRUPTED, PREEMPTED, Interruption, Preempted
 from trainables.recorder import JournalWriter, fill_gaps
-from trainables.runs import LOCK
+from trainables.runs import LOCK, PROCESS_STARTED
 from trainables.tracking import Tracker, check, sync_command
-from trainables.trial import PROCESS_STARTED
 from vqcore.errors import ConfigError
 
 logger = logging.getLogger(__name__)

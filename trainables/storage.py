@@ -254,3 +254,18 @@ def size(count: int) -> str:
         if count >= scale:
             return f"{count / scale:,.1f} {unit}" if count < 10 * scale else f"{count / scale:,.0f} {unit}"
     return f"{count} bytes"
+
+
+def check_disk(location: str, needed: int) -> None:
+    """``ConfigError`` if the disk of the trials in ``location`` has less than ``needed``, with what they hold."""
+    free = free_bytes(location)
+    if free is None:  # a bucket has no end
+        return
+    needed -= sum(file.stat().st_size for file in Path(location).glob("*/epoch-*.safetensors"))
+    if free < needed:
+        raise ConfigError(
+            [
+                f"{location}: the checkpoints need {size(needed)}, {size(free)} are free there, "
+                f"{size(needed - free)} missing; free them, name another --storage, or sweep fewer trials"
+            ]
+        )

@@ -12,7 +12,6 @@ import math
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,52 +19,15 @@ import torch
 
 from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
-from trainables.runs import PICTURES
+from trainables.job import Report, TrialJob
+from trainables.runs import PICTURES, PROCESS_STARTED
 from trainables.storage import Store
-from vqcore.config import ConfigError, TrialConfig
-from vqcore.training import DivergedError, Images, Trainer
+from vqcore.errors import ConfigError, DivergedError
+from vqcore.training import Images, Trainer
 from vqcore.vqvae import parameter_count
 
 RECONSTRUCTIONS = 8
 """Test images whose reconstructions a trial keeps."""
-
-PROCESS_STARTED = round(time.time(), 3)
-"""When this process was new, which with its host and its id tells it from every other."""
-
-
-@dataclass(frozen=True)
-class Collapse:
-    """When a codebook counts as collapsed: its usage on the test set was below ``usage`` after ``epochs`` in a row."""
-
-    usage: float
-    """Share of the codes, 0 to 1."""
-    epochs: int = 3
-
-    def reason(self, history: list[dict[str, Any]]) -> str:
-        """Why the trial of these epoch events is stopped, in words; empty if it is not."""
-        latest = history[-self.epochs :]
-        if len(latest) < self.epochs or any(event["metrics"]["usage"] >= self.usage for event in latest):
-            return ""
-        used = latest[-1]["metrics"]["usage"]
-        return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """One trial to run: what, on which data, where its files go, and what was booked for it."""
-
-    key: str
-    number: int
-    config: TrialConfig
-    data: DataSet
-    folder: str
-    """Where its checkpoints and reconstructions lie (``storage``), in a folder that there is; on a cluster, every node
-    reaches it."""
-    cpus: float = 1.0
-    gpus: float = 0.0
-    """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
-    collapse: Collapse | None = None
-    """Whether to stop when the codebook collapses."""
 
 
 def prepare_process(cpus: float, gpus: float) -> torch.device:
@@ -94,24 +56,6 @@ def _keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, 2**31 - 1)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a trial reports after a step: an epoch, its end, or both."""
-
-    epoch: int
-    """Epochs that it has now; 0 before the first."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Of that epoch; empty where none was trained, as in a training that diverged."""
-    time: float = 0.0
-    """When that epoch ended, in seconds since 1970."""
-    status: str = "running"
-    """``running``, or how the trial ended: ``completed``, ``stopped``, ``diverged``."""
-    reason: str = ""
-    """Why it ended, in words."""
-    info: dict[str, Any] = field(default_factory=dict)
-    """Where and with what it trains: device, precision, host, process, ..."""
 
 
 class Trial:

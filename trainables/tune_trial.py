@@ -6,22 +6,26 @@ its checkpoints, so PBT and ``Tuner.restore`` work as for every trainable.
 
 In a sweep of this package the configuration holds a ``TrialJob`` instead. The trial then writes checkpoints of its own
 after every epoch, named by their digests and kept where every node reaches them, and Tune keeps none.
+
+Torch is imported where a trial begins: the process that runs the ``Tuner`` needs this class, and no torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import tune
 
-from trainables.checkpoint import save_checkpoint, whole_checkpoints
 from trainables.data import DataSet, ensure_local, prepare
+from trainables.job import TrialJob
 from trainables.storage import Store
-from trainables.trial import Trial, TrialJob
-from vqcore.config import PRESETS, ConfigError, TrainingConfig, TrialConfig
+from vqcore.config import PRESETS, TrainingConfig, TrialConfig
+from vqcore.errors import ConfigError, DivergedError
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
-from vqcore.training import DivergedError
+
+if TYPE_CHECKING:
+    from trainables.trial import Trial
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Training and test images, (N, H, W, 3) uint8."""
@@ -56,6 +60,8 @@ class VQTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the state into a folder of Tune's, as one file; in a sweep, nothing: the trial has written it."""
+        from trainables.checkpoint import save_checkpoint
+
         if "job" not in self.config:
             trainer = self.trial.trainer
             save_checkpoint(Store(checkpoint_dir), trainer.epoch, trainer.state(), self.trial.facts())
@@ -65,6 +71,8 @@ class VQTrial(tune.Trainable):
 
         ``ConfigError`` if the file is damaged, or of a model with other shapes.
         """
+        from trainables.checkpoint import whole_checkpoints
+
         if "job" in self.config:
             return
         damaged: list[str] = []
@@ -74,23 +82,22 @@ class VQTrial(tune.Trainable):
         self.trial.load(found)
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> "Trial":
         """The training, made from the configuration when it is first wanted."""
-        if self._trial is None:
-            self._trial = self._open() if "job" in self.config else Trial(self._job())
+        from trainables.trial import Trial  # first, since it registers our own estimators
+
+        if self._trial is None and "job" in self.config:
+            ESTIMATORS.update(self.config["estimators"])
+            ARCHITECTURES.update(self.config["architectures"])
+            self._trial = Trial.open(replace(self.config["job"], data=self.data_here()), self.config["recorded"])
+        elif self._trial is None:
+            self._trial = Trial(self._job())
         return self._trial
 
     def data_here(self) -> DataSet:
         """The prepared data set of a sweep as this node can open it, made from the sweep's arrays if need be."""
         job, arrays = self.config["job"], self._arrays
         return job.data if arrays is None else ensure_local(job.data, lambda: arrays)
-
-    def _open(self) -> Trial:
-        """A trial of a sweep, from its newest checkpoint."""
-        job: TrialJob = self.config["job"]
-        ESTIMATORS.update(self.config["estimators"])
-        ARCHITECTURES.update(self.config["architectures"])
-        return Trial.open(replace(job, data=self.data_here()), self.config["recorded"])
 
     def _job(self) -> TrialJob:
         """A trial of anyone's own Tuner, from a flat configuration."""

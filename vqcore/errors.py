@@ -1,4 +1,4 @@
-"""Problems of a configuration or a request, raised all at once. Imports nothing: processes without torch need it."""
+"""Errors: the problems of a configuration or a request, all at once; a training that diverged. Imports no torch."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,6 +15,10 @@ class ConfigError(ValueError):
 
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
         return ConfigError, (self.problems,)  # else a process that receives it would make a problem of each letter
+
+
+class DivergedError(ArithmeticError):
+    """The loss is not finite any more; the message says where."""
 
 
 def problems_of(make: Callable[[], object]) -> tuple[str, ...]:

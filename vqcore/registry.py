@@ -70,6 +70,8 @@ class Architecture:
     """Makes the network back from codes of the latents' shape to (B, 3, H, W) images on [-1, 1]."""
     downsampling: int
     """Image pixels that a code spans along each side; the sides of images are multiples of it."""
+    parameters: "Callable[[ModelConfig], int] | None" = None
+    """How many both networks have; they are made to be counted unless given."""
 
 
 def _build(function: str, config: "ModelConfig") -> "nn.Module":
@@ -77,7 +79,21 @@ def _build(function: str, config: "ModelConfig") -> "nn.Module":
     return network
 
 
+def _parameters(config: "ModelConfig") -> int:
+    def convolution(source: int, target: int, side: int) -> int:
+        return side * side * source * target + target
+
+    first, width, inner, dim = config.channels, config.hidden_channels, config.residual_channels, config.quantizer.dim
+    block = convolution(width, inner, 3) + convolution(inner, width, 3)
+    projections = 0 if width == dim else convolution(width, dim, 1) + convolution(dim, width, 1)
+    down = convolution(3, first, 4) + convolution(first, width, 4)
+    up = convolution(width, first, 4) + convolution(first, 3, 4)
+    return down + 2 * config.residual_blocks * block + projections + up
+
+
 ARCHITECTURES: dict[str, Architecture] = {
-    "residual": Architecture(functools.partial(_build, "encoder"), functools.partial(_build, "decoder"), 4),
+    "residual": Architecture(
+        functools.partial(_build, "encoder"), functools.partial(_build, "decoder"), 4, _parameters
+    ),
 }
 """Networks by the name that ``ModelConfig.architecture`` gives. One's own is one more entry."""

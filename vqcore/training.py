@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from vqcore.config import Precision, TrialConfig
+from vqcore.errors import DivergedError
 from vqcore.metrics import CodeHistogram
 from vqcore.quantizers import Quantized
 from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
@@ -19,10 +20,6 @@ from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 EVALUATION_BATCH = 256
 FINITE_CHECK_STEPS = 50
 """Steps between looks at the loss: often enough to stop a diverged trial early, seldom enough not to stall a GPU."""
-
-
-class DivergedError(ArithmeticError):
-    """The loss is not finite any more; the message says where."""
 
 
 @contextmanager

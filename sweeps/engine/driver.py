@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from sweeps.engine.queue import TrialQueue
 from trainables.errors import FatalRunError, one_line
+from trainables.job import Report, TrialJob
 from trainables.recorder import JournalWriter
-from trainables.trial import Report, TrialJob
 from vqcore.config import Scalar
 
 MOST_DEATHS = 3

@@ -14,9 +14,9 @@ from rich.text import Text
 from analysis.layout import shown
 from analysis.objectives import METRICS
 from sweeps.engine.trials import TrialPlan
+from trainables.job import TrialJob
 from trainables.journal import Event, RunRecord
 from trainables.runs import SHORT
-from trainables.trial import TrialJob
 
 LINE_SECONDS = 5.0
 """Time between lines where there is no terminal."""

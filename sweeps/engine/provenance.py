@@ -8,8 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
+from sweeps.engine.resources import gpu_names
 from trainables.runs import usable_cpus
 from trainables.tracking_uri import without_password
 
@@ -45,7 +44,7 @@ def commit() -> str:
 def hardware() -> str:
     """CPU, usable cores, GPUs."""
     cpu = f"{_cpu_name()}, {usable_cpus()} cores"
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = gpu_names()
     return ", ".join([cpu, *(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sweeps.engine.scheduler import Rounding, SuccessiveHalving
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 
 TURNS = 8
 """Turns that a training is cut into in the tail: short enough to even out, long enough not to notice the switch."""

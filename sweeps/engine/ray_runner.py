@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 
 from sweeps.engine.driver import Driver
 from sweeps.engine.ray_cluster import last_errors
-from trainables.trial import Report
+from trainables.job import Report
 from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 

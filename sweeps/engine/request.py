@@ -14,14 +14,14 @@ from sweeps.engine.searcher import samplers
 from sweeps.engine.space import check_space, corners, resolve
 from sweeps.engine.spec import SweepSpec
 from sweeps.flags import Flags, base_config, search_of
-from trainables.checkpoint import check_disk, checkpoint_bytes
 from trainables.data import DataSet, prepare
 from trainables.journal import read
 from trainables.runs import JOURNAL, NAME
-from trainables.storage import check_storage, join
+from trainables.storage import check_disk, check_storage, join
 from trainables.tracking import accept, default_uri
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.errors import Problems
+from vqcore.sizes import state_bytes
 
 INLINE = "inline"
 """The ``address`` that means this process, without Ray."""
@@ -173,7 +173,7 @@ def checkpoints_bytes(spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: 
     trials = spec.drawn_trials or len(configs)
     early = spec.search is not None and spec.search.rule is not None
     files = trials + (trials if early else min(trials, 2 * slots)) + min(trials, slots)
-    return files * checkpoint_bytes(largest(spec, configs))
+    return files * state_bytes(largest(spec, configs).model)
 
 
 def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
@@ -182,7 +182,7 @@ def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
     for changes in () if configs else corners(spec.space):
         with suppress(ConfigError):
             found.append(resolve(spec.base, changes))
-    return max(found, key=checkpoint_bytes, default=spec.base)
+    return max(found, key=lambda config: state_bytes(config.model), default=spec.base)
 
 
 def _booking(request: SweepRequest) -> Booking:

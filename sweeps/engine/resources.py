@@ -1,13 +1,21 @@
-"""How trials are packed onto a machine or a cluster: arithmetic only."""
+"""What a machine has, and how trials are packed onto it or onto a cluster."""
 
+import functools
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainables.runs import usable_cpus
 from vqcore.config import ConfigError
 
 RAY_UNIT = 10_000
 """Ray counts resources in units of 1/10,000 and rounds to them: seven times 1/7 would be 1.0003 GPUs, and not fit."""
+
+
+GPU_FILES = ("nvidia*", "nvhost*", "dxg", "kfd")
+"""In ``/dev``, where there is a GPU that torch can use: NVIDIA's, of a Jetson, in Windows' Linux, AMD's."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,20 @@ class Booking:
 
 def this_machine() -> Available:
     """CPUs this process may use, and the GPUs that torch can use here."""
-    import torch
+    return Available(usable_cpus(), len(gpu_names()))
 
-    return Available(usable_cpus(), torch.cuda.device_count())
+
+@functools.cache
+def gpu_names() -> tuple[str, ...]:
+    """The GPUs that torch can use here, as it names them.
+
+    Torch is asked in a process of its own, since this one needs it for nothing else; not at all without a GPU's file.
+    """
+    if not any(found for name in GPU_FILES for found in Path("/dev").glob(name)):
+        return ()
+    code = "import torch; print(*map(torch.cuda.get_device_name, range(torch.cuda.device_count())), sep='\\n')"
+    asked = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return tuple(filter(None, asked.stdout.splitlines()))
 
 
 def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_cpus: int | None) -> Booking:

@@ -11,12 +11,10 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
@@ -25,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.engine import space as spaces
 from sweeps.engine.space import SIZE, Choice, Range, Space, numbers, resolve
 from sweeps.engine.spec import Search, SweepSpec
-from vqcore.config import MAX_SEED, ConfigError, ModelConfig, Scalar, TrialConfig, meaningless, problems_of
-from vqcore.vqvae import VQVAE, parameter_count
+from vqcore.config import MAX_SEED, ConfigError, Scalar, TrialConfig, meaningless, problems_of
+from vqcore.sizes import parameters
 
 POPULATION = 20
 """Completed trials in a generation of NSGA-II. Optuna's 50 would make most sweeps a random search."""
@@ -212,13 +210,6 @@ def _parameter(choice: Choice, value: Any) -> Any:
 def _value(choice: Choice, parameter: Any) -> Any:
     """The field's value for Optuna's parameter."""
     return ordered[parameter] if (ordered := numbers(choice)) else parameter
-
-
-@lru_cache(maxsize=4096)
-def parameters(model: ModelConfig) -> int:
-    """Parameters of the model, counted without making it."""
-    with torch.device("meta"):
-        return parameter_count(VQVAE(model))
 
 
 def _completed(study: optuna.Study) -> list[FrozenTrial]:

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from analysis.report import analyse
 from sweeps.engine.driver import Driver
-from sweeps.engine.inline import run_inline
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import provenance
 from sweeps.engine.queue import TrialQueue
@@ -66,6 +65,8 @@ class _SweepSession:
         capacity = self.capacity if self.request.on_cluster else None
         driver = Driver(queue, self.writer, lambda: self.session.signals.terminating, capacity)
         if self.request.flags.address == INLINE:
+            from sweeps.engine.inline import run_inline
+
             self.tracker.start()
             self.train(driver, queues, run_inline)
         else:

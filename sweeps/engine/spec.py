@@ -15,7 +15,7 @@ from vqcore.config import Scalar, TrialConfig
 from vqcore.errors import Problems
 
 if TYPE_CHECKING:  # optuna and torch take seconds to import, which --help need not wait for
-    from trainables.trial import Collapse
+    from trainables.job import Collapse
 
 
 Kind = Literal["tpe", "nsga2", "gp", "random"]

@@ -14,11 +14,11 @@ from sweeps.engine.request import CheckedSweep
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.searcher import samplers
 from sweeps.engine.spec import Search
+from trainables.job import TrialJob
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.recorder import JournalWriter
 from trainables.runs import JOURNAL
 from trainables.storage import join
-from trainables.trial import TrialJob
 from vqcore.config import Scalar, TrialConfig
 
 MOST_FINALISTS = 8

@@ -12,7 +12,8 @@ from PIL import Image
 from sweeps.beta_ablation import BetaAblation, spec
 from sweeps.cli import command
 from trainables.data import prepare
-from trainables.trial import Report, Trial
+from trainables.job import Report
+from trainables.trial import Trial
 
 
 @pytest.fixture(scope="session")

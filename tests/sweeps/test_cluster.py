@@ -22,9 +22,9 @@ from sweeps.engine.queue import TrialQueue
 from sweeps.engine.ray_runner import run_on_ray
 from sweeps.engine.resources import book, fitting
 from trainables.data import prepare
+from trainables.job import TrialJob
 from trainables.journal import read
 from trainables.recorder import JournalWriter
-from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
 
 pytestmark = pytest.mark.service

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from sweeps.engine.progress import Screen
 from trainables.data import DataSet
+from trainables.job import TrialJob
 from trainables.journal import RunRecord
-from trainables.trial import TrialJob
 from vqcore.config import TrialConfig
 
 

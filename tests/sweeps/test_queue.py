@@ -10,7 +10,7 @@ from analysis.objectives import objectives
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from trainables.data import DataSet
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 from vqcore.config import TrialConfig
 
 DATA = DataSet("made", "0" * 16, "nowhere", 32, 8, 8)

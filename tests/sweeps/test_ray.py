@@ -24,9 +24,9 @@ from sweeps.engine.ray_settings import prepare_environment
 from sweeps.engine.resources import Available, Booking, book
 from trainables.data import prepare
 from trainables.errors import FatalRunError
+from trainables.job import Report, TrialJob
 from trainables.journal import JournalReader, RunRecord, read
 from trainables.recorder import JournalWriter
-from trainables.trial import Report, TrialJob
 from trainables.tune_trial import VQTrial
 from vqcore.config import TrialConfig
 
@@ -308,7 +308,7 @@ from sweeps.engine.driver import Driver
 from sweeps.engine.queue import TrialQueue
 from trainables.data import prepare
 from trainables.recorder import JournalWriter
-from trainables.trial import TrialJob
+from trainables.job import TrialJob
 from vqcore.config import TrialConfig
 ray_runner.WORKER_SECONDS = 8.0
 env = {{"py_executable": "/no/such/python"}}

@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from test_space import CONDITIONAL
 
 from analysis.objectives import objectives
-from sweeps.engine.searcher import POPULATION, Sampler, distribution, parameters
+from sweeps.engine.searcher import POPULATION, Sampler, distribution
 from sweeps.engine.space import Constraint, Range, Space, every, resolve
 from sweeps.engine.spec import Kind, Search
 from vqcore.config import TrialConfig, problems_of
+from vqcore.sizes import parameters
 
 BASE = TrialConfig().replace(
     epochs=3, seed=0, channels=4, hidden_channels=4, residual_channels=2, residual_blocks=1, dim=4, codebook_size=16

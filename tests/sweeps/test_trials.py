@@ -16,10 +16,10 @@ from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.trials import replayed
 from sweeps.pareto import Pareto, spec
 from sweeps.run import run
+from trainables.job import Report, TrialJob
 from trainables.journal import Event, JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker
-from trainables.trial import Report, TrialJob
 
 Search = Callable[..., int]
 

@@ -12,14 +12,13 @@ import torch
 
 from trainables.checkpoint import (
     Checkpoint,
-    check_disk,
     keep_checkpoint,
     load_checkpoint,
     remove_parts,
     save_checkpoint,
     whole_checkpoints,
 )
-from trainables.storage import Store
+from trainables.storage import Store, check_disk
 from vqcore.config import problems_of
 
 KEY = "0123456789ab"

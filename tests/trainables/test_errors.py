@@ -11,8 +11,7 @@ import pytest
 from trainables.data import DamagedDataError
 from trainables.errors import FatalRunError, one_line, run_log
 from trainables.storage import StorageError
-from vqcore.errors import ConfigError
-from vqcore.training import DivergedError
+from vqcore.errors import ConfigError, DivergedError
 
 
 def raised(error: Exception) -> Exception:

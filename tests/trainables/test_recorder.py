@@ -7,11 +7,11 @@ import pytest
 
 from trainables.checkpoint import save_checkpoint
 from trainables.data import DataSet
+from trainables.job import Report, TrialJob
 from trainables.journal import Event, Journal, JournalReader, read
 from trainables.recorder import JournalWriter, fill_gaps
 from trainables.runs import JOURNAL
 from trainables.storage import Store
-from trainables.trial import Report, TrialJob
 from vqcore.config import TrialConfig
 
 KEY = "0123456789ab"

@@ -13,8 +13,8 @@ import pytest
 from stepping import run_trial
 
 from trainables.data import DataSet
+from trainables.job import TrialJob
 from trainables.storage import StorageError, Store, check_storage, join, size
-from trainables.trial import TrialJob
 from vqcore.config import ConfigError, TrialConfig, problems_of
 
 OUTSIDE = ["../x", "..", ".", "", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", ".hidden", "a?b", "x" * 300]

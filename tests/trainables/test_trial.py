@@ -13,10 +13,10 @@ from stepping import reports, run_trial
 
 from trainables.checkpoint import Checkpoint, load_checkpoint
 from trainables.data import DataSet
+from trainables.job import Collapse, TrialJob
 from trainables.journal import read
 from trainables.recorder import JournalWriter
 from trainables.storage import StorageError, Store
-from trainables.trial import Collapse, TrialJob
 from vqcore.config import TrialConfig
 
 CONFIG = TrialConfig().replace(

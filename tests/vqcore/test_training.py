@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,11 @@ from layers import looked_up
 from torch import Tensor
 
 from vqcore.config import TrialConfig
-from vqcore.training import DivergedError, Images, Trainer, _Tally, resolve_precision
+from vqcore.errors import DivergedError
+from vqcore.registry import ARCHITECTURES
+from vqcore.sizes import parameters, state_bytes
+from vqcore.training import Images, Trainer, _Tally, resolve_precision
+from vqcore.vqvae import parameter_count
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig().replace(
@@ -53,6 +58,31 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype
         assert torch.equal(tensor, other[name]), name
+
+
+# Sizes
+
+SIZES: dict[str, dict[str, Any]] = {
+    "averages": {},
+    "no projection": {"dim": 12, "residual_blocks": 2},
+    "averages from zero": {"codebook": "ema_debiased", "init": "kmeans++", "revive_below": 0.1},
+    "a gradient codebook": {"codebook": "gradient", "affine": "learned", "affine_groups": 4},
+    "with statistics": {"codebook": "gradient", "affine": "statistics", "affine_groups": 4},
+    "a grid": {"layer": "fsq", "levels": "5,4", "estimator": "ste", "commitment_weight": 0.0, "decay": 0.99},
+    "a network that is made": {"architecture": "made"},
+}
+
+
+@pytest.mark.parametrize("changes", SIZES.values(), ids=SIZES)
+def test_sizes_follow_from_the_configuration(
+    changes: dict[str, Any], train: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "made", replace(ARCHITECTURES["residual"], parameters=None))
+    trainer = Trainer(CONFIG.replace(**changes), CPU)
+    trainer.train_epoch(train)
+    assert parameters(trainer.model.config) == parameter_count(trainer.model)
+    numbers = sum(tensor.nbytes for name, tensor in trainer.state().items() if not name.startswith("generator"))
+    assert numbers == pytest.approx(state_bytes(trainer.model.config), abs=200), "all but a few counts"
 
 
 # Images
