@@ -39,7 +39,11 @@ class TunedEstimator:
 
     def best(self, objective: Objective) -> Group:
         """The configuration that the screening seed puts first. There must be one that completed."""
-        return min(self.groups, key=lambda group: objective.signed(group.by_seed(objective.column)[self.seed]))
+        return min(self.groups, key=lambda group: objective.signed(self.value(group, objective)))
+
+    def value(self, group: Group, objective: Objective) -> float:
+        """What a configuration has with the screening seed."""
+        return (group.screening or group).by_seed(objective.column)[self.seed]
 
     def fresh(self, objective: Objective) -> dict[int, float]:
         """The values of its best configuration with the seeds that did not choose it."""
@@ -48,15 +52,19 @@ class TunedEstimator:
 
     def estimate(self, objective: Objective) -> Estimate:
         """Its best over the seeds that did not choose it, or with the one that did if there are none."""
-        values = self.fresh(objective) or self.best(objective).by_seed(objective.column)
-        return Estimate.of(list(values.values()), objective.metric.least)
+        values = [*self.fresh(objective).values()] or [self.value(self.best(objective), objective)]
+        return Estimate.of(values, objective.metric.least)
+
+    def text(self, objective: Objective) -> str:
+        """Mean ± sd of its best; in parentheses the value of the seed that chose it if there is no other."""
+        text = self.estimate(objective).text
+        return text if self.fresh(objective) else f"({text})"
 
     def curve(self, objective: Objective) -> TuningCurve:
         """The best after n trials. A trial that was stopped or failed was tried, and is as bad as can be."""
-        reached = {
-            trial.key: trial.epochs[group.epoch][objective.column] for group in self.groups for trial in group.trials
-        }
-        return tuning_curve([reached.get(trial.key, float("nan")) for trial in self.tried], objective.direction)
+        screened = [trial for group in self.groups for trial in (group.screening or group).trials]
+        reached = {trial.key: trial.epochs[self.groups[0].epoch][objective.column] for trial in screened}
+        return tuning_curve([reached.get(trial.key, math.nan) for trial in self.tried], objective.direction)
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,12 @@ class EstimatorComparison:
         return [EstimatorPair(*pair, test) for pair, test in zip(pairs, tests, strict=True)]
 
     def ranked(self, objective: Objective) -> list[TunedEstimator]:
-        """The estimators, the best first."""
-        return sorted(self.tuned, key=lambda one: objective.signed(one.estimate(objective).mean))
+        """The estimators, the best first; last those whose best has only the seed that chose it."""
+
+        def place(one: TunedEstimator) -> tuple[bool, float]:
+            return not one.fresh(objective), objective.signed(one.estimate(objective).mean)
+
+        return sorted(self.tuned, key=place)
 
     @property
     def seed(self) -> int:
@@ -124,7 +136,8 @@ def estimator_comparison(results: Results) -> EstimatorComparison | None:
     ended = [trial for trial in results.trials if seed_of(trial) == seed and trial.status != "running"]
     for name in dict.fromkeys(str(trial.config.get("estimator")) for trial in ended):
         tried = tuple(trial for trial in ended if trial.config.get("estimator") == name)
-        groups = tuple(group for group in results.groups if group.estimator == name and seed in group.seeds)
+        ours = (group for group in results.groups if group.estimator == name)
+        groups = tuple(group for group in ours if seed in (group.screening or group).seeds)
         if len(tried) >= LEAST and groups:
             tuned.append(TunedEstimator(name, tried, groups, seed))
     return EstimatorComparison(results, tuple(tuned)) if len(tuned) > 1 else None
@@ -140,7 +153,7 @@ def estimator_sentences(results: Results) -> list[str]:
 
 def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
     first, *_ = order = comparison.ranked(objective)
-    named = "; ".join(f"{one.name} {one.estimate(objective).text}" for one in order)
+    named = "; ".join(f"{one.name} {one.text(objective)}" for one in order)
     ranking = f"Estimators by {objective.name}, each at its best by seed {comparison.seed}: {named}."
     pairs = [pair for pair in comparison.pairs if pair.objective == objective and pair.one is first]
     if all(math.isnan(pair.test.p) for pair in pairs):
@@ -166,14 +179,14 @@ def _best_table(made: EstimatorComparison) -> Table:
     for objective in results.objectives:
         for one in made.ranked(objective):
             group, estimate = one.best(objective), one.estimate(objective)
-            screened, fresh = group.by_seed(objective.column)[made.seed], len(one.fresh(objective))
+            screened, fresh = one.value(group, objective), len(one.fresh(objective))
             label = described(group.config, searched) or group.label
             numbers = (estimate.text, estimate.interval_text()) if fresh else ("–", "–")
             rows.append((objective.name, one.name, label, estimate.show(screened), str(fresh), *numbers))
     columns = ("by", "estimator", "its best", f"seed {made.seed}", "n", "other seeds", "95 % interval")
     notes = (
         f"its best: of what it completed, the best with seed {made.seed}, which is left out of n and of the tests: of "
-        "many tried, the best by one seed is in part the luckiest",
+        "many tried, the best by one seed is in part the luckiest; intervals: each by itself",
         f"tuned for each estimator: {', '.join(searched) or 'nothing'}; {results.data}, after epoch {results.epoch}",
         made.budget,
     )

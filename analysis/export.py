@@ -1,33 +1,33 @@
 """Configurations ready for ``trainables.final``, each with the evidence for it as comments."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from analysis.findings import front_sentence
+from analysis.findings import front_sentence, interval_of
 from analysis.layout import write_file
 from analysis.objectives import metric_of
 from analysis.results import Group, Results, ranked
 from vqcore.config import TrialConfig, toml_text
 
 _DATA = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
-_KNEE = (
-    "knee of the front of the means: farthest from the chord between the scaled front's ends (Das 1999); "
-    "of a front without a bulge, its "
-)
+_KNEE = "farthest from the chord between the scaled front's ends (Das 1999); of a front without a bulge, its "
 
 
 def write_exports(results: Results) -> list[Path]:
     """Write ``exports/knee.toml`` and, of each objective, ``best_mse.toml``: model, training and data.
 
-    The seed is the lowest of the configuration's, the epochs those that were compared. None if no trial has completed.
+    The seed is the lowest that counts of the configuration's, the epochs those that were compared. None if no trial has
+    completed.
     """
     chosen = {
-        f"best_{one.column}": (group, f"{one.best} by the means")
+        f"best_{one.column}": (group, f"{one.best} by {_means([group])}")
         for one in results.objectives
         for group in ranked(results.groups, one)[:1]
     }
     if results.knee:
-        chosen["knee"] = (results.knee, _KNEE + results.objectives[0].best)
+        rule = _KNEE + results.objectives[0].best
+        chosen["knee"] = (results.knee, f"knee of the front of {_means(results.front)}: {rule}")
     found = {name: results.metadata(key) for name, key in _DATA.items()}
     data = {name: value for name, value in found.items() if value is not None}
     paths = []
@@ -38,18 +38,26 @@ def write_exports(results: Results) -> list[Path]:
     return paths
 
 
+def _means(groups: Sequence[Group]) -> str:
+    """What placed the groups where they are."""
+    return "the means" if all(len(group.seeds) > 1 for group in groups) else "one seed, an order and no claim"
+
+
 def _evidence(results: Results, group: Group, rule: str) -> str:
     commit = results.metadata("commit") or "not recorded"
+    screened = "" if results.screening is None else f" (seed {results.screening} screened and is in no figure here)"
     lines = [
-        f"{group.label}: {rule}, of {len(results.groups)} configurations",
+        f"{group.label}: {rule}, of {len(results.estimated)} configurations",
         f"sweep {results.name}, commit {commit}, exported {datetime.now(UTC):%Y-%m-%d}",
-        f"seeds {', '.join(map(str, group.seeds))}; after epoch {group.epoch}; whole test set of {results.data}",
+        f"seeds {', '.join(map(str, group.seeds))}{screened}; after epoch {group.epoch}; "
+        f"whole test set of {results.data}",
     ]
     for column in dict.fromkeys(("mse", "perplexity", *results.columns)):
         name = "MSE on [-1, 1]" if column == "mse" else metric_of(column).name
-        estimate = group.estimate(column)
-        interval = f"95 % interval {estimate.interval_text()}"
-        certainty = interval if estimate.n > 1 else "one seed, so no interval and no claim"
+        estimate = results.estimate(group, column)
+        certainty = (
+            interval_of(results, estimate) if estimate.n > 1 else "one seed: an order, so no interval and no claim"
+        )
         lines.append(f"{name}: {estimate.text}, {certainty}, n = {estimate.n}")
     lines.append(front_sentence(results))
     # TOML allows no control characters in comments, and a name could hold some.

@@ -1,4 +1,5 @@
-"""Findings as sentences: no claim from one seed, and none where the seeds' spread could make the difference."""
+"""Findings as sentences: no claim from one seed, none from a seed that had a part in choosing, and none where the
+seeds' spread could make the difference."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from analysis.fronts import DOUBT
 from analysis.layout import Table, shown
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described, ranked
-from analysis.stats import significant_differences
+from analysis.stats import Estimate, significant_differences
 from vqcore.psnr import psnr
 
 _FAILURES = 5
@@ -72,25 +73,40 @@ def _state(results: Results) -> str:
         state += "; the run is not finished"
     if not results.groups:
         return f"{state}. Nothing to compare yet."
-    return f"{state}. Compared after epoch {results.epoch} on {results.data}, {results.seeds} a configuration."
+    compared = f"{state}. Compared after epoch {results.epoch} on {results.data}"
+    if results.screening is None:
+        order = " (an order, not a claim)" if results.searched else ""
+        return f"{compared}, {results.seeds} a configuration{order}."
+    screened, more = sum(group.screened is not None for group in results.groups), len(results.estimated)
+    return (
+        f"{compared}: seed {results.screening} screened {screened} configurations; the estimates are of "
+        f"{results.seeds} more, of {more} of them."
+    )
 
 
 def _best(results: Results, objective: Objective) -> str:
     winner, *_ = ranked(results.groups, objective)
-    sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(winner, objective)}."
+    sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(results, winner, objective)}."
     if winner in results.several:
         return sentence + _lead(results, winner, objective)
     sentence += " One seed: an order, not a claim."
     for group in ranked(results.several, objective)[:1]:
-        sentence += f" Of those with more seeds: {_with_value(group, objective)}."
+        sentence += f" Of those with more seeds: {_with_value(results, group, objective)}."
     return sentence
 
 
-def _with_value(group: Group, objective: Objective) -> str:
-    estimate = group.estimate(objective.column)
+def _with_value(results: Results, group: Group, objective: Objective) -> str:
+    estimate = results.estimate(group, objective.column)
     decibel = f", {psnr(estimate.mean):.1f} dB" if objective.column == "mse" else ""
-    seeds = f" (95 % interval {estimate.interval_text()}, n = {estimate.n})" if estimate.n > 1 else ""
+    seeds = f" ({interval_of(results, estimate)}, n = {estimate.n})" if estimate.n > 1 else ""
     return f"{group.label}, {estimate.text} {objective.unit}{decibel}{seeds}"
+
+
+def interval_of(results: Results, estimate: Estimate) -> str:
+    """The interval of a configuration, and among how many it holds however that one was picked."""
+    number = len(results.estimated)
+    among = f", simultaneous over {number} configurations" if number > 1 else ""
+    return f"95 % interval {estimate.interval_text()}{among}"
 
 
 def _lead(results: Results, winner: Group, objective: Objective) -> str:
@@ -99,9 +115,9 @@ def _lead(results: Results, winner: Group, objective: Objective) -> str:
         return ""
     several = results.several
     single = len(results.groups) - len(several)
-    untested = f" {single} with one seed were not tested." if single else ""
+    untested = f" {single} {_with_too_few(results)} were not tested." if single else ""
     if len(several) == 1:
-        return " No other configuration has a second seed, so its lead is no claim."
+        return f" No other configuration has several seeds{_that_count(results)}, so its lead is no claim."
     place = several.index(winner)
     differ = significant_differences(place, [group.by_seed(objective.column) for group in several])
     alike = [group.label for i, group in enumerate(several) if i != place and not differ[i]]
@@ -109,6 +125,16 @@ def _lead(results: Results, winner: Group, objective: Objective) -> str:
         return f" Within the seeds' spread, so not told apart from: {_listed(alike)}.{untested}"
     others = "each of the others with several seeds" if single else "each other one"
     return f" Its lead over {others} is more than the seeds' spread (paired t tests, Holm's correction).{untested}"
+
+
+def _with_too_few(results: Results) -> str:
+    return (
+        "with one seed" if results.screening is None else f"with fewer than two seeds beside seed {results.screening}"
+    )
+
+
+def _that_count(results: Results) -> str:
+    return "" if results.screening is None else f" beside seed {results.screening}"
 
 
 def _left_out(results: Results) -> list[str]:
@@ -139,7 +165,9 @@ def front_sentence(results: Results, listed: bool = True) -> str:
     if len(results.groups) == 1:
         return "One configuration only: there is no front to speak of."
     first, second = results.objectives
-    by = "By the means" if all(len(group.seeds) > 1 for group in results.front) else "By a single seed, so no claim"
+    of = "" if results.screening is None else f" of the {len(results.estimated)} with more seeds"
+    several = all(len(group.seeds) > 1 for group in results.front)
+    by = f"By the means{of}" if several else f"By a single seed{of}, so an order and no claim"
     named, number = _listed([group.label for group in results.front]), len(results.front)
     if len({(group.mean(first.column), group.mean(second.column)) for group in results.front}) > 1:
         which = f", {first.best} first: {named}" if listed else ""
@@ -150,14 +178,14 @@ def front_sentence(results: Results, listed: bool = True) -> str:
 
 def certainty_sentence(results: Results) -> str | None:
     """Whether the front is settled; none where that is unknown or there is nothing to settle."""
-    if len(results.groups) == 1 or not results.several:
+    if len(results.estimated) == 1 or not results.several:
         return None
     if fronts.settled(results.on_front):
         certain = "each configuration is on it or off it with a probability above 95 %"
         if single := sum(len(group.seeds) == 1 for group in results.front):
             return f"By the spread of the others {certain}, but of those on the front {single} have one seed only."
         return f"The front is settled: {certain}."
-    probable = zip(results.groups, results.on_front, strict=True)
+    probable = zip(results.estimated, results.on_front, strict=True)
     unsettled = sorted(((g, p) for g, p in probable if DOUBT <= p <= 1 - DOUBT), key=lambda pair: -pair[1])
     named = _listed([f"{group.label} ({p:.2f})" for group, p in unsettled], 4)
     are = "configurations" if len(unsettled) > 1 else "configuration"

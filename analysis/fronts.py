@@ -176,14 +176,15 @@ def near_front(
 ) -> list[int]:
     """The configurations worth another seed, the most worth first, at most ``most``.
 
-    Those that are not ``settled``, the nearest to even odds first, and those that one seed alone puts on the front: no
-    claim from one seed. While the probabilities are unknown, the best of the means by rank, then by crowding.
+    Those that are not ``settled``, the nearest to even odds first, and those that fewer than three seeds put on the
+    front: the first of them chose, and no claim is made from one other. While the probabilities are unknown, the best
+    of the means by rank, then by crowding.
     """
     if any(map(math.isnan, probabilities)):
         points = [_mean(_usable(by_seed)) for by_seed in configurations]
         return [i for i in best_first(points, directions) if math.isfinite(points[i][0])][:most]
-    single = [len(by_seed) == 1 for by_seed in configurations]
-    worth = [i for i, p in enumerate(probabilities) if p >= DOUBT and (p <= 1 - DOUBT or single[i])]
+    few = [len(by_seed) < 3 for by_seed in configurations]
+    worth = [i for i, p in enumerate(probabilities) if p >= DOUBT and (p <= 1 - DOUBT or few[i])]
     return sorted(worth, key=lambda i: abs(probabilities[i] - 0.5))[:most]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis import fronts
 from analysis.fronts import Point
 from analysis.objectives import Objective, metric_of, recorded
-from analysis.stats import Estimate
+from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL, PICTURES, SHORT
 from trainables.storage import StorageError, Store, is_bucket, join
@@ -31,17 +31,28 @@ _NOT_COMPARED = ("seed", "epochs")
 
 @dataclass(frozen=True)
 class Group:
-    """One configuration: its completed trials, one a seed, all compared after the same epoch."""
+    """One configuration: its completed trials, one a seed, all compared after the same epoch.
+
+    What is estimated comes from ``trials`` alone, the seeds that count: none of them had a part in choosing.
+    """
 
     label: str
     config: dict[str, Any]
     """The flat configuration, without ``seed`` and ``epochs``."""
     trials: tuple[TrialRecord, ...]
+    """The trials that count, by seed; none of a configuration of a search that got no second seed."""
     epoch: int
+    screened: TrialRecord | None = None
+    """In a search with several seeds, the trial of the screening seed, which chose who got more: in no estimate."""
+
+    @property
+    def screening(self) -> "Group | None":
+        """The configuration as the screening seed alone has it, to be shown as such; none where no seed chose."""
+        return replace(self, trials=(self.screened,), screened=None) if self.screened else None
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, ascending."""
+        """The seeds that count, ascending."""
         return tuple(seed_of(trial) for trial in self.trials)
 
     @property
@@ -50,7 +61,7 @@ class Group:
         return str(self.config.get("estimator", ""))
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """The metric of each seed that reported it; ``total`` is mse + (1 + beta) codebook_loss, as in the paper."""
+        """The metric of each seed that counts; ``total`` is mse + (1 + beta) codebook_loss, as in the paper."""
         if metric.endswith("total"):
             prefix = metric.removesuffix("total")
             mse, codebook = self.by_seed(f"{prefix}mse"), self.by_seed(f"{prefix}codebook_loss")
@@ -60,15 +71,21 @@ class Group:
         return {seed: report[metric] for seed, report in reports.items() if metric in report}
 
     def estimate(self, metric: str) -> Estimate:
-        """Mean and spread of a metric over the seeds that reported it."""
+        """Mean and spread of a metric over the seeds that count."""
         return Estimate.of(list(self.by_seed(metric).values()), metric_of(metric).least)
 
+    def text(self, metric: str, spread: bool = True) -> str:
+        """Mean, with ± sd if ``spread``; the value of the screening seed in parentheses if there is no other."""
+        estimate = (self if self.trials else self.screening or self).estimate(metric)
+        text = estimate.text if spread else estimate.mean_text
+        return text if self.trials else f"({text})"
+
     def mean(self, metric: str) -> float:
-        """The mean of a metric over seeds; NaN if no seed reported it."""
+        """The mean of a metric over the seeds that count; NaN if none reported it."""
         return self.estimate(metric).mean
 
     def points(self, first: str, second: str) -> dict[int, Point]:
-        """Two metrics of each seed that reported both."""
+        """Two metrics of each seed that counts and reported both."""
         xs, ys = self.by_seed(first), self.by_seed(second)
         return {seed: (xs[seed], ys[seed]) for seed in xs if seed in ys}
 
@@ -96,6 +113,8 @@ class Results:
     """The last epoch that all compared trials have: the one that is compared. 0 if there are none."""
     left_out: tuple[tuple[TrialRecord, str], ...]
     """Trials that are not compared, each with the reason."""
+    screening: int | None = None
+    """The seed that chose, in a search, which configurations got more; none in a grid, and before there are more."""
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -120,8 +139,8 @@ class Results:
 
     @property
     def seeds(self) -> str:
-        """The number of seeds of a group, as text: ``2 to 5 seeds``."""
-        counts = sorted({len(group.seeds) for group in self.groups}) or [0]
+        """The number of seeds that count of a group that has some, as text: ``2 to 5 seeds``."""
+        counts = sorted({len(group.seeds) for group in self.estimated}) or [0]
         number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return f"{number} seed{'s' if counts[-1] != 1 else ''}"
 
@@ -148,8 +167,18 @@ class Results:
         return first.direction, second.direction
 
     @cached_property
+    def searched(self) -> bool:
+        """Whether one seed screens, and only what is near the front gets more; in a grid all have the same seeds."""
+        return self.metadata("sampler") is not None
+
+    @cached_property
+    def estimated(self) -> tuple[Group, ...]:
+        """The groups with a seed that counts: in a search, those that got more than the screening seed."""
+        return tuple(group for group in self.groups if group.trials)
+
+    @cached_property
     def means(self) -> list[Point]:
-        """Each group's mean of both objectives."""
+        """Each group's mean of both objectives; NaN of a group without a seed that counts."""
         first, second = self.columns
         return [(group.mean(first), group.mean(second)) for group in self.groups]
 
@@ -169,13 +198,29 @@ class Results:
 
     @property
     def several(self) -> tuple[Group, ...]:
-        """The groups with several seeds: of one seed nothing bounds the error."""
+        """The groups with several seeds that count: of one seed nothing bounds the error."""
         return tuple(group for group in self.groups if len(group.seeds) > 1)
 
     @cached_property
     def on_front(self) -> list[float]:
-        """The probability of each group's true mean to be on the front; NaN unless any has several seeds."""
-        return fronts.probability_on_front([group.points(*self.columns) for group in self.groups], self.directions)
+        """The probability of each of ``estimated`` to have its true mean on their front; NaN unless any has several
+        seeds."""
+        return fronts.probability_on_front([group.points(*self.columns) for group in self.estimated], self.directions)
+
+    def estimate(self, group: Group, column: str) -> Estimate:
+        """Mean and spread of an objective, MSE or perplexity, with the interval that is quoted of it.
+
+        The intervals of all groups hold together with 95 %, so that of whichever is picked does.
+        """
+        return replace(group.estimate(column), margin=self._margins[column].get(group.label))
+
+    @cached_property
+    def _margins(self) -> dict[str, dict[str, float]]:
+        """By column, then by the group's label."""
+        labels = [group.label for group in self.estimated]
+        columns = {"mse", "perplexity", *self.columns}
+        by_seed = {column: [group.by_seed(column) for group in self.estimated] for column in columns}
+        return {column: dict(zip(labels, simultaneous_margins(by_seed[column]), strict=True)) for column in columns}
 
     @cached_property
     def pictures(self) -> Pictures:
@@ -185,7 +230,7 @@ class Results:
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
         for group in self.featured():
-            for trial in group.trials:
+            for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
                     content = Store(join(location, trial.key), patient=False).read(PICTURES)
                     rows.append((group, trial, images_of(content)))
@@ -225,12 +270,23 @@ def load(run_folder: Path) -> Results:
     compared = {trial.key: trial for trial in trials if epoch in reported.get(trial.key, ())}
     swept = tuple(dict.fromkeys([*(record.sweep.get("swept") or ()), *_varying(trials)]))
     left_out = tuple((trial, _reason(trial)) for trial in trials if trial.key not in compared)
-    return Results(run_folder, record, swept, _grouped(compared.values(), epoch, swept), epoch, left_out)
+    seeds = {seed_of(trial) for trial in compared.values()}
+    screening = min(map(seed_of, trials)) if params.get("sampler") and len(seeds) > 1 else None
+    groups = _grouped(compared.values(), epoch, swept, screening)
+    return Results(run_folder, record, swept, groups, epoch, left_out, screening)
 
 
 def ranked(groups: Iterable[Group], objective: Objective) -> list[Group]:
-    """The groups by their means of an objective; equals stay in their order."""
-    return sorted(groups, key=lambda group: objective.signed(group.mean(objective.column)))
+    """The groups by their means of an objective, then those without a seed that counts by the screening seed.
+
+    Equals stay in their order.
+    """
+
+    def place(group: Group) -> tuple[bool, float]:
+        one = group if group.trials else group.screening or group
+        return not group.trials, objective.signed(one.mean(objective.column))
+
+    return sorted(groups, key=place)
 
 
 def seed_of(trial: TrialRecord) -> int:
@@ -254,7 +310,9 @@ def estimator_first(swept: Sequence[str]) -> list[str]:
     return sorted((name for name in swept if name not in _NOT_COMPARED), key=lambda name: name != "estimator")
 
 
-def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) -> tuple[Group, ...]:
+def _grouped(
+    trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str], screening: int | None
+) -> tuple[Group, ...]:
     """The trials as groups, ordered by the values of the swept fields, the estimator first."""
     members: dict[frozenset[tuple[str, Any]], list[TrialRecord]] = defaultdict(list)
     for trial in trials:
@@ -266,10 +324,11 @@ def _grouped(trials: Iterable[TrialRecord], epoch: int, swept: Sequence[str]) ->
     labels = [described(config, shown) for config in configs]
     if len(set(labels)) < len(labels):
         labels = [described(config, shown, exact=True) for config in configs]
-    groups = [
-        Group(label or "the configuration", config, tuple(sorted(group, key=seed_of)), epoch)
-        for label, config, group in zip(labels, configs, members.values(), strict=True)
-    ]
+    groups = []
+    for label, config, group in zip(labels, configs, members.values(), strict=True):
+        by_seed = {seed_of(trial): trial for trial in sorted(group, key=seed_of)}
+        screened = None if screening is None else by_seed.pop(screening, None)
+        groups.append(Group(label or "the configuration", config, tuple(by_seed.values()), epoch, screened))
     return tuple(sorted(groups, key=lambda group: [_sort_key(group.config.get(name)) for name in names]))
 
 

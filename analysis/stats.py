@@ -1,11 +1,13 @@
-"""Statistics of a few seeds and of many trials: estimates, paired tests with Holm's correction, tuning curves."""
+"""Statistics of a few seeds and of many trials: estimates, intervals of whichever is picked, paired tests with Holm's
+correction, tuning curves."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, variance
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +15,17 @@ from scipy.special import gammaln, stdtr, stdtrit
 
 from analysis.objectives import Direction, sign
 
-# Shape suffixes: P pairs of configurations, N trials that were run, K counts of trials.
+# Shape suffixes: C configurations, S seeds, V values (one a configuration and seed), P pairs of configurations,
+# N trials that were run.
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int_]
 
 LEVEL = 0.05
 """The probability of a false rejection among all tests that are corrected together."""
+
+POOLED = 8
+"""Configurations, the nearest by their means, that tell together how far seeds spread. With 3 seeds each they leave 14
+degrees of freedom for it where one alone leaves 2; more would be less alike."""
 
 SeedValues = Mapping[int, float]
 """A metric of one configuration by seed. Equal seeds share initial weights and the order of the data."""
@@ -40,6 +47,8 @@ class Estimate:
     n: int
     least: float = -math.inf
     """The smallest possible value of the metric."""
+    margin: float | None = None
+    """Half the width of the interval where it is one of several that hold together (``simultaneous_margins``)."""
 
     @classmethod
     def of(cls, values: Sequence[float], least: float = -math.inf) -> "Estimate":
@@ -50,13 +59,13 @@ class Estimate:
         return cls(mean, sd, n, least)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """The t interval of the mean, cut off at the least possible value; none for one seed.
+        """The mean's t interval, or that of its ``margin``, cut off at the least possible value; none for one seed.
 
-        For m intervals that hold together with 95 %, ``confidence`` is 1 - 0.05 / m.
+        For m intervals that hold together with 95 %, ``confidence`` is 1 - 0.05 / m (Bonferroni).
         """
         if self.sd is None:
             return None
-        half = t_quantile(self.n - 1, confidence) * self.sd / math.sqrt(self.n)
+        half = t_quantile(self.n - 1, confidence) * self.sd / math.sqrt(self.n) if self.margin is None else self.margin
         return max(self.mean - half, self.least), self.mean + half
 
     def show(self, value: float) -> str:
@@ -81,6 +90,63 @@ class Estimate:
         """The interval in brackets, or ``one seed``; a dash of none."""
         interval = self.interval(confidence)
         return "[{}, {}]".format(*map(self.show, interval)) if interval else "one seed" if self.n else "–"
+
+
+def simultaneous_margins(configurations: Sequence[SeedValues]) -> list[float]:
+    """Half the width of each one's interval around its mean; all of them hold together with 95 %.
+
+    So the interval of whichever is picked holds: the best by any objective, the knee, all of a front. A report quotes
+    several such picks, and its reader makes more. A method for one rule of picking would hold for that one alone, and
+    needs a known covariance (conditional and hybrid inference on winners: Andrews, Kitagawa and McCloskey 2024) or more
+    seeds to resample than the usual three (a bootstrap that repeats the selection).
+
+    A value is taken as the sum of its configuration, its seed, which does something to all alike, and a rest, the last
+    two normal. Their variances come from an additive fit to the ``POOLED`` nearest configurations. The rest is what
+    luck picks by: its t quantile has Bonferroni's correction for all configurations that have a value. What a seed does
+    to all picks none: its t quantile has none. The squares of the two margins are added (Graybill and Wang 1980).
+    Pooling assumes that neighbours spread alike: where a configuration's own seeds spread more, it is widened to that.
+
+    NaN for fewer than two seeds or a value that is not finite. Of one configuration it is the plain t interval's.
+    ``benchmarks/selection.py`` measures how often it holds, and how wide it is.
+    """
+    usable = [by_seed if all(map(math.isfinite, by_seed.values())) else {} for by_seed in configurations]
+    confidence = 1 - LEVEL / max(sum(map(bool, usable)), 1)
+    several = [c for c, by_seed in enumerate(usable) if len(by_seed) > 1]
+    means_C = np.array([fmean(usable[c].values()) for c in several])
+    margins = [math.nan] * len(usable)
+    for c, mean in zip(several, means_C.tolist(), strict=True):
+        nearest = np.argsort(np.abs(means_C - mean), kind="stable")[:POOLED]
+        rest, shared = _variances([usable[several[i]] for i in nearest])
+        squared = (
+            t_quantile(rest.freedom, confidence) ** 2 * rest.value + t_quantile(shared.freedom) ** 2 * shared.value
+        )
+        own = variance(usable[c].values()) / ((rest.value + shared.value) or 1.0)
+        margins[c] = math.sqrt(max(own, 1.0) * squared / len(usable[c]))
+    return margins
+
+
+class _Variance(NamedTuple):
+    value: float
+    freedom: int
+
+
+def _variances(pool: Sequence[SeedValues]) -> tuple[_Variance, _Variance]:
+    """Of a value's own luck, and of what its seed does to all; the second is 0 where the two cannot be told apart."""
+    seeds = sorted(set().union(*pool))
+    deviations, marks = [], []
+    for by_seed in pool:
+        values_S = np.array(list(by_seed.values()))
+        seeds_VS = np.array([[seed == other for other in seeds] for seed in by_seed], dtype=np.float64)
+        deviations.append(values_S - values_S.mean())
+        marks.append(seeds_VS - seeds_VS.mean(axis=0))
+    deviations_V, marks_VS = np.concatenate(deviations), np.concatenate(marks)
+    effects_S, _, rank, _ = np.linalg.lstsq(marks_VS, deviations_V, rcond=None)
+    rest_V, freedom = deviations_V - marks_VS @ effects_S, len(deviations_V) - len(pool)
+    total = float(deviations_V @ deviations_V) / freedom
+    if freedom == rank:
+        return _Variance(total, freedom), _Variance(0.0, freedom)
+    rest = float(rest_V @ rest_V) / (freedom - rank)
+    return _Variance(rest, int(freedom - rank)), _Variance(max(total - rest, 0.0), int(rank))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from analysis.objectives import DEFAULT, METRICS
 from analysis.results import Group, Results, described, estimator_first, ranked
 from vqcore.psnr import psnr
 
+SIMULTANEOUS = "together all hold with 95 %, so that of whichever is picked does"
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
 _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
@@ -35,20 +36,22 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
     others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
     rows: list[Row] = []
     for group in results.groups if groups is None else groups:
-        mse = group.estimate("mse")
+        mse = results.estimate(group, "mse")
         interval = (mse.interval_text(),) if intervals else ()
-        rest = [group.estimate(column).text for column in ("perplexity", *(other.column for other in others))]
-        first_columns = (_starred(group, results), str(len(group.seeds)), mse.text)
-        rows.append((*first_columns, *interval, f"{psnr(mse.mean):.2f}", *rest))
+        rest = [group.text(column) for column in ("perplexity", *(other.column for other in others))]
+        decibel = f"{psnr(mse.mean):.2f}" if group.trials else "–"
+        rows.append((_starred(group, results), str(len(group.seeds)), group.text("mse"), *interval, decibel, *rest))
     interval = ("95 % interval",) if intervals else ()
     columns = ("configuration", "n", "MSE", *interval, "dB", "perplexity", *(other.name for other in others))
-    notes = (
+    front = "front of the means" if results.several else "front, by one seed each: an order and no claim"
+    notes = [
         f"{results.data}, after epoch {results.epoch}, whole test set; MSE on [-1, 1] and its PSNR in dB; "
-        "mean ± sample sd over n seeds",
-        f"* on the front of the means: no other configuration is as good in {first.name} and {second.name} and better "
-        "in one",
-    )
-    return Table("Configurations", columns, tuple(rows), notes)
+        "mean ± sample sd over n seeds" + (f"; intervals: {SIMULTANEOUS}" if intervals else ""),
+        f"* on the {front}: no other configuration is as good in {first.name} and {second.name} and better in one",
+    ]
+    if results.screening is not None:
+        notes.append(f"in parentheses: by seed {results.screening} alone, which screened: an order, in no mean or star")
+    return Table("Configurations", columns, tuple(rows), tuple(notes))
 
 
 def front_table(results: Results) -> Table | None:
@@ -57,14 +60,14 @@ def front_table(results: Results) -> Table | None:
     if certainty is None:
         return None
     first, second = results.objectives
-    probable = zip(results.groups, results.on_front, strict=True)
+    probable = zip(results.estimated, results.on_front, strict=True)
     near = {group.label: p for group, p in probable if group in results.front or p >= DOUBT}
     rows = []
     for group in ranked(results.groups, first):
         if group.label in near:
-            means = (group.estimate(column).text for column in results.columns)
+            means = map(group.text, results.columns)
             rows.append((_starred(group, results), str(len(group.seeds)), f"{near[group.label]:.2f}", *means))
-    others = len(results.groups) - len(near)
+    others = len(results.estimated) - len(near)
     notes = (
         certainty,
         "on the front: the share of 1,000 draws of what the true means may be, from the seeds' paired spread, in which "
@@ -80,9 +83,8 @@ def rates_table(results: Results) -> Table:
     metrics = [metric for column, metric in METRICS.items() if column not in _ELSEWHERE]
     rows = []
     for group in results.groups:
-        estimates = [(group.estimate(metric.column), metric.direction) for metric in metrics]
-        cells = [estimate.text if quality else estimate.mean_text for estimate, quality in estimates]
-        rows.append((group.label, *cells, group.estimate("total").mean_text))
+        cells = [group.text(metric.column, spread=metric.direction is not None) for metric in metrics]
+        rows.append((group.label, *cells, group.text("total", spread=False)))
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
     return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL,))
 
@@ -156,8 +158,7 @@ def paper_table(results: Results, number: int, split: str = "test") -> Table:
 def _ours(group: Group, results: Results, field: str, split: str) -> Row:
     prefix = "train_" if split == "train" else ""
     rest = described(group.config, [name for name in estimator_first(results.swept) if name != field])
-    mse, perplexity, codebook, total = (group.estimate(f"{prefix}{column}") for column in _COLUMNS)
-    numbers = (mse.text, perplexity.text, codebook.mean_text, total.mean_text)
+    numbers = (group.text(f"{prefix}{column}", spread=column in ("mse", "perplexity")) for column in _COLUMNS)
     return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers)
 
 

@@ -24,7 +24,10 @@ def curves(results: Results) -> Figure | None:
             _line(axes, group, objective.column, *look)
         style.finish(axes, "epoch", objective.metric.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    spread = style.spread(results, "Lines: means over seeds; bands: ± 1 sd.")
+    several = "Lines: means over the seeds that count; bands: ± 1 sd."
+    screened = [group for group in featured if not group.trials]
+    alone = f" In parentheses: seed {results.screening} alone, which screened." if screened else ""
+    spread = style.spread(results, several) + alone
     style.titles(left, f"By epoch: {results.data}, {results.seeds}", spread)
     rest = len(results.groups) - len(featured)
     title = f"{rest} more are not drawn" if rest else None
@@ -33,12 +36,13 @@ def curves(results: Results) -> Figure | None:
 
 
 def _line(axes: Axes, group: Group, metric: str, colour: str, dash: str) -> None:
-    estimates = {epoch: Estimate.of(values) for epoch, values in _by_epoch(group, metric).items()}
+    shown = group if group.trials else group.screening or group
+    estimates = {epoch: Estimate.of(values) for epoch, values in _by_epoch(shown, metric).items()}
     epochs = list(estimates)
     means = np.array([estimate.mean for estimate in estimates.values()])
     spread = np.array([estimate.sd or 0.0 for estimate in estimates.values()])
     marker = "o" if len(epochs) == 1 else ""
-    label = style.plain(group.label)
+    label = style.plain(group.label if group.trials else f"({group.label})")
     axes.plot(epochs, means, color=colour, ls=dash, lw=1.6, marker=marker, ms=4, zorder=3, label=label)
     axes.fill_between(epochs, means - spread, means + spread, color=colour, alpha=0.15, linewidth=0)
 

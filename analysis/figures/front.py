@@ -24,6 +24,7 @@ from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
 _MARKS = "Small: a seed. Large: the mean, bars ± 1 sd over seeds."
+_SCREENED = "Rings: seed {}, which chose what got more seeds, and is in no mean."
 _FRONT: dict[str, Any] = {"color": "0.35", "lw": 1, "ls": (0, (4, 3))}
 _BAND: dict[str, Any] = {"color": "0.35", "alpha": 0.13, "linewidth": 0}
 
@@ -54,16 +55,17 @@ def front(results: Results) -> Figure | None:
     (first, second), (up, across) = results.objectives, results.columns
     markers = _markers(results, lambda group: group.points(across, up))
     _draw(axes, markers)
+    _draw_screened(axes, results, lambda group: group.points(across, up))
     on_front = [marker.mean for marker in markers if marker.group in results.front]
     _staircase(axes, on_front, (second.direction, first.direction))
     filled = _band(axes, results)
     style.finish(axes, _axis(second, 85), _axis(first, 60))
     title = f"{first.name[0].upper()}{first.name[1:]} against {second.name}: {results.compared}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
-    few = len(results.groups) <= MOST
+    few = len(markers) <= MOST
     sentence = front_sentence(results, listed=few) + ("" if few else " Only the front is named.")
-    style.titles(axes, title, f"{style.spread(results, _MARKS)}{by} {sentence}")
-    named = results.groups if few else results.front[:MOST]
+    style.titles(axes, title, f"{_marks(results)}{by} {sentence}")
+    named = [marker.group for marker in markers] if few else results.front[:MOST]
     _write_numbers(axes, markers, named)
     _legend(figure, markers, named, filled)
     return figure
@@ -76,8 +78,9 @@ def rate(results: Results) -> Figure | None:
     figure = style.figure(9.6, 5.2)
     left, right = figure.subplots(1, 2, sharey=True)
     panels = ((left, _markers(results, entropy_coded)), (right, _markers(results, fixed_length)))
-    for axes, markers in panels:
+    for (axes, markers), points in zip(panels, (entropy_coded, fixed_length), strict=True):
         _draw(axes, markers)
+        _draw_screened(axes, results, points)
     named: list[Group] = []
     for axes, markers in panels:  # once all marks have set the axis that the panels share
         on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
@@ -88,7 +91,7 @@ def rate(results: Results) -> Figure | None:
         _write_numbers(axes, markers, named)
     style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
     style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
-    style.titles(left, f"MSE against rate: {results.compared}", f"{style.spread(results, _MARKS)} Named: the fronts.")
+    style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
 
@@ -106,6 +109,12 @@ def fixed_length(group: Group) -> dict[int, Point]:
     if not codes or size is None:
         return {}
     return {seed: (round(median(codes)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
+
+
+def _marks(results: Results) -> str:
+    """What the marks are."""
+    screened = "" if results.screening is None else f" {_SCREENED.format(results.screening)}"
+    return style.spread(results, _MARKS) + screened
 
 
 def _markers(results: Results, points: Callable[[Group], dict[int, Point]]) -> list[_Marker]:
@@ -132,6 +141,16 @@ def _draw(axes: Axes, markers: Sequence[_Marker]) -> None:
             fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
         )  # fmt: skip
     axes.margins(0.12)
+
+
+def _draw_screened(axes: Axes, results: Results, points: Callable[[Group], dict[int, Point]]) -> None:
+    """Rings for what the screening seed gave each configuration of a search."""
+    colours = zip(results.groups, style.estimator_colours(results.groups), strict=True)
+    rings = [(place, colour) for g, colour in colours if g.screening for place in points(g.screening).values()]
+    if rings:
+        places = np.array([place for place, _ in rings])
+        look: dict[str, Any] = {"s": 14, "facecolors": "none", "linewidths": 0.7, "alpha": 0.6, "zorder": 2.5}
+        axes.scatter(places[:, 0], places[:, 1], edgecolors=[colour for _, colour in rings], **look)
 
 
 def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> None:
@@ -184,7 +203,8 @@ def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], 
     dots = {f"{i}: {group.label}": colours[group.label] for i, group in enumerate(named, 1) if group.label in colours}
     if len(named) < len(markers) and len({one.group.estimator for one in markers}) > 1:
         dots |= {one.group.estimator: one.colour for one in markers}
-    handles = [Line2D([], [], label="front of the means", **_FRONT), *more]
+    front = "front of the means" if any(len(one.seeds) > 1 for one in markers) else "front by one seed: an order"
+    handles = [Line2D([], [], label=front, **_FRONT), *more]
     handles += [
         Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()
     ]

@@ -70,4 +70,4 @@ def plain(name: str) -> str:
 
 def spread(results: Results, several: str) -> str:
     """``several``, the sentence on how spread is drawn, or that one seed has none."""
-    return several if results.several else "One seed a configuration, so no spread."
+    return several if results.several else "One seed a configuration: an order, and no spread."

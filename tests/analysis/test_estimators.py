@@ -32,9 +32,10 @@ def duel(run, seeds=5, gap=0.003, **more):
     return load(run.done())
 
 
-@pytest.fixture
-def run(make_run):
-    return make_run(swept=SWEPT, trials=20)
+@pytest.fixture(params=["random", None], ids=["search", "grid"])
+def run(make_run, request):
+    searched = {"sampler": request.param} if request.param else {}
+    return make_run(swept=SWEPT, trials=20, **searched)
 
 
 def test_each_is_compared_at_its_best_on_seeds_that_did_not_choose_it(run):

@@ -19,8 +19,8 @@ SWEPT = ("estimator", "commitment_weight")
 
 @pytest.fixture
 def search(make_run):
-    """200 configurations, half of them stopped, for several reasons; three have three seeds."""
-    run, chance = make_run(swept=SWEPT, trials=206), random.Random(0)
+    """200 configurations, half of them stopped, for several reasons; three got two seeds besides the screening one."""
+    run, chance = make_run(swept=SWEPT, trials=206, sampler="random"), random.Random(0)
     for i in range(100):
         reason = ("rung 1: rank %d of 60, kept 1 in 3", "rung 3: rank %d of 20, kept 1 in 3", "collapsed: usage 0.00%d")
         run.trial([(0.05, 9)], "stopped", reason[i % 3] % (i + 1), commitment_weight=5 + i, estimator="ste")
@@ -59,10 +59,26 @@ def test_stops_are_counted_by_reason(search):
     ) in sentences(load(search))
 
 
-def test_what_has_one_seed_is_not_tested_and_that_is_reported(search):
-    line = next(line for line in sentences(load(search)) if line.startswith("Lowest MSE: rotation, beta 2,"))
-    assert "each of the others with several seeds" in line
-    assert line.endswith("97 with one seed were not tested.")
+def test_a_search_says_which_seed_chose_and_claims_nothing_from_it(search):
+    state, lowest, _, front, *_ = sentences(load(search))
+    assert state.endswith("seed 0 screened 100 configurations; the estimates are of 2 seeds more, of 3 of them.")
+    assert lowest.startswith("Lowest MSE: rotation, beta 2,")
+    assert "simultaneous over 3 configurations, n = 2)" in lowest
+    assert "each of the others with several seeds" in lowest
+    assert lowest.endswith("97 with fewer than two seeds beside seed 0 were not tested.")
+    assert front.startswith("By the means of the 3 with more seeds: ")
+
+
+def test_a_search_with_one_seed_is_an_order(make_run):
+    run = make_run(sampler="random")
+    for beta in (0.1, 0.25):
+        run.seeds([0.02 + beta / 10], [300 + beta], commitment_weight=beta)
+    results = load(run.done())
+    lines = sentences(results)
+    assert "1 seed a configuration (an order, not a claim)" in lines[0]
+    assert [group.label for group in results.front] == ["beta 0.1", "beta 0.25"]
+    assert any(line.startswith("By a single seed, so an order and no claim: a trade-off") for line in lines)
+    assert all("interval" not in line for line in lines)
 
 
 FEW = (0.020, 0.024, 0.022), (300, 280, 290)
@@ -73,7 +89,10 @@ FEW = (0.020, 0.024, 0.022), (300, 280, 290)
     [
         ([FEW, ((0.023, 0.021, 0.0225), (295, 285, 289))], "the seeds' spread, so not told apart from: beta 0.25. "),
         ([((0.02,), (300,)), ((0.03,), (200,))], "23.0 dB. One seed: an order, not a claim. "),
-        ([((0.02,), (300,)), ((0.03,), (200,))], "By a single seed, so no claim: best in both MSE and perplexity is"),
+        (
+            [((0.02,), (300,)), ((0.03,), (200,))],
+            "By a single seed, so an order and no claim: best in both MSE and perplexity is",
+        ),
         ([FEW], "One configuration only: there is no front to speak of."),
         ([FEW, FEW], "best in both MSE and perplexity is beta 0.1; beta 0.25 (equal)"),
         (
@@ -81,7 +100,7 @@ FEW = (0.020, 0.024, 0.022), (300, 280, 290)
             "Lowest MSE: beta 0.1, 0.01000 on [-1, 1], 26.0 dB. One seed: an order, not a claim. Of those with more "
             "seeds: beta 0.25, 0.02050 ± 0.00071",
         ),
-        ([FEW, ((0.03,), (200,))], "n = 3). No other configuration has a second seed, so its lead is no claim. "),
+        ([FEW, ((0.03,), (200,))], "n = 3). No other configuration has several seeds, so its lead is no claim. "),
         (
             [((0.01,), (400,)), ((0.02, 0.0201), (300, 301))],
             "By the spread of the others each configuration is on it or off it with a probability above 95 %, but of "

@@ -75,7 +75,7 @@ def test_an_export_says_what_is_of_one_seed(make_run):
     run.trial([(0.02, 300)], commitment_weight=0.1)
     run.seeds([0.03, 0.031], [200, 201], commitment_weight=1.0)
     text = write_exports(load(run.done()))[0].read_text()
-    assert "# MSE on [-1, 1]: 0.02000, one seed, so no interval and no claim, n = 1" in text
+    assert "# MSE on [-1, 1]: 0.02000, one seed: an order, so no interval and no claim, n = 1" in text
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,7 @@ def test_exports_load_and_carry_their_evidence(ablation):
     comments = [line for line in text["best_mse"].splitlines() if line.startswith("#")]
     for evidence in (
         "seeds 0, 1, 2",
-        "95 % interval [0.0",
-        "n = 3",
+        "simultaneous over 3 configurations, n = 3",
         "sweep quick, commit 1234567",
         "lowest MSE by the means",
     ):

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.parquet import write_parquet
-from analysis.results import load
+from analysis.results import load, ranked
 from vqcore.config import FIELDS, ConfigError
 
 
@@ -56,6 +56,22 @@ def test_groups_are_ordered_and_told_apart(make_run, swept, field, values, label
     for value in values:
         run.seeds([0.02], [200], **{"commitment_weight": 0.25, "decay": 0.9, field: value})
     assert [group.label for group in load(run.done()).groups] == labels
+
+
+@pytest.mark.parametrize(("searched", "counted"), [(False, (0, 1, 2)), (True, (1, 2))], ids=["grid", "search"])
+def test_the_seed_that_chose_is_in_no_estimate(make_run, searched, counted):
+    run = make_run(**({"sampler": "grid"} if searched else {}))
+    run.seeds([0.01, 0.02, 0.022], [100, 300, 302], commitment_weight=0.1)
+    run.seeds([0.005], [500], commitment_weight=1.0)
+    results = load(run.done())
+    several, single = results.groups
+    assert (several.seeds, single.seeds) == (counted, () if searched else (0,))
+    assert several.mean("mse") == pytest.approx(sum((0.01, 0.02, 0.022)[seed] for seed in counted) / len(counted))
+    assert results.front == ((several,) if searched else (single,))
+    assert ranked(results.groups, results.objectives[0])[0] == results.front[0]
+    assert results.estimate(several, "mse").interval() is not None
+    assert results.estimate(single, "mse").interval() is None
+    assert single.text("mse") == ("(0.005000)" if searched else "0.005000")
 
 
 def test_no_run_is_said(tmp_path):
