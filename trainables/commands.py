@@ -1,5 +1,6 @@
 """What every command line shares: the terminal it prints on, errors as plain lines, and the exit code."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -52,6 +53,22 @@ def exit_code(work: Callable[[], int | None], when: str = "") -> int:
     except Preempted:
         print(f"Ended by SIGTERM{when}.")
         return PREEMPTED
+
+
+def duration(seconds: float, to: float | None = None) -> str:
+    """A time as one says it, rounded up and never nothing: ``40 s``, ``12 min``, ``2 h 30 min``, ``12 to 30 min``."""
+    if to is not None:
+        low, high = duration(seconds), duration(to)
+        number, _, unit = low.partition(" ")
+        return high if low == high else f"{number if high.partition(' ')[2] == unit else low} to {high}"
+    if seconds <= 90:
+        return f"{max(5, 5 * math.ceil(seconds / 5))} s"
+    if (minutes := math.ceil(seconds / 60)) <= 90:
+        return f"{minutes} min"
+    if (minutes := 5 * math.ceil(minutes / 5)) <= 48 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    hours = math.ceil(minutes / 60)
+    return f"{hours // 24} d" + (f" {hours % 24} h" if hours % 24 else "")
 
 
 def run_command(main: Callable[..., None]) -> NoReturn:

@@ -8,8 +8,8 @@ import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ import tyro
 from rich.text import Text
 
 from trainables.checkpoint import AT_MOST
-from trainables.commands import Terminal, exit_code
+from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet, prepare
 from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
@@ -169,14 +169,15 @@ def _run(job: TrialJob, session: RunSession) -> int:
 def _train(job: TrialJob, session: RunSession) -> None:
     """Train what is left, and keep the model. An error of the training's own ends it as failed; a full disk, say,
     passes through."""
-    writer, epochs = session.writer, job.config.training.epochs
+    writer, epochs, seconds = session.writer, job.config.training.epochs, list[float]()
 
     def show(event: Event) -> None:
         if event["event"] == "epoch":
             m, epoch = event["metrics"], event["epoch"]
+            seconds.append(m["seconds"])  # of this process: after a resume elsewhere, those before say nothing
             figures = f"MSE {m['mse']:.5f} ({psnr(m['mse']):.1f} dB)  perplexity {m['perplexity']:.0f}"
-            left = timedelta(seconds=round(m["seconds"] * (epochs - epoch)))
-            session.console.print(f"epoch {epoch}/{epochs}  {figures}" + (f"  {left} left" if left else ""))
+            left = f"  about {duration(mean(seconds) * (epochs - epoch))} left" if epoch < epochs else ""
+            session.console.print(f"epoch {epoch}/{epochs}  {figures}{left}")
 
     writer.listeners.append(show)
     try:

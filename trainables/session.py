@@ -1,6 +1,7 @@
 """The frame of a process that drives a run, a sweep's or a final training's: lock, signals, log, journal, MLflow."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from trainables.recorder import JournalWriter, fill_gaps
 from trainables.runs import LOCK, PROCESS_STARTED
 from trainables.tracking import Tracker, check, sync_command
 from vqcore.errors import ConfigError
+
+LATE_SECONDS = 1.0
+"""After which a part of the run without trials is said to go on."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,16 @@ class RunSession:
         """Print how long each part of the run took."""
         parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self._laps.items())
         self.console.print(f"Took {sum(self._laps.values()):.0f} s: {parts}.")
+
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Say ``what`` goes on meanwhile, if it takes longer than ``LATE_SECONDS``: no trial tells then."""
+        line = threading.Timer(LATE_SECONDS, lambda: self.console.print(f"{what} ..."))
+        line.start()
+        try:
+            yield
+        finally:
+            line.cancel()
 
     def warn(self, *notes: str | None) -> None:
         """Print notes, a line each; those that are None or empty are left out."""
@@ -91,9 +105,10 @@ class RunSession:
     def close_tracking(self, patient: bool) -> str | None:
         """Send MLflow what it lacks, within seconds unless ``patient``; the command that sends the rest, if any."""
         # no waiting for a server that has been failing, or after Ctrl-C: what is missing can be sent later
-        patient = patient and not self._unreachable and not self.tracker.problem
-        if self.tracker.close(timeout=60 if patient else 5):
-            return None
+        seconds = 60 if patient and not self._unreachable and not self.tracker.problem else 5
+        with self.stage(f"MLflow gets what it lacks, for {seconds} s at most"):
+            if self.tracker.close(timeout=seconds):
+                return None
         self.warn(f"MLflow is behind: {self.tracker.problem or 'it is slow'}")
         return sync_command(self.folder, self.tracking_uri)
 

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.engine.progress import clock
 from sweeps.engine.request import CheckedSweep, checkpoints_bytes, largest
 from sweeps.engine.resources import Booking
+from trainables.commands import duration
 from trainables.data import DataSet
 from trainables.storage import free_bytes, size
 from trainables.trial import prepare_process
@@ -75,7 +75,7 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
 def _measured(measured: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
     seconds, memory, capacity = measured
     yield "an epoch", f"{seconds:.1f} s, from a probe of {PROBE_STEPS} steps of the largest configuration"
-    yield "wall time", f"about {clock(seconds * epochs / at_once)}, start-up aside"
+    yield "wall time", f"about {duration(seconds * epochs / at_once)}, start-up aside"
     if booking.gpus:
         yield "GPU time", f"about {seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
     fit = capacity // max(1, memory)

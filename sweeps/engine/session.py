@@ -94,7 +94,7 @@ class _SweepSession:
 
     def train(self, driver: Driver, queues: Iterator[TrialQueue], run: Callable[[Driver], None]) -> None:
         """``run`` the driver's queue of trials and then the others, under one screen."""
-        screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec.swept, lambda: driver.queue.slots)
+        screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec, lambda: driver.queue.slots)
         self.writer.listeners.append(screen)
         try:
             with screen:
@@ -194,7 +194,8 @@ class _SweepSession:
         ended = not code and all(trial.status != "running" for trial in self.writer.run.trials.values())
         try:
             there = (self.request.folder / JOURNAL).exists()  # someone may have removed it
-            findings = analyse(self.request.folder) if there and code != PREEMPTED else None
+            with self.session.stage("Making tables and pictures"):
+                findings = analyse(self.request.folder) if there and code != PREEMPTED else None
         finally:  # an error in a picture must not make a finished run look killed
             recorded = self.session.record_end(ended)
         self.session.lap("analysis")

@@ -38,6 +38,8 @@ class TrialPlan:
         self._samplers = samplers(ready.spec)
         self._tried: set[str] = set()
         """More seeds that this process has begun: one that failed is tried again by the next."""
+        self.repeats: list[TrialJob] = []
+        """The more seeds that are under way."""
         self._drawn = dict.fromkeys(self._samplers, 0)
         self._configs: dict[str, TrialConfig] = {}
         """Those of recorded trials, by key: each is wanted several times, and to check it takes time."""
@@ -56,6 +58,39 @@ class TrialPlan:
         limited = self._search.rule is not None or self._search.budget is not None
         return self._spec.expected_epochs(self.planned) if limited else None
 
+    @property
+    def stage(self) -> str:
+        """What is under way, for the screen."""
+        if self.repeats:
+            number = len({job.config.replace(seed=0) for job in self.repeats})
+            return f"more seeds of {number} configuration{'' if number == 1 else 's'}"
+        return "screening" if self._spec.search is not None and self._spec.seeds > 1 else "training"
+
+    @property
+    def in_stage(self) -> list[TrialJob]:
+        """The trials of this stage so far; of drawn ones there will be more."""
+        return self.repeats or [job for job in self.jobs if not self._repeats(job)]
+
+    @property
+    def undrawn(self) -> int:
+        """Trials that are still to be drawn."""
+        return sum(max(0, self._search.trials - drawn) for drawn in self._drawn.values())
+
+    @property
+    def seeds_to_come(self) -> int:
+        """Trainings with more seeds that may yet be decided on, at most: which are near the front turns out later."""
+        if self._spec.search is None:
+            return 0
+        out = {key for key, trial in self._run.trials.items() if trial.status in ("stopped", "diverged", "failed")}
+        screened = sum(job.key not in out and not self._repeats(job) for job in self.jobs) + self.undrawn
+        decided = sum(map(self._repeats, self.jobs))
+        return max(0, min(screened, MOST_FINALISTS * len(self._spec.strata)) * (self._spec.seeds - 1) - decided)
+
+    @property
+    def budget_left(self) -> int | None:
+        """Epochs that may still be trained; None without a budget."""
+        return None if self._search.budget is None else max(0, self._search.budget - self._spent)
+
     def queues(self) -> Iterator[TrialQueue]:
         """What is to be trained, one queue after the other: everything but more seeds, then those.
 
@@ -71,6 +106,7 @@ class TrialPlan:
                     self._writer.ended(job, "stopped", reason)
             if not (jobs := self._more_seeds()):
                 return
+            self.repeats = jobs
             queue = self._queue(jobs, None, draws=False)
 
     def _more_seeds(self) -> list[TrialJob]:

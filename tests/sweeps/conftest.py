@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reporting import Reporting
 
-from sweeps.beta_ablation import BetaAblation, spec
+from sweeps import beta_ablation, pareto
+from sweeps.beta_ablation import BetaAblation
 from sweeps.cli import command
+from sweeps.engine import inline, session
+from sweeps.pareto import Pareto
 from trainables.data import prepare
 from trainables.job import Report
+from trainables.tracking import Tracker
 from trainables.trial import Trial
 
 
@@ -46,7 +51,7 @@ def sweep(images: Path, out: Path) -> Callable[..., int]:
             "beta_ablation",
             ("sweeps.beta_ablation",),
             BetaAblation,
-            spec,
+            beta_ablation.spec,
             [*([] if "--resume" in words else small), *shared, *words],
         )
 
@@ -86,3 +91,19 @@ def in_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Non
         monkeypatch.setattr(Trial, "step", step)
 
     return arrange
+
+
+@pytest.fixture
+def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run ``sweeps.pareto`` inline, with trials that only report; its exit code."""
+    monkeypatch.setattr(inline, "Trial", Reporting)
+    monkeypatch.setattr(session, "analyse", lambda folder: None)  # a second each time, for what nobody looks at here
+    monkeypatch.setattr(Tracker, "start", lambda self: None)
+
+    def go(*words: str) -> int:
+        new = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--set", "channels=8"]
+        shared = ["--out", str(out), "--address", "inline", "--grace", "1", "--reduction", "2"]
+        words = words if "--resume" in words else (*new, *words)
+        return command("pareto", ("sweeps.pareto",), Pareto, pareto.spec, [*shared, *words])
+
+    return go

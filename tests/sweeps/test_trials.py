@@ -1,6 +1,5 @@
 """What comes next in a search, and next after a resume; trials only report, so that many take no time."""
 
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,64 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reporting import Reporting
 
 from analysis.objectives import objectives
-from sweeps.cli import command
-from sweeps.engine import inline, session
+from sweeps.engine import inline
 from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.trials import replayed
-from sweeps.pareto import Pareto, spec
 from sweeps.run import run
-from trainables.job import Report, TrialJob
+from trainables.job import Report
 from trainables.journal import Event, JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
-from trainables.tracking import Tracker
 
 Search = Callable[..., int]
-
-
-def metrics(job: TrialJob, epoch: int) -> dict[str, float]:
-    """As if: both objectives depend on beta and decay, and on the seed a little."""
-    quantizer, seed = job.config.model.quantizer, job.config.training.seed
-    off = (math.log(quantizer.commitment_weight) / 3) ** 2 + (quantizer.decay - 0.9) ** 2 * 20 + 0.01 * seed
-    perplexity = quantizer.codebook_size / (1 + off)
-    told = dict.fromkeys(("usage", "loss", "codebook_loss", "commitment_loss"), 0.5)
-    return {**told, "mse": (0.1 + off) / epoch, "perplexity": perplexity, "bits": 16 * math.log2(perplexity)}
-
-
-class Reporting:
-    """A trial that trains nothing."""
-
-    def __init__(self, job: TrialJob, recorded: int) -> None:
-        self.job, self.epoch = job, recorded
-
-    @classmethod
-    def open(cls, job: TrialJob, recorded: int) -> "Reporting":
-        return cls(job, recorded)
-
-    def step(self) -> Report:
-        info, last = {"parameters": 1}, self.job.config.training.epochs
-        if self.epoch == last:
-            return Report(last, status="completed", info=info)
-        self.epoch += 1
-        status = "completed" if self.epoch == last else "running"
-        return Report(self.epoch, metrics(self.job, self.epoch), 1.0, status, info=info)
-
-
-@pytest.fixture
-def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
-    """Run ``sweeps.pareto`` inline, with trials that only report; its exit code."""
-    monkeypatch.setattr(inline, "Trial", Reporting)
-    monkeypatch.setattr(session, "analyse", lambda folder: None)  # a second each time, for what nobody looks at here
-    monkeypatch.setattr(Tracker, "start", lambda self: None)
-
-    def go(*words: str) -> int:
-        new = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--set", "channels=8"]
-        shared = ["--out", str(out), "--address", "inline", "--grace", "1", "--reduction", "2"]
-        words = words if "--resume" in words else (*new, *words)
-        return command("pareto", ("sweeps.pareto",), Pareto, spec, [*shared, *words])
-
-    return go
 
 
 def events(journal: Path) -> list[Event]:
