@@ -110,13 +110,15 @@ def simultaneous_margins(configurations: Sequence[SeedValues]) -> list[float]:
     ``benchmarks/selection.py`` measures how often it holds, and how wide it is.
     """
     usable = [by_seed if all(map(math.isfinite, by_seed.values())) else {} for by_seed in configurations]
+    seeds = sorted(set().union(*usable))
+    values_CS = np.array([[by_seed.get(seed, math.nan) for seed in seeds] for by_seed in usable], dtype=np.float64)
     confidence = 1 - LEVEL / max(sum(map(bool, usable)), 1)
-    several = [c for c, by_seed in enumerate(usable) if len(by_seed) > 1]
-    means_C = np.array([fmean(usable[c].values()) for c in several])
     margins = [math.nan] * len(usable)
-    for c, mean in zip(several, means_C.tolist(), strict=True):
-        nearest = np.argsort(np.abs(means_C - mean), kind="stable")[:POOLED]
-        rest, shared = _variances([usable[several[i]] for i in nearest])
+    several_C = np.array([c for c, by_seed in enumerate(usable) if len(by_seed) > 1], dtype=np.int_)
+    means_C = np.array([fmean(usable[c].values()) for c in several_C])
+    for c, mean in zip(several_C.tolist(), means_C.tolist(), strict=True):
+        nearest_C = several_C[np.argsort(np.abs(means_C - mean), kind="stable")[:POOLED]]
+        rest, shared = _variances(values_CS[nearest_C])
         squared = (
             t_quantile(rest.freedom, confidence) ** 2 * rest.value + t_quantile(shared.freedom) ** 2 * shared.value
         )
@@ -130,18 +132,16 @@ class _Variance(NamedTuple):
     freedom: int
 
 
-def _variances(pool: Sequence[SeedValues]) -> tuple[_Variance, _Variance]:
+def _variances(values_CS: Floats) -> tuple[_Variance, _Variance]:
     """Of a value's own luck, and of what its seed does to all; the second is 0 where the two cannot be told apart."""
-    seeds = sorted(set().union(*pool))
-    deviations, marks = [], []
-    for by_seed in pool:
-        values_S = np.array(list(by_seed.values()))
-        seeds_VS = np.array([[seed == other for other in seeds] for seed in by_seed], dtype=np.float64)
-        deviations.append(values_S - values_S.mean())
-        marks.append(seeds_VS - seeds_VS.mean(axis=0))
-    deviations_V, marks_VS = np.concatenate(deviations), np.concatenate(marks)
+    there_CS = np.isfinite(values_CS)
+    weights_CS = there_CS / there_CS.sum(axis=1, keepdims=True)
+    configurations_V, seeds_V = np.nonzero(there_CS)
+    means_C = (np.nan_to_num(values_CS) * weights_CS).sum(axis=1)
+    deviations_V = values_CS[there_CS] - means_C[configurations_V]
+    marks_VS = np.eye(values_CS.shape[1])[seeds_V] - weights_CS[configurations_V]
     effects_S, _, rank, _ = np.linalg.lstsq(marks_VS, deviations_V, rcond=None)
-    rest_V, freedom = deviations_V - marks_VS @ effects_S, len(deviations_V) - len(pool)
+    rest_V, freedom = deviations_V - marks_VS @ effects_S, len(deviations_V) - len(values_CS)
     total = float(deviations_V @ deviations_V) / freedom
     if freedom == rank:
         return _Variance(total, freedom), _Variance(0.0, freedom)
