@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from read_back import SMALL, without_mlflow
 from reporting import Reporting
 
 from sweeps import beta_ablation, pareto
@@ -41,21 +43,31 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sweep(images: Path, out: Path) -> Callable[..., int]:
-    """Run ``beta_ablation`` inline with these words; its exit code. MLflow, seconds a sweep, has it if ``tracked``."""
+    """Run ``beta_ablation`` inline with these words; its exit code. MLflow has it if ``tracked``."""
 
     def run(*words: str, tracked: bool = False) -> int:
-        small = ["--data", str(images), "--codebook-size", "16", "--batch-size", "32", "--epochs", "2", "--seeds", "2"]
-        small += [] if tracked or "--tracking-uri" in words else ["--tracking-uri", "http://127.0.0.1:9"]
-        shared = ["--out", str(out), "--address", "inline", "--betas", "0.1", "1"]
-        return command(
-            "beta_ablation",
-            ("sweeps.beta_ablation",),
-            BetaAblation,
-            beta_ablation.spec,
-            [*([] if "--resume" in words else small), *shared, *words],
-        )
+        small = [] if "--resume" in words else ["--data", str(images), *SMALL]
+        arguments = [*small, "--betas", "0.1", "1", "--out", str(out), "--address", "inline", *words]
+        with nullcontext() if tracked else without_mlflow():
+            return command("beta_ablation", ("sweeps.beta_ablation",), BetaAblation, beta_ablation.spec, arguments)
 
     return run
+
+
+@pytest.fixture
+def driver(images: Path, out: Path) -> Callable[[str], "subprocess.Popen[str]"]:
+    """Start what ``sweep`` runs as a process of its own, under a name."""
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        words = ["--data", str(images), *SMALL, "--betas", "0.1", "1", "--out", str(out), "--address", "inline"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweeps.beta_ablation", *words, "--name", name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from read_back import without_mlflow
 
 from sweeps.engine.provenance import provenance
 from sweeps.flags import SearchFlags, kept
@@ -61,8 +62,13 @@ def own(tmp_path: Path, images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
         encoding="utf-8-sig",  # as Windows' editors save it
     )
     monkeypatch.chdir(tmp_path)
-    shared = ["--out", str(out), "--address", "inline", "--tracking-uri", "http://127.0.0.1:9", "--data", str(images)]
-    return lambda *words: run(["run", "own.toml", *shared, *words])
+    shared = ["--out", str(out), "--address", "inline", "--data", str(images)]
+
+    def go(*words: str) -> int:
+        with without_mlflow():
+            return run(["run", "own.toml", *shared, *words])
+
+    return go
 
 
 @pytest.fixture

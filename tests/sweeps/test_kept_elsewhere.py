@@ -16,7 +16,7 @@ from trainables.storage import Store, _bucket, join
 
 Sweep = Callable[..., int]
 
-SMALL = ("--seeds", "1", "--set", "channels=8", "hidden_channels=12", "dim=8")
+SMALL = ("--seeds", "1")
 
 
 @pytest.fixture(scope="module")
