@@ -1,10 +1,12 @@
 """A small real set, and sweeps on it as a user starts them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,15 +74,14 @@ def driver(images: Path, out: Path) -> Callable[[str], "subprocess.Popen[str]"]:
 
 @pytest.fixture
 def started(images: Path, out: Path) -> Callable[..., "subprocess.Popen[str]"]:
-    """Start ``python -m sweeps.beta_ablation`` as a process of its own, on Ray."""
+    """Start ``python -m sweeps.beta_ablation`` as a process of its own, on Ray; perhaps another checkout's."""
 
-    def start(*words: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "sweeps.beta_ablation", "--out", str(out), "--num-cpus", "2", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(*words: object, checkout: Path | None = None) -> "subprocess.Popen[str]":
+        python = sys.executable if checkout is None else checkout / "bin" / "python"
+        command = [python, "-m", "sweeps.beta_ablation", "--out", out, "--num-cpus", "2", *words]
+        own = {name: value for name, value in os.environ.items() if checkout is None or name != "PYTHONPATH"}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(list(map(str, command)), cwd=checkout, env=own, **pipes)
 
     return start
 

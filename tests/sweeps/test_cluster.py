@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import ray
 from read_back import metrics
-from test_ray import SMALL, Numbers, Reporting, a_running_trial, parent, wait_for_epochs
+from test_ray import SWEEP, Numbers, Reporting, a_running_trial, parent, wait_for_epochs
 
 from sweeps.engine import ray_cluster
 from sweeps.engine.driver import Driver
@@ -36,7 +36,7 @@ TOKEN = "0123456789abcdef" * 4
 
 @pytest.fixture(scope="module")
 def undisturbed(sweep: Callable[..., int], out: Path) -> Numbers:
-    assert sweep("--name", "cluster-reference", *SMALL.split()) == 0
+    assert sweep("--name", "cluster-reference", *SWEEP.split()) == 0
     return metrics(out / "beta_ablation" / "cluster-reference")
 
 
@@ -90,7 +90,7 @@ def test_a_token_is_found_where_ray_keeps_it_and_written_nowhere(
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
     run = out / "beta_ablation" / f"token-{where}"
-    words = [*SMALL.replace("--seeds 2 --epochs 8", "--seeds 1 --epochs 1").split(), "--data", images, "--out", out]
+    words = [*SWEEP.replace("--seeds 2 --epochs 8", "--seeds 1 --epochs 1").split(), "--data", images, "--out", out]
     words += ["--name", run.name, "--storage", tmp_path / "storage", "--address", guarded]
     given = {"RAY_AUTH_TOKEN": TOKEN} if where == "environment" else {}
     code, shown = swept(*words, HOME=str(tmp_path), **given)
@@ -120,7 +120,7 @@ def test_a_node_that_dies_costs_nothing(
 ) -> None:
     node, run = cluster.add_node(num_cpus=1), out / "beta_ablation" / "node"
     words = ["--data", images, "--out", out, "--name", "node", "--address", cluster.address, "--storage", tmp_path]
-    command = [sys.executable, "-m", "sweeps.beta_ablation", *map(str, words), *SMALL.split()]
+    command = [sys.executable, "-m", "sweeps.beta_ablation", *map(str, words), *SWEEP.split()]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         wait_for_epochs(run, 6, process)
