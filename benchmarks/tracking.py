@@ -115,16 +115,23 @@ def server(folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     folder.mkdir()
+    uri = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "trainables.mlflow_sender", str(folder), "--ui", "--port", str(port)]
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=null, stderr=null, start_new_session=True) as process:
         try:
-            while check(uri := f"http://127.0.0.1:{port}") is not None:
+            while not _listens(port):
                 assert process.poll() is None
                 time.sleep(0.2)
+            assert check(uri) is None
             yield uri
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main(benchmark: TrackingBenchmark) -> None:

@@ -140,7 +140,7 @@ def test_a_slurm_job_that_is_preempted_before_it_is_at_work_queues_itself(
 @pytest.mark.service
 def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str, Any], tmp_path: Path) -> None:
     small = "--set channels=16 hidden_channels=32 --codebook-size 16 --batch-size 256 --betas 0.1 1 --seeds 1"
-    small += " --epochs 6 --tracking-uri http://127.0.0.1:9"
+    small += " --epochs 6 --image-size 16"
     words = ["bash", DEPLOY / "slurm.sbatch", "sweeps.beta_ablation", *small.split()]
     journal = tmp_path / "runs" / "beta_ablation" / f"slurm-{JOB}" / "journal.jsonl"
     token = tmp_path / "runs" / f".token-{JOB}"

@@ -127,9 +127,10 @@ def chaos(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.mark.service
-@pytest.mark.timeout(900)  # it takes a minute and a half; on a machine with much else to do, several
+@pytest.mark.timeout(900)  # it takes a minute; on a machine with much else to do, several
 def test_a_short_chaos_changes_nothing(chaos: Callable[..., Command], tmp_path: Path) -> None:
-    short = chaos("--faults 2 --trials 4 --epochs 3 --seed 1 --only worker journal")
+    """Of a killed driver Ray leaves processes behind for a minute: not here."""
+    short = chaos("--faults 2 --trials 4 --epochs 3 --seed 1 --only worker SIGTERM")
     assert short.wait(850) == 0, short.output
     (seed,) = json.loads((tmp_path / "chaos.json").read_text())["seeds"]
     assert seed["same"], seed

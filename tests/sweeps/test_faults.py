@@ -61,7 +61,7 @@ def test_a_run_folder_removed_meanwhile_ends_the_sweep_in_words(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_lines_of_the_journal_lost_to_the_disk_are_taken_again_from_checkpoints(
     undisturbed: Path, place: Path, sweep: Sweep, seed: int
 ) -> None:
