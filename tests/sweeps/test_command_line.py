@@ -84,10 +84,12 @@ def refused(own: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Call
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(own: Callable[..., int], out: Path) -> None:
-    assert own("--name", "kept", "--epochs", "2", *SMALL) == 0
+    assert own("--name", "kept", "--epochs", "2", *SMALL, "codebook=gradient", "alternate=true") == 0
     assert own("--resume", "kept", "--epochs", "3") == 0
     run = read(out / "own" / "kept" / JOURNAL)
-    assert [(trial.config["batch_size"], trial.last_epoch) for trial in run.trials.values()] == [(32, 3)] * 2
+    found = [(*map(trial.config.get, ("batch_size", "codebook")), trial.last_epoch) for trial in run.trials.values()]
+    assert found == [(32, "gradient", 3)] * 2
+    assert read_toml(out / "own/kept/exports/best_mse.toml")["training"]["alternate"] is True
     assert read_toml(out / "own" / "kept" / "sweep.toml")["flags"]["epochs"] == 3
 
 
@@ -210,16 +212,6 @@ def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Pat
 def test_the_command_of_a_run_is_one_that_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "mine.py", "--name", "a b"])
     assert provenance()["command"] == "python mine.py --name 'a b'"
-
-
-@pytest.mark.slow
-def test_a_run_is_made_and_resumed_with_its_settings(sweep: Callable[..., int], out: Path) -> None:
-    assert sweep("--seeds", "1", "--name", "set", "--set", "codebook=gradient", "alternate=true", "init=kmeans++") == 0
-    quantizer = read_toml(out / "beta_ablation/set/exports/best_mse.toml")["model"]["quantizer"]
-    assert (quantizer["codebook"], quantizer["init"]) == ("gradient", "kmeans++")
-    assert sweep("--resume", "set", "--epochs", "3") == 0
-    trials = read(out / "beta_ablation/set/journal.jsonl").trials.values()
-    assert [(trial.config["codebook"], trial.last_epoch) for trial in trials] == [("gradient", 3)] * 2
 
 
 @pytest.mark.parametrize(

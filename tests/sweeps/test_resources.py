@@ -1,9 +1,12 @@
-"""How trials are packed."""
+"""What a machine has, and how trials are packed."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.engine import resources
 from sweeps.engine.resources import Available, Booking, book
 from vqcore.config import problems_of
 
@@ -41,3 +44,16 @@ def test_all_problems_at_once_with_what_fits(share: float) -> None:
     assert gpus == "--num-gpus 8: this machine has 0; ask for 0 to 0 (--num-gpus 0 trains on the CPU)"
     assert cpus == "--num-cpus 9: this machine has 2; ask for 1 to 2"
     assert packing.startswith(f"--trials-per-gpu {share:g}: a GPU packs a whole number of trials")
+
+
+@pytest.mark.parametrize(("file", "names"), [("null", ("H200", "L4")), ("no-such-file", ())])
+def test_gpus_are_those_that_torch_names_where_there_may_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, names: tuple[str, ...]
+) -> None:
+    """A torch of the test's own in the process that is asked."""
+    (tmp_path / "torch.py").write_text(
+        "class cuda:\n    get_device_name, device_count = ['H200', 'L4'].__getitem__, lambda: 2\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(resources, "GPU_FILES", (file,))
+    assert resources.gpu_names.__wrapped__() == names

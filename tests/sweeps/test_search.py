@@ -112,14 +112,6 @@ def states(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
     return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
 
 
-def test_a_collapsed_codebook_is_stopped_with_the_reason(pareto: Callable[..., int], out: Path) -> None:
-    words = ["--early-stopping", "none", "--collapse-usage", "1", "--trials", "2", "--epochs", "6"]
-    assert pareto("--name", "collapse", *words) in (0, 1)
-    reasons = [t.reason for t in record(out, "collapse").trials.values() if t.status == "stopped"]
-    assert reasons
-    assert all(r.startswith("collapsed: usage ") and r.endswith("under 100.0% for 3 epochs") for r in reasons)
-
-
 def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pareto("--name", "budget", "--early-stopping", "none", "--budget", "10") == 0
     trials = record(out, "budget").trials.values()

@@ -193,9 +193,10 @@ def test_a_full_disk_leaves_whole_lines(disk_of: Callable[[str], Path]) -> None:
 
 def test_a_key_that_could_lead_to_another_folder_is_skipped(path: Path) -> None:
     journal = Journal(path)
-    journal.write("start", trial="../../x", number=0, config={})
+    for key in ("../../x", "..", "/etc/passwd", "a/b", "", "a\0b", "~"):
+        journal.write("start", trial=key, number=0, config={})
     journal.close()
-    assert (read(path), read(path).damaged) == (RunRecord(), 1)
+    assert (read(path), read(path).damaged) == (RunRecord(), 7)
 
 
 def test_text_that_is_no_utf_8_is_kept_as_far_as_it_goes(path: Path) -> None:
