@@ -56,9 +56,9 @@ class TunedEstimator:
         return Estimate.of(values, objective.metric.least)
 
     def text(self, objective: Objective) -> str:
-        """Mean ± sd of its best; in parentheses the value of the seed that chose it if there is no other."""
+        """Mean ± sd of its best; the value of the seed that chose it, called so, if there is no other."""
         text = self.estimate(objective).text
-        return text if self.fresh(objective) else f"({text})"
+        return text if self.fresh(objective) else f"{text} by seed {self.seed} alone"
 
     def curve(self, objective: Objective) -> TuningCurve:
         """The best after n trials. A trial that was stopped or failed was tried, and is as bad as can be."""
@@ -154,17 +154,25 @@ def estimator_sentences(results: Results) -> list[str]:
 def _ranking(comparison: EstimatorComparison, objective: Objective) -> str:
     first, *_ = order = comparison.ranked(objective)
     named = "; ".join(f"{one.name} {one.text(objective)}" for one in order)
-    ranking = f"Estimators by {objective.name}, each at its best by seed {comparison.seed}: {named}."
+    how = f"each at its best by seed {comparison.seed}, over its other seeds"
+    ranking = f"Estimators by {objective.name}, {how}: {named}."
     pairs = [pair for pair in comparison.pairs if pair.objective == objective and pair.one is first]
     if all(math.isnan(pair.test.p) for pair in pairs):
-        return f"{ranking} Fewer than two further seeds: an order, not a claim."
+        return f"{ranking} Too few other seeds: an order, not a claim."
+    for significant, told in ((True, "Told apart"), (False, "Not told apart, which does not mean equal")):
+        if found := "; ".join(_difference(pair) for pair in pairs if pair.test.significant == significant):
+            ranking += f" {told} (paired t tests, Holm's correction): {found}."
+    return ranking
 
-    def listed(significant: bool) -> str:
-        found = [(pair.name, pair.test.difference) for pair in pairs if pair.test.significant == significant]
-        return "; ".join(f"{name} {difference.mean_text} (n = {difference.n})" for name, difference in found)
 
-    alike, how = listed(False), "paired t tests over the other seeds, Holm's correction"
-    return f"{ranking} Told apart ({how}): {listed(True) or 'none'}." + (f" Not told apart: {alike}." if alike else "")
+def _difference(pair: EstimatorPair) -> str:
+    """``rotation is lower than ste by 0.0031 (n = 4)``."""
+    difference = pair.test.difference
+    if not difference.n:
+        return f"{pair.one.name} and {pair.other.name} share no seed"
+    lower = "lower" if difference.mean < 0 else "higher"
+    by = difference.show(abs(difference.mean))
+    return f"{pair.one.name} is {lower} than {pair.other.name} by {by} (n = {difference.n})"
 
 
 def estimator_tables(results: Results) -> list[Table]:

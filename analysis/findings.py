@@ -19,6 +19,15 @@ from analysis.results import Group, Results, described, ranked
 from analysis.stats import Estimate, significant_differences
 from vqcore.psnr import psnr
 
+_BECAME = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "diverged": "diverged",
+    "failed": "failed",
+    "running": "not finished",
+}
+"""A trial's status, as a sentence has it."""
+
 _FAILURES = 5
 """Failed trials that are named on the screen; the files name all."""
 
@@ -62,37 +71,52 @@ def sentences(results: Results) -> tuple[str, ...]:
 
 
 def _state(results: Results) -> str:
-    completed = sum(trial.status == "completed" for trial in results.trials)
+    """What became of the trials, and what of them is compared."""
     planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
-    state = f"{completed} of {planned} trials completed"
+    counts = Counter(_BECAME.get(trial.status, trial.status) for trial in results.trials)
+    counts["not begun"] = planned - len(results.trials)
+    became = ", ".join(f"{counts[kind]} {kind}" for kind in (*_BECAME.values(), "not begun") if counts[kind])
+    state = f"{_counted(planned, 'trial')}: {became}"
     budget = str(results.metadata("budget"))
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
     if budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget):
         state += f"; the budget of {budget} epochs is spent"
-    elif sum(trial.status != "running" for trial in results.trials) < planned:
+    elif counts["not begun"] or counts[_BECAME["running"]]:
         state += "; the run is not finished"
     if not results.groups:
-        return f"{state}. Nothing to compare yet."
-    compared = f"{state}. Compared after epoch {results.epoch} on {results.data}"
+        both = " and ".join(results.columns)
+        none = f"no completed trial reports {both}" if counts["completed"] else "no trial completed"
+        return f"{state}. Nothing to compare: {none}."
+    after = f"after epoch {results.epoch} on {results.data}"
     if results.screening is None:
         order = " (an order, not a claim)" if results.searched else ""
-        return f"{compared}, {results.seeds} a configuration{order}."
+        return f"{state}. Compared {after}, {results.seeds} a configuration{order}."
     screened, more = sum(group.screened is not None for group in results.groups), len(results.estimated)
     return (
-        f"{compared}: seed {results.screening} screened {screened} configurations; the estimates are of "
-        f"{results.seeds} more, of {more} of them."
+        f"{state}. Seed {results.screening} took {_counted(screened, 'configuration')} to the end and chose {more} for "
+        f"{results.seeds} more: the estimates are of those seeds alone, {after}."
     )
 
 
 def _best(results: Results, objective: Objective) -> str:
     winner, *_ = ranked(results.groups, objective)
-    sentence = f"{objective.best[0].upper()}{objective.best[1:]}: {_with_value(results, winner, objective)}."
+    alone = len(results.estimated) == 1  # best among whom?
+    name = objective.name if alone else objective.best
+    of = " of the one configuration with more seeds" if alone and len(results.groups) > 1 else ""
+    of += "" if objective.column in _aims(results) else ", no aim of this search"
+    sentence = f"{name[0].upper()}{name[1:]}{of}: {_with_value(results, winner, objective)}."
     if winner in results.several:
-        return sentence + _lead(results, winner, objective)
-    sentence += " One seed: an order, not a claim."
+        return sentence + ("" if alone else _lead(results, winner, objective))
+    sentence += " One seed: how far others spread is not known." if alone else " One seed: an order, not a claim."
     for group in ranked(results.several, objective)[:1]:
         sentence += f" Of those with more seeds: {_with_value(results, group, objective)}."
     return sentence
+
+
+def _aims(results: Results) -> set[str]:
+    """The columns of the objectives that were asked for: of a run that names one, the other only completes a front."""
+    given = str(results.metadata("objectives") or "").split()
+    return {text.partition(":")[0] for text in given} or set(results.columns)
 
 
 def _with_value(results: Results, group: Group, objective: Objective) -> str:
@@ -105,36 +129,28 @@ def _with_value(results: Results, group: Group, objective: Objective) -> str:
 def interval_of(results: Results, estimate: Estimate) -> str:
     """The interval of a configuration, and among how many it holds however that one was picked."""
     number = len(results.estimated)
-    among = f", simultaneous over {number} configurations" if number > 1 else ""
+    among = f", whichever of the {number} is picked" if number > 1 else ""
     return f"95 % interval {estimate.interval_text()}{among}"
 
 
 def _lead(results: Results, winner: Group, objective: Objective) -> str:
-    """Whether the winner's lead over the others is more than the seeds' spread; nothing if there are no others."""
-    if len(results.groups) == 1:
-        return ""
+    """Whether the winner's lead over the others is more than the seeds' spread. There must be others."""
     several = results.several
     single = len(results.groups) - len(several)
-    untested = f" {single} {_with_too_few(results)} were not tested." if single else ""
+    untested = f" Not tested: {single}, with too few seeds." if single else ""
     if len(several) == 1:
-        return f" No other configuration has several seeds{_that_count(results)}, so its lead is no claim."
+        beside = "" if results.screening is None else f" beside seed {results.screening}"
+        return f" No other configuration has several seeds{beside}, so its lead is no claim."
     place = several.index(winner)
     differ = significant_differences(place, [group.by_seed(objective.column) for group in several])
     alike = [group.label for i, group in enumerate(several) if i != place and not differ[i]]
+    how = "paired t tests, Holm's correction"
     if alike:
-        return f" Within the seeds' spread, so not told apart from: {_listed(alike)}.{untested}"
-    others = "each of the others with several seeds" if single else "each other one"
-    return f" Its lead over {others} is more than the seeds' spread (paired t tests, Holm's correction).{untested}"
-
-
-def _with_too_few(results: Results) -> str:
-    return (
-        "with one seed" if results.screening is None else f"with fewer than two seeds beside seed {results.screening}"
-    )
-
-
-def _that_count(results: Results) -> str:
-    return "" if results.screening is None else f" beside seed {results.screening}"
+        rest = f" Told apart from {_others(sum(differ))}." if any(differ) else ""
+        return f" Not told apart from, which does not mean equal to: {_listed(alike)} ({how}).{rest}{untested}"
+    others = ("" if len(several) == 2 else "each of ") + _others(len(several) - 1)
+    with_several = " with several seeds" if single else ""
+    return f" Its lead over {others}{with_several} is more than the seeds' spread ({how}).{untested}"
 
 
 def _left_out(results: Results) -> list[str]:
@@ -143,17 +159,17 @@ def _left_out(results: Results) -> list[str]:
         for trial, reason in results.left_out
         if trial.status not in ("running", "stopped")
     ]
-    lines = failed[:_FAILURES]
-    if len(failed) > _FAILURES:
-        lines.append(f"{len(failed) - _FAILURES} more that did not complete, each with its reason in tables/results.md")
+    lines, reasons = failed[:_FAILURES], "the reasons are in tables/results.md"
+    if (more := len(failed) - _FAILURES) > 0:
+        lines.append(f"{_counted(more, 'more trial')} that did not complete; {reasons}")
     # the rank, or how little was used, is each trial's own; what stopped it is not
     stopped = sorted((t for t, _ in results.left_out if t.status == "stopped"), key=lambda t: t.last_epoch)
     stops = Counter(trial.reason.split(":")[0] for trial in stopped)  # of equally many the earlier first
     if stops:
-        kinds = ", ".join(f"{kind or 'for no recorded reason'} ({count})" for kind, count in stops.most_common())
-        lines.append(f"{stops.total()} stopped early: {kinds}; each with its reason in tables/results.md")
+        kinds = ", ".join(f"{kind or 'no recorded reason'} ({count})" for kind, count in stops.most_common())
+        lines.append(f"{_counted(stops.total(), 'trial')} stopped early: {kinds}; {reasons}")
     if unfinished := sum(trial.status == "running" for trial, _ in results.left_out):
-        lines.append(f"{unfinished} begun and not finished")
+        lines.append(f"{_counted(unfinished, 'trial')} begun and not finished")
     return lines
 
 
@@ -164,32 +180,54 @@ def front_sentence(results: Results, listed: bool = True) -> str:
     """
     if len(results.groups) == 1:
         return "One configuration only: there is no front to speak of."
+    if len(results.estimated) == 1:
+        return f"Only one configuration has seeds beside seed {results.screening}: there is no front to speak of."
     first, second = results.objectives
-    of = "" if results.screening is None else f" of the {len(results.estimated)} with more seeds"
-    several = all(len(group.seeds) > 1 for group in results.front)
-    by = f"By the means{of}" if several else f"By a single seed{of}, so an order and no claim"
     named, number = _listed([group.label for group in results.front]), len(results.front)
     if len({(group.mean(first.column), group.mean(second.column)) for group in results.front}) > 1:
         which = f", {first.best} first: {named}" if listed else ""
-        return f"{by}: a trade-off, {number} configurations are on the front{which}."
-    best = f"best in both {first.name} and {second.name} is {named}{'' if number == 1 else ' (equal)'}"
-    return f"{by}: {best}; the front is one point, no trade-off here."
+        return f"{_by(results)}: {number} configurations are on the front{which}."
+    best = f"{named} is" if number == 1 else f"{named} are, equal to each other,"
+    return f"{_by(results)}: {best} best in both {first.name} and {second.name}; the front is one point, no trade-off."
+
+
+def _by(results: Results) -> str:
+    """What the front of the means is worth."""
+    of = "" if results.screening is None else f" of the {len(results.estimated)} with more seeds"
+    if not results.several:
+        return f"By one seed each{of}, so an order and no claim"
+    single = sum(len(group.seeds) == 1 for group in results.front)
+    return f"By the means{of}" + (f", {single} of one seed and so no claim" if single else "")
 
 
 def certainty_sentence(results: Results) -> str | None:
     """Whether the front is settled; none where that is unknown or there is nothing to settle."""
     if len(results.estimated) == 1 or not results.several:
         return None
+    of = "" if results.screening is None else f" of the {len(results.estimated)} with more seeds"
     if fronts.settled(results.on_front):
         certain = "each configuration is on it or off it with a probability above 95 %"
         if single := sum(len(group.seeds) == 1 for group in results.front):
-            return f"By the spread of the others {certain}, but of those on the front {single} have one seed only."
-        return f"The front is settled: {certain}."
-    probable = zip(results.estimated, results.on_front, strict=True)
-    unsettled = sorted(((g, p) for g, p in probable if DOUBT <= p <= 1 - DOUBT), key=lambda pair: -pair[1])
-    named = _listed([f"{group.label} ({p:.2f})" for group, p in unsettled], 4)
-    are = "configurations" if len(unsettled) > 1 else "configuration"
-    return f"The front is not settled: {len(unsettled)} {are} may be on it, with probability: {named}."
+            has = "has" if single == 1 else "have"
+            return f"By the spread of the others {certain}, but {single} of those on the front {has} one seed only."
+        return f"The front{of} is settled: {certain}."
+    probable = sorted(zip(results.estimated, results.on_front, strict=True), key=lambda pair: -pair[1])
+    certain = _listed([group.label for group, p in probable if p > 1 - DOUBT]) or "none"
+    unsettled = _listed([f"{group.label} ({p:.2f})" for group, p in probable if DOUBT <= p <= 1 - DOUBT])
+    off = sum(p < DOUBT for _, p in probable)
+    rest = f" Below 5 %: {_others(off)}." if off else ""
+    return (
+        f"The front{of} is not settled. On it with a probability above 95 %: {certain}. "
+        f"Perhaps, with a probability of: {unsettled}.{rest}"
+    )
+
+
+def _others(number: int) -> str:
+    return "the other one" if number == 1 else f"the other {number}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -217,10 +217,12 @@ class Results:
     @cached_property
     def _margins(self) -> dict[str, dict[str, float]]:
         """By column, then by the group's label."""
-        labels = [group.label for group in self.estimated]
-        columns = {"mse", "perplexity", *self.columns}
-        by_seed = {column: [group.by_seed(column) for group in self.estimated] for column in columns}
-        return {column: dict(zip(labels, simultaneous_margins(by_seed[column]), strict=True)) for column in columns}
+        means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
+        found = {}
+        for column in {"mse", "perplexity", *self.columns}:
+            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
+            found[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
+        return found
 
     @cached_property
     def pictures(self) -> Pictures:

@@ -15,16 +15,16 @@ from scipy.special import gammaln, stdtr, stdtrit
 
 from analysis.objectives import Direction, sign
 
-# Shape suffixes: C configurations, S seeds, V values (one a configuration and seed), P pairs of configurations,
-# N trials that were run.
+# Shape suffixes: C configurations, O the two objectives, S seeds, V values (one a configuration and seed),
+# P pairs of configurations, N trials that were run.
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int_]
 
 LEVEL = 0.05
 """The probability of a false rejection among all tests that are corrected together."""
 
-POOLED = 8
-"""Configurations, the nearest by their means, that tell together how far seeds spread. With 3 seeds each they leave 14
+POOLED = 5
+"""Configurations, the nearest by their means, that tell together how far seeds spread. With 3 seeds each they leave 8
 degrees of freedom for it where one alone leaves 2; more would be less alike."""
 
 SeedValues = Mapping[int, float]
@@ -92,7 +92,7 @@ class Estimate:
         return "[{}, {}]".format(*map(self.show, interval)) if interval else "one seed" if self.n else "–"
 
 
-def simultaneous_margins(configurations: Sequence[SeedValues]) -> list[float]:
+def simultaneous_margins(configurations: Sequence[SeedValues], places: Sequence[tuple[float, float]]) -> list[float]:
     """Half the width of each one's interval around its mean; all of them hold together with 95 %.
 
     So the interval of whichever is picked holds: the best by any objective, the knee, all of a front. A report quotes
@@ -101,9 +101,10 @@ def simultaneous_margins(configurations: Sequence[SeedValues]) -> list[float]:
     seeds to resample than the usual three (a bootstrap that repeats the selection).
 
     A value is taken as the sum of its configuration, its seed, which does something to all alike, and a rest, the last
-    two normal. Their variances come from an additive fit to the ``POOLED`` nearest configurations. The rest is what
-    luck picks by: its t quantile has Bonferroni's correction for all configurations that have a value. What a seed does
-    to all picks none: its t quantile has none. The squares of the two margins are added (Graybill and Wang 1980).
+    two normal. Their variances come from an additive fit to the ``POOLED`` configurations that are nearest in
+    ``places``, the means of both objectives, each in units of its sd over the configurations. The rest is what luck
+    picks by: its t quantile has Bonferroni's correction for all configurations that have a value. What a seed does to
+    all picks none: its t quantile has none. The squares of the two margins are added (Graybill and Wang 1980).
     Pooling assumes that neighbours spread alike: where a configuration's own seeds spread more, it is widened to that.
 
     NaN for fewer than two seeds or a value that is not finite. Of one configuration it is the plain t interval's.
@@ -115,13 +116,15 @@ def simultaneous_margins(configurations: Sequence[SeedValues]) -> list[float]:
     confidence = 1 - LEVEL / max(sum(map(bool, usable)), 1)
     margins = [math.nan] * len(usable)
     several_C = np.array([c for c, by_seed in enumerate(usable) if len(by_seed) > 1], dtype=np.int_)
-    means_C = np.array([fmean(usable[c].values()) for c in several_C])
-    for c, mean in zip(several_C.tolist(), means_C.tolist(), strict=True):
-        nearest_C = several_C[np.argsort(np.abs(means_C - mean), kind="stable")[:POOLED]]
+    if not len(several_C):
+        return margins
+    places_CO = np.array(places, dtype=np.float64)[several_C]
+    scaled_CO = places_CO / np.where(places_CO.std(axis=0) > 0, places_CO.std(axis=0), 1.0)
+    for c, place_O in zip(several_C.tolist(), scaled_CO, strict=True):
+        nearest_C = several_C[np.argsort(((scaled_CO - place_O) ** 2).sum(axis=1), kind="stable")[:POOLED]]
         rest, shared = _variances(values_CS[nearest_C])
-        squared = (
-            t_quantile(rest.freedom, confidence) ** 2 * rest.value + t_quantile(shared.freedom) ** 2 * shared.value
-        )
+        t, t_shared = t_quantile(rest.freedom, confidence), t_quantile(shared.freedom)
+        squared = t**2 * rest.value + t_shared**2 * shared.value
         own = variance(usable[c].values()) / ((rest.value + shared.value) or 1.0)
         margins[c] = math.sqrt(max(own, 1.0) * squared / len(usable[c]))
     return margins

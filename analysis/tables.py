@@ -15,7 +15,7 @@ from analysis.objectives import DEFAULT, METRICS
 from analysis.results import Group, Results, described, estimator_first, ranked
 from vqcore.psnr import psnr
 
-SIMULTANEOUS = "together all hold with 95 %, so that of whichever is picked does"
+SIMULTANEOUS = "all of them hold at once with 95 %, so that of whichever is picked does"
 NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
 _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
@@ -33,6 +33,7 @@ _OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed
 def groups_table(results: Results, groups: Sequence[Group] | None = None, intervals: bool = True) -> Table:
     """The configurations (or those given), each with mean ± sd over its seeds; a star for the front of the means."""
     first, second = results.objectives
+    intervals = intervals and bool(results.several)
     others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
     rows: list[Row] = []
     for group in results.groups if groups is None else groups:
@@ -49,9 +50,14 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
         "mean ± sample sd over n seeds" + (f"; intervals: {SIMULTANEOUS}" if intervals else ""),
         f"* on the {front}: no other configuration is as good in {first.name} and {second.name} and better in one",
     ]
-    if results.screening is not None:
-        notes.append(f"in parentheses: by seed {results.screening} alone, which screened: an order, in no mean or star")
-    return Table("Configurations", columns, tuple(rows), tuple(notes))
+    return Table("Configurations", columns, tuple(rows), (*notes, *_screened(results)))
+
+
+def _screened(results: Results) -> tuple[str, ...]:
+    """What the parentheses mean, if there are any."""
+    if results.screening is None or len(results.estimated) == len(results.groups):
+        return ()
+    return (f"in parentheses: by seed {results.screening}, which screened: an order, in no mean or star",)
 
 
 def front_table(results: Results) -> Table | None:
@@ -67,12 +73,13 @@ def front_table(results: Results) -> Table | None:
         if group.label in near:
             means = map(group.text, results.columns)
             rows.append((_starred(group, results), str(len(group.seeds)), f"{near[group.label]:.2f}", *means))
-    others = len(results.estimated) - len(near)
+    off = len(results.estimated) - len(near)
+    others = f"; not listed: {off}, each on it with less than {100 * DOUBT:g} %" if off else ""
     notes = (
         certainty,
         "on the front: the share of 1,000 draws of what the true means may be, from the seeds' paired spread, in which "
         "no other configuration is better in both; a configuration with one seed has the spread of the others",
-        f"* on the front of the means; others on it with less than {100 * DOUBT:g} %: {others}",
+        f"* on the front of the means{others}",
     )
     columns = ("configuration", "n", "on the front", first.name, second.name)
     return Table(f"The front, {first.best} first", columns, tuple(rows), notes)
@@ -86,7 +93,7 @@ def rates_table(results: Results) -> Table:
         cells = [group.text(metric.column, spread=metric.direction is not None) for metric in metrics]
         rows.append((group.label, *cells, group.text("total", spread=False)))
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
-    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL,))
+    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL, *_screened(results)))
 
 
 def left_out_table(results: Results) -> Table:
@@ -149,7 +156,8 @@ def paper_table(results: Results, number: int, split: str = "test") -> Table:
         rows += chosen or [(label, "ours", "0", *["–"] * len(_PAPER_COLUMNS))]
     more = len(results.groups) - len(ours)
     note = f"of those alike in {field} and estimator the lowest mean MSE; {more} more are in results.md"
-    notes = (*(published["caveats"] if split == "test" else ()), _OURS, NO_TOTAL, *((note,) if more else ()))
+    notes = (*(published["caveats"] if split == "test" else ()), _OURS, NO_TOTAL)
+    notes = (*notes, *_screened(results), *((note,) if more else ()))
     columns = (published["head"], "whose", "n", "MSE", "perplexity", "codebook", "total")
     title = f"Table {number} of the paper beside ours, {'test' if split == 'test' else 'training'} set"
     return Table(title, columns, tuple(rows), notes, left=2)

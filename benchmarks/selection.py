@@ -107,21 +107,27 @@ def _half(estimate: Estimate) -> float:
 
 def _winner(case: Case, chance: np.random.Generator) -> tuple[float, tuple[Estimate, Estimate, Estimate]]:
     """The winner's true value and its estimates: simultaneous, plain, and plain with the screening seed."""
-    shape = (case.configurations, case.seeds + 1, 2)
     true_CO = case.spread * chance.normal(size=(case.configurations, 2))
-    sd_C = np.exp(UNEVEN * chance.normal(size=case.configurations)) if case.noise == "uneven" else np.ones(shape[0])
-    values_CSO = true_CO[:, None] + sd_C[:, None, None] * chance.normal(size=shape)
-    if case.noise == "shared":
-        values_CSO += chance.normal(size=shape[1:])
+    values_CSO = true_CO[:, None] + _noise(case, chance)
     had = {"finalists": _finalists, "doubling": _doubling, "grid": _grid}[case.way](values_CSO)
-    first_CS = values_CSO[..., 0]
-    counted = [dict(enumerate(first_CS[c, 1:number].tolist(), 1)) for c, number in enumerate(had)]
-    margins = simultaneous_margins(counted)
-    quoted = [c for c, margin in enumerate(margins) if not math.isnan(margin)]
-    best = min(quoted, key=lambda c: fmean(counted[c].values()))
+    chosen = [c for c, number in enumerate(had) if number > 1]
+    counted = [dict(enumerate(values_CSO[c, 1 : had[c], 0].tolist(), 1)) for c in chosen]
+    means = [(x, y) for x, y in (values_CSO[c, 1 : had[c]].mean(axis=0).tolist() for c in chosen)]
+    margins = simultaneous_margins(counted, means)
+    best = min((i for i, margin in enumerate(margins) if margin == margin), key=lambda i: means[i][0])
     plain = Estimate.of(list(counted[best].values()))
-    screened = Estimate.of(first_CS[best, : had[best]].tolist())
-    return float(true_CO[best, 0]), (replace(plain, margin=margins[best]), plain, screened)
+    screened = Estimate.of(values_CSO[chosen[best], : had[chosen[best]], 0].tolist())
+    return float(true_CO[chosen[best], 0]), (replace(plain, margin=margins[best]), plain, screened)
+
+
+def _noise(case: Case, chance: np.random.Generator) -> Floats:
+    shape = (case.configurations, case.seeds + 1, 2)
+    noise_CSO = chance.normal(size=shape)
+    if case.noise == "uneven":
+        noise_CSO *= np.exp(UNEVEN * chance.normal(size=(case.configurations, 1, 1)))
+    if case.noise == "shared":
+        noise_CSO += chance.normal(size=shape[1:])
+    return noise_CSO
 
 
 def _grid(values_CSO: Floats) -> list[int]:

@@ -26,11 +26,11 @@ def test_a_finished_run_leaves_everything(ablation):
     assert names(findings) == EVERYTHING | {"reconstructions.png"}
     assert all(path.stat().st_size for path in findings.paths)
     assert findings.lines[0] == (
-        "9 of 10 trials completed. Compared after epoch 4 on cifar10-mini, 3 seeds a configuration."
+        "10 trials: 9 completed, 1 diverged. Compared after epoch 4 on cifar10-mini, 3 seeds a configuration."
     )
     assert any(line.startswith("Lowest MSE: beta 0.1, 0.0") and "n = 3" in line for line in findings.lines)
     assert any(line.startswith("Highest perplexity: beta 0.25") for line in findings.lines)
-    assert any(line.startswith("By the means: a trade-off, 2 configurations") for line in findings.lines)
+    assert any(line.startswith("By the means: 2 configurations are on the front") for line in findings.lines)
     assert "Not compared: beta 2, seed 0, diverged after epoch 1: loss is not finite" in findings.lines
 
 
@@ -40,8 +40,8 @@ def test_a_run_in_which_nothing_completed(make_run):
     findings = analyse(run.close())
     assert names(findings) == {"results.parquet", "results.md", "paper_table3.md"}
     assert findings.lines == (
-        "0 of 6 trials completed; the run is not finished. Nothing to compare yet.",
-        "Not compared: 1 begun and not finished",
+        "6 trials: 1 not finished, 5 not begun; the run is not finished. Nothing to compare: no trial completed.",
+        "Not compared: 1 trial begun and not finished",
     )
 
 
@@ -50,7 +50,7 @@ def test_a_sweep_is_finished_when_every_trial_has_ended(make_run):
     run.trial([(0.1, 5)], commitment_weight=0.1)
     assert "not finished" in sentences(load(run.folder))[0]
     run.trial([], "failed", "out of memory", commitment_weight=1)
-    assert sentences(load(run.close()))[0].startswith("1 of 2 trials completed. Compared")
+    assert sentences(load(run.close()))[0].startswith("2 trials: 1 completed, 1 failed. Compared")
 
 
 def test_one_finished_trial(make_run):
@@ -92,7 +92,7 @@ def test_exports_load_and_carry_their_evidence(ablation):
     comments = [line for line in text["best_mse"].splitlines() if line.startswith("#")]
     for evidence in (
         "seeds 0, 1, 2",
-        "simultaneous over 3 configurations, n = 3",
+        "whichever of the 3 is picked, n = 3",
         "sweep quick, commit 1234567",
         "lowest MSE by the means",
     ):

@@ -93,31 +93,39 @@ def test_holm_lies_between_no_correction_and_bonferronis(values):
     assert [adjusted[i] for i in order] == sorted(adjusted)
 
 
+def margins(*configurations):
+    """With the second objective the same for all."""
+    return simultaneous_margins(
+        configurations, [(fmean(one.values()) if one else math.nan, 0) for one in configurations]
+    )
+
+
 def test_the_margin_of_one_configuration_is_the_plain_t_intervals():
-    (margin,) = simultaneous_margins([{0: 1.0, 1: 2.0, 2: 3.0}])
-    assert margin == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
+    assert margins({0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx([4.3027 / 3**0.5], abs=1e-4)
 
 
 @pytest.mark.parametrize("broken", [{}, {0: 1.0}, {0: 1.0, 1: math.inf}])
 def test_without_two_values_there_is_no_margin(broken):
-    margins = simultaneous_margins([broken, {0: 1.0, 1: 2.0}])
-    assert math.isnan(margins[0])
-    assert margins[1] > 0
+    none, some = margins(broken, {0: 1.0, 1: 2.0})
+    assert math.isnan(none)
+    assert some > 0
 
 
 def test_what_a_seed_does_to_all_widens_by_its_own_freedom_alone():
     alike = [{seed: 100.0 * c + value for seed, value in enumerate((1.0, 2.0, 3.0))} for c in range(8)]
-    assert simultaneous_margins(alike) == pytest.approx([4.3027 / 3**0.5] * 8, abs=1e-3)
+    assert margins(*alike) == pytest.approx([4.3027 / 3**0.5] * 8, abs=1e-3)
 
 
-def test_an_interval_is_no_narrower_than_its_own_seeds_spread():
+def test_neighbours_tell_the_spread_and_an_interval_is_no_narrower_than_its_own_seeds():
     chance = np.random.default_rng(0)
-    calm = [dict(enumerate(chance.normal(0, 0.1, 5).tolist())) for _ in range(8)]
-    wild = dict(enumerate(chance.normal(0, 1, 5).tolist()))
-    *narrow, wide = simultaneous_margins([*calm, wild])
-    assert wide > 1.96 * 1 / 5**0.5 > 3 * max(narrow)
-    same = [dict(reversed(one.items())) for one in (*calm, wild)]
-    assert simultaneous_margins(same) == pytest.approx([*narrow, wide])
+    calm = [dict(enumerate(chance.normal(c, 0.1, 5).tolist())) for c in range(8)]
+    wild = [dict(enumerate(chance.normal(100 + c, 1, 5).tolist())) for c in range(8)]
+    apart = margins(*calm, *wild)
+    assert max(apart[:8]) < 0.3 < 0.9 < min(apart[8:])
+    among = dict(enumerate(chance.normal(4, 1, 5).tolist()))
+    assert margins(*calm, among)[-1] > 0.8
+    later_first = [dict(reversed(one.items())) for one in (*calm, *wild)]
+    assert margins(*later_first) == pytest.approx(apart)
 
 
 @given(p_values.filter(bool), st.data())

@@ -117,7 +117,9 @@ def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys:
     trials = record(out, "budget").trials.values()
     assert sum(trial.last_epoch for trial in trials) == 10
     assert [t.reason for t in trials if t.status == "stopped"] == ["the budget of 10 epochs is spent"]
-    assert "2 of 6 trials completed; the budget of 10 epochs is spent" in " ".join(capsys.readouterr().out.split())
+    assert "6 trials: 2 completed, 1 stopped early, 3 not begun; the budget of 10 epochs is spent" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,4 +197,4 @@ def test_of_a_grid_the_budget_leaves_trials_that_never_begin(
         assert run([*words, "--out", str(out), "--address", "inline", "--name", "short"]) == 0
     assert [trial.status for trial in record(out, "short", "short").trials.values()] == ["completed"] * 2
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 of 3 trials completed; the budget of 2 epochs is spent" in said
+    assert "3 trials: 2 completed, 1 not begun; the budget of 2 epochs is spent" in said

@@ -170,7 +170,7 @@ def test_a_diverging_trial_is_marked_and_the_sweep_goes_on(out: Path, sweep: Swe
     }
     said = capsys.readouterr().out
     assert "diverged" in said
-    assert "1 of 2 trials completed" in said
+    assert "2 trials: 1 completed, 1 diverged" in said
 
 
 def test_a_dead_server_is_a_warning_and_the_sweep_goes_on(out: Path, sweep: Sweep, capsys: Capture) -> None:
