@@ -13,7 +13,7 @@ from rich.text import Text
 from analysis import fronts
 from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
-from analysis.layout import Table, shown
+from analysis.layout import Table, counted, shown
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described, ranked
 from analysis.stats import Estimate, significant_differences
@@ -76,7 +76,7 @@ def _state(results: Results) -> str:
     counts = Counter(_BECAME.get(trial.status, trial.status) for trial in results.trials)
     counts["not begun"] = planned - len(results.trials)
     became = ", ".join(f"{counts[kind]} {kind}" for kind in (*_BECAME.values(), "not begun") if counts[kind])
-    state = f"{_counted(planned, 'trial')}: {became}"
+    state = f"{counted(planned, 'trial')}: {became}"
     budget = str(results.metadata("budget"))
     # Not by the journal's "done": the sweep asks for its findings before it writes that.
     if budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget):
@@ -93,7 +93,7 @@ def _state(results: Results) -> str:
         return f"{state}. Compared {after}, {results.seeds} a configuration{order}."
     screened, more = sum(group.screened is not None for group in results.groups), len(results.estimated)
     return (
-        f"{state}. Seed {results.screening} took {_counted(screened, 'configuration')} to the end and chose {more} for "
+        f"{state}. Seed {results.screening} took {counted(screened, 'configuration')} to the end and chose {more} for "
         f"{results.seeds} more: the estimates are of those seeds alone, {after}."
     )
 
@@ -161,15 +161,15 @@ def _left_out(results: Results) -> list[str]:
     ]
     lines, reasons = failed[:_FAILURES], "the reasons are in tables/results.md"
     if (more := len(failed) - _FAILURES) > 0:
-        lines.append(f"{_counted(more, 'more trial')} that did not complete; {reasons}")
+        lines.append(f"{counted(more, 'more trial')} that did not complete; {reasons}")
     # the rank, or how little was used, is each trial's own; what stopped it is not
     stopped = sorted((t for t, _ in results.left_out if t.status == "stopped"), key=lambda t: t.last_epoch)
     stops = Counter(trial.reason.split(":")[0] for trial in stopped)  # of equally many the earlier first
     if stops:
         kinds = ", ".join(f"{kind or 'no recorded reason'} ({count})" for kind, count in stops.most_common())
-        lines.append(f"{_counted(stops.total(), 'trial')} stopped early: {kinds}; {reasons}")
+        lines.append(f"{counted(stops.total(), 'trial')} stopped early: {kinds}; {reasons}")
     if unfinished := sum(trial.status == "running" for trial, _ in results.left_out):
-        lines.append(f"{_counted(unfinished, 'trial')} begun and not finished")
+        lines.append(f"{counted(unfinished, 'trial')} begun and not finished")
     return lines
 
 
@@ -224,10 +224,6 @@ def certainty_sentence(results: Results) -> str | None:
 
 def _others(number: int) -> str:
     return "the other one" if number == 1 else f"the other {number}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

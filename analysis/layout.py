@@ -61,3 +61,8 @@ def markdown_text(text: str) -> str:
     """``text`` so that Markdown shows it as it is, on one line."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_|~$]|\](?=\s?[\[(]))", r"\\\1", flat)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 trial``, ``12 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -119,7 +119,7 @@ class RunSession:
             self.console.print("Next:")
         for purpose, command in commands:
             # soft_wrap: a command that the terminal breaks cannot be copied
-            self.console.print(Text(f"  {purpose + ':':<16}{command}"), soft_wrap=True)
+            self.console.print(Text(f"  {purpose + ':':<18}{command}"), soft_wrap=True)
 
     def _print_error(self, what: str, error: BaseException) -> None:
         logger.error(what, exc_info=error)

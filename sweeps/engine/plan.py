@@ -14,6 +14,8 @@ from rich.table import Table
 
 from sweeps.engine.request import CheckedSweep, checkpoints_bytes, largest
 from sweeps.engine.resources import Booking
+from sweeps.engine.spec import Search, SweepSpec
+from sweeps.engine.trials import MOST_FINALISTS
 from trainables.commands import duration
 from trainables.data import DataSet
 from trainables.storage import free_bytes, size
@@ -51,7 +53,7 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     search, per_trial = spec.search, spec.base.training.epochs
     rule = search.rule if search else None
     trials = spec.drawn_trials or len(checked.configs)
-    epochs = spec.expected_epochs(trials)
+    epochs, most = spec.expected_epochs(trials), _most_epochs(spec, trials)
     at_once = min(booking.slots, trials)
     resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
     yield "trials", f"{trials}, {at_once} at once, each on {resources}"
@@ -60,24 +62,36 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     if rule is not None:
         least = "at least " if rule.forecast else ""
         reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, per_trial))
+        reached += ", and on within the budget" if search and search.budget else ""
         yield "rungs", f"{reached}: {least}{epochs / (trials * per_trial):.0%} of training all in full"
     if search and spec.seeds > 1:
-        yield "seeds", f"one to screen; near the front up to {spec.seeds}, which comes on top"
-    yield "epochs", f"{epochs:,} in all, {epochs * data.train_images:,} training images"
+        yield "seeds", f"one to screen, which counts in no mean; near the front up to {spec.seeds - 1} more, on top"
+    about = f"{epochs:,} in all" if epochs == most else f"about {epochs:,}, at most {most:,}"
+    yield "epochs", f"{about}, of {data.train_images:,} training images each"
     if booking.gpus and not torch.cuda.is_available():
         yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
     else:
-        yield from _measured(probe(largest(spec, checked.configs), data, booking), epochs, at_once, booking)
+        yield from _measured(probe(largest(spec, checked.configs), data, booking), (epochs, most), at_once, booking)
     disk, free = checkpoints_bytes(spec, checked.configs, booking.slots), free_bytes(checked.request.trials_folder)
     yield "checkpoints", f"{size(disk)}, " + ("in a bucket" if free is None else f"of {size(free)} free")
 
 
-def _measured(measured: Probe, epochs: int, at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
+def _most_epochs(spec: SweepSpec, trials: int) -> int:
+    """If nothing is stopped early, and as many as may be get every seed."""
+    search, near = spec.search or Search(), MOST_FINALISTS * len(spec.strata) if spec.search else 0
+    whole = spec.base.training.epochs * (trials + min(trials, near) * (spec.seeds - 1))
+    return min(whole, search.budget or whole)
+
+
+def _measured(measured: Probe, epochs: tuple[int, int], at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:
+    """``epochs`` are those expected, and the most there can be."""
     seconds, memory, capacity = measured
     yield "an epoch", f"{seconds:.1f} s, from a probe of {PROBE_STEPS} steps of the largest configuration"
-    yield "wall time", f"about {duration(seconds * epochs / at_once)}, start-up aside"
+    wall = ", at most ".join(dict.fromkeys(duration(seconds * number / at_once) for number in epochs))
+    yield "wall time", f"about {wall}, start-up aside"
     if booking.gpus:
-        yield "GPU time", f"about {seconds * epochs * booking.gpus / 3600:.2f} GPU-hours"
+        hours = ", at most ".join(dict.fromkeys(f"{seconds * n * booking.gpus / 3600:.2f}" for n in epochs))
+        yield "GPU time", f"about {hours} GPU-hours"
     fit = capacity // max(1, memory)
     where, flag = ("a GPU", "--trials-per-gpu") if booking.gpus else ("this machine", "--num-cpus")
     yield "memory", f"{size(memory)} a trial at most; {fit} fit {where} ({size(capacity)})"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.layout import counted
 from analysis.report import analyse
 from sweeps.engine.driver import Driver
 from sweeps.engine.progress import Screen
@@ -17,6 +18,7 @@ from sweeps.engine.resources import fitting
 from sweeps.engine.trials import TrialPlan
 from sweeps.flags import kept
 from trainables.interruption import PREEMPTED, Preempted
+from trainables.journal import FINAL
 from trainables.runs import JOURNAL, TOML_HEADER, command_line
 from trainables.session import RunSession, open_session
 from trainables.storage import is_bucket, replace_file
@@ -176,15 +178,25 @@ class _SweepSession:
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
         where = f", on the Ray cluster at {request.flags.address}" if request.on_cluster else ""
+        ended = sum(trial.status in FINAL for trial in self.writer.run.trials.values())
         self.console.print(
-            f"{request.sweep}: {trials} trials, epochs: {self.ready.spec.base.training.epochs}, on {data.source} "
-            f"({data.train_images:,} images), {min(booking.slots, trials)} at once on {share} each{where}: "
-            f"{request.folder}"
+            f"{request.sweep}: {counted(trials, 'trial')}{f' ({ended} have ended)' if ended else ''}, {self._each()}, "
+            f"on {data.source} ({data.train_images:,} training images), {min(booking.slots, trials)} at once on "
+            f"{share} each{where}: {request.folder}"
         )
         if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
         self.session.warn(*self.notes)
         self.session.check_tracking()
+
+    def _each(self) -> str:
+        """How long each trial is trained, and how often the best are repeated."""
+        spec, search = self.ready.spec, self.ready.spec.search
+        upto = "up to " if search and (search.rule or search.budget) else ""
+        words = f"{upto}{counted(spec.base.training.epochs, 'epoch')} each"
+        words += f" and {search.budget:,} in all" if search and search.budget else ""
+        more = counted(spec.seeds - 1, "more seed")
+        return words + (f", then up to {more} of those near the front" if search and spec.seeds > 1 else "")
 
     def finish(self, code: int) -> bool:
         """Make what is made of a run, record how it ended, print the findings; whether its end could be recorded.
@@ -215,7 +227,10 @@ class _SweepSession:
         if not ended:
             lines.append(("go on with", command_line(*request.argv, "--resume", request.folder)))
         elif knee.exists():
-            lines.append(("train the best", command_line("trainables.final", knee, "--epochs", 100)))
+            lines.append(("train the knee", command_line("trainables.final", knee, "--epochs", 100)))
+        failed = sum(trial.status == "failed" for trial in self.writer.run.trials.values())
+        if ended and failed:
+            lines.append((f"retry {failed} failed", command_line(*request.argv, "--resume", request.folder)))
         if tell_mlflow:
             lines.append(("tell MLflow", tell_mlflow))
         elif request.tracking_uri == default_uri(request.flags.out):

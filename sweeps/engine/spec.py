@@ -102,10 +102,11 @@ class SweepSpec:
         return self.search.trials * len(self.strata) if self.search and self.drawn else 0
 
     def expected_epochs(self, trials: int) -> int:
-        """Epochs of so many trials in all, with early stopping and within the budget."""
+        """Epochs of so many trials in all, with early stopping or a budget, of which it leaves nothing."""
         epochs, search = self.base.training.epochs, self.search or Search()
-        whole = search.rule.expected_epochs(trials, epochs) if search.rule else trials * epochs
-        return min(whole, search.budget or whole)
+        if search.budget is not None:
+            return min(trials * epochs, search.budget)
+        return search.rule.expected_epochs(trials, epochs) if search.rule else trials * epochs
 
     def tables(self) -> dict[str, Any]:
         """``space`` as TOML and MLflow hold it."""
