@@ -104,7 +104,8 @@ def test_whatever_ends_it_a_sweep_on_ray_ends_with_the_same_numbers(
         wait_for(lambda: processes(run) - before, second)
         with (odd_checkout / "vqcore/training.py").open("a") as file:
             file.write("raise RuntimeError('a later edit')\n")
-        os.kill(killed := a_running_trial(run), signal.SIGKILL)
+        (killed,) = processes(run) - before  # not a trial of the first process, which is still to go on
+        os.kill(killed, signal.SIGKILL)
         wait_for(lambda: processes(run) - before - {killed}, second)
         second.send_signal(signal.SIGINT)
         shown += second.communicate(timeout=120)[0]
