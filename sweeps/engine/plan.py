@@ -14,8 +14,7 @@ from rich.table import Table
 
 from sweeps.engine.request import CheckedSweep, checkpoints_bytes, largest
 from sweeps.engine.resources import Booking
-from sweeps.engine.spec import Search, SweepSpec
-from sweeps.engine.trials import MOST_FINALISTS
+from sweeps.engine.spec import SweepSpec
 from trainables.commands import duration
 from trainables.data import DataSet
 from trainables.storage import free_bytes, size
@@ -77,10 +76,9 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
 
 
 def _most_epochs(spec: SweepSpec, trials: int) -> int:
-    """If nothing is stopped early, and as many as may be get every seed."""
-    search, near = spec.search or Search(), MOST_FINALISTS * len(spec.strata) if spec.search else 0
-    whole = spec.base.training.epochs * (trials + min(trials, near) * (spec.seeds - 1))
-    return min(whole, search.budget or whole)
+    """If nothing is stopped early, and each round of more seeds brings others near the front."""
+    whole, search = spec.base.training.epochs * trials, spec.search
+    return min(whole * spec.seeds, search.budget or whole * spec.seeds) if search else whole
 
 
 def _measured(measured: Probe, epochs: tuple[int, int], at_once: int, booking: Booking) -> Iterator[tuple[str, str]]:

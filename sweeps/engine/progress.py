@@ -154,7 +154,7 @@ class Screen:
     def summary(self) -> str:
         """Where the sweep stands, in a line."""
         words = [f"{self._plan.stage}: {self._counts()}"]
-        if left := time_left(self.seconds_left(), " in all" if self._plan.seeds_to_come else ""):
+        if left := time_left(self.seconds_left(), " in all" if any(self._plan.seeds_to_come) else ""):
             words.append(left)
         if self._slots() < self._booked:  # nodes left, or memory turned out to suffice for fewer
             words.append(f"only {self._slots()} at once")
@@ -256,9 +256,10 @@ class Screen:
     def _epochs_left(self) -> Left:
         """Of this stage, and of the more seeds that may come: from none to all of them."""
         left, plan = stage_left(self._plan, self._run), self._plan
-        more = plan.seeds_to_come * plan.jobs[0].config.training.epochs if plan.jobs else 0
-        most = math.inf if plan.budget_left is None else plan.budget_left
-        return Left(left.least, min(most, left.likely + more / 2), min(most, left.most + more))
+        epochs = plan.jobs[0].config.training.epochs if plan.jobs else 0
+        likely, most = (number * epochs for number in plan.seeds_to_come)
+        bound = math.inf if plan.budget_left is None else plan.budget_left
+        return Left(left.least, min(bound, left.likely + likely), min(bound, left.most + most))
 
     def seconds_left(self) -> Left:
         """From the mean time of the latest epochs and the slots; nothing before the first."""

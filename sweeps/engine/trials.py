@@ -77,14 +77,16 @@ class TrialPlan:
         return sum(max(0, self._search.trials - drawn) for drawn in self._drawn.values())
 
     @property
-    def seeds_to_come(self) -> int:
-        """Trainings with more seeds that may yet be decided on, at most: which are near the front turns out later."""
+    def seeds_to_come(self) -> tuple[int, int]:
+        """Trainings with more seeds that may yet be decided on, likely and at most: who is near the front turns out
+        later, and each round may bring others there."""
         if self._spec.search is None:
-            return 0
+            return 0, 0
         out = {key for key, trial in self._run.trials.items() if trial.status in ("stopped", "diverged", "failed")}
         screened = sum(job.key not in out and not self._repeats(job) for job in self.jobs) + self.undrawn
-        decided = sum(map(self._repeats, self.jobs))
-        return max(0, min(screened, MOST_FINALISTS * len(self._spec.strata)) * (self._spec.seeds - 1) - decided)
+        more, decided = self._spec.seeds - 1, sum(map(self._repeats, self.jobs))
+        likely = min(screened, MOST_FINALISTS * len(self._spec.strata)) * more // 2
+        return max(0, likely - decided), max(0, screened * more - decided)
 
     @property
     def budget_left(self) -> int | None:

@@ -1,8 +1,10 @@
 """What the screen says while a sweep runs, of sweeps whose trials only report and whose clock is moved by hand."""
 
 import io
+import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -65,8 +67,19 @@ def tell(search: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeyp
     return go
 
 
-def test_the_time_left_holds_and_each_line_names_the_stage(tell: Tell) -> None:
-    told = tell("stages", 60.0, "--trials", "15", "--epochs", "8", "--seeds", "3")
+class AllAlike(Reporting):
+    """A trial of which only the seed and the luck of its configuration tell: each may be on the front."""
+
+    def step(self) -> Report:
+        report: Report = super().step()
+        luck = random.Random(self.job.key)
+        return replace(report, metrics={n: value and luck.uniform(1, 2) for n, value in report.metrics.items()})
+
+
+@pytest.mark.parametrize(("trial", "stopping"), [(Reporting, "auto"), (AllAlike, "none")])
+def test_the_time_left_holds_and_each_line_names_the_stage(tell: Tell, trial: type[Reporting], stopping: str) -> None:
+    words = ("--trials", "15", "--epochs", "8", "--seeds", "3", "--early-stopping", stopping)
+    told = tell(f"stages-{stopping}", 60.0, *words, trial=trial)
     stages = [text.split(":")[0] for _, text in told.lines]
     assert stages[0] == "screening"
     assert re.fullmatch("more seeds of [0-9]+ configurations?", stages[-1])

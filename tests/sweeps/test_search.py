@@ -182,7 +182,7 @@ def test_the_plan_of_a_search_says_what_each_rung_trains(
     said = " ".join(capsys.readouterr().out.split())
     assert "18 to epoch 1, 6 to epoch 3, 2 to epoch 9" in said
     assert "one to screen, which counts in no mean; near the front up to 2" in said
-    assert f"about {18 + 6 * 2 + 2 * 6}, at most {18 * 9 + 8 * 2 * 9}, of" in said
+    assert f"about {18 + 6 * 2 + 2 * 6}, at most {18 * 9 * 3}, of" in said
     assert "a trial at most" in said
     assert not (out / "pareto" / "plan").exists()
 
