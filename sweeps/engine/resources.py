@@ -63,8 +63,8 @@ def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_
     cpus = available.cpus if num_cpus is None else num_cpus
     problems = []
     if not 0 <= gpus <= available.gpus:
-        most = f"ask for 0 to {available.gpus} (--num-gpus 0 trains on the CPU)"
-        problems.append(f"--num-gpus {gpus}: {available.where} has {available.gpus}; {most}")
+        there = f"{available.gpus}; ask for 0 to {available.gpus}" if available.gpus else "none; ask for 0"
+        problems.append(f"--num-gpus {gpus}: {available.where} has {there} (--num-gpus 0 trains on the CPU)")
     if not 1 <= cpus <= available.cpus:
         problems.append(f"--num-cpus {cpus}: {available.where} has {available.cpus}; ask for 1 to {available.cpus}")
     if not 1 <= trials_per_gpu <= 100 or trials_per_gpu != int(trials_per_gpu):

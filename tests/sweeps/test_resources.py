@@ -41,7 +41,7 @@ def test_every_whole_number_of_trials_packs_in_rays_own_rounding(per_gpu: int, g
 @pytest.mark.parametrize("share", [0, 0.5, 1.5, 101, float("nan"), float("inf")])
 def test_all_problems_at_once_with_what_fits(share: float) -> None:
     gpus, cpus, packing = problems_of(lambda: book(Available(2, 0), 8, share, 9))
-    assert gpus == "--num-gpus 8: this machine has 0; ask for 0 to 0 (--num-gpus 0 trains on the CPU)"
+    assert gpus == "--num-gpus 8: this machine has none; ask for 0 (--num-gpus 0 trains on the CPU)"
     assert cpus == "--num-cpus 9: this machine has 2; ask for 1 to 2"
     assert packing.startswith(f"--trials-per-gpu {share:g}: a GPU packs a whole number of trials")
 
