@@ -17,6 +17,7 @@ from analysis.layout import Table, counted, shown
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described, ranked
 from analysis.stats import Estimate, significant_differences
+from analysis.stopping import stopping_sentence
 from vqcore.psnr import psnr
 
 _BECAME = {
@@ -62,6 +63,7 @@ def sentences(results: Results) -> tuple[str, ...]:
         lines += [_best(results, objective) for objective in results.objectives]
         lines += filter(None, (front_sentence(results), certainty_sentence(results)))
         lines += estimator_sentences(results)
+        lines += filter(None, [stopping_sentence(results)])
     lines += [f"Not compared: {reason}" for reason in _left_out(results)]
     kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
     if len(kinds) > 1:
@@ -103,7 +105,7 @@ def _best(results: Results, objective: Objective) -> str:
     alone = len(results.estimated) == 1  # best among whom?
     name = objective.name if alone else objective.best
     of = " of the one configuration with more seeds" if alone and len(results.groups) > 1 else ""
-    of += "" if objective.column in _aims(results) else ", no aim of this search"
+    of += "" if objective in results.aims else ", no aim of this search"
     sentence = f"{name[0].upper()}{name[1:]}{of}: {_with_value(results, winner, objective)}."
     if winner in results.several:
         return sentence + ("" if alone else _lead(results, winner, objective))
@@ -111,12 +113,6 @@ def _best(results: Results, objective: Objective) -> str:
     for group in ranked(results.several, objective)[:1]:
         sentence += f" Of those with more seeds: {_with_value(results, group, objective)}."
     return sentence
-
-
-def _aims(results: Results) -> set[str]:
-    """The columns of the objectives that were asked for: of a run that names one, the other only completes a front."""
-    given = str(results.metadata("objectives") or "").split()
-    return {text.partition(":")[0] for text in given} or set(results.columns)
 
 
 def _with_value(results: Results, group: Group, objective: Objective) -> str:

@@ -38,6 +38,8 @@ class Metric:
     """The words that follow a number in a sentence, instead of the set of images."""
     head: str = ""
     """The head of its table column where ``name`` says too little."""
+    ratio: bool = False
+    """Whether two values are compared by their ratio, so that a forecast is of the logarithm; then all are positive."""
     live: str = ""
     """Its number format on the live screen, which shows only metrics that have one."""
 
@@ -53,11 +55,14 @@ _DISTANCE = "unweighted mean squared distance of encoder outputs to their codes"
 METRICS = {
     metric.column: metric
     for metric in (
-        Metric("mse", "MSE", "mean squared error on [-1, 1]", "min", 0, " on [-1, 1]", "on [-1, 1]", live=".4f"),
+        Metric(
+            "mse", "MSE", "mean squared error on [-1, 1]", "min", 0, " on [-1, 1]", "on [-1, 1]", ratio=True,
+            live=".4f",
+        ),
         Metric(
             "perplexity", "perplexity",
             "codes: exp of the entropy of code use, from one histogram over the whole set",
-            "max", least=1.0, axis="", live=".1f",
+            "max", least=1.0, axis="", ratio=True, live=".1f",
         ),
         Metric("usage", "usage", "share of the codes used at least once", "max", live=".0%"),
         Metric(

@@ -155,6 +155,12 @@ class Results:
         return recorded(self.metadata("objectives"))
 
     @property
+    def aims(self) -> tuple[Objective, ...]:
+        """The objectives that were asked for: of a run that names one, the other only completes a front."""
+        asked = {text.partition(":")[0] for text in str(self.metadata("objectives") or "").split()}
+        return tuple(aim for aim in self.objectives if not asked or aim.column in asked)
+
+    @property
     def columns(self) -> tuple[str, str]:
         """The columns of the objectives."""
         first, second = self.objectives

@@ -1,61 +1,60 @@
-"""python -m benchmarks.early_stopping: what rules of early stopping keep of a recorded grid, and what they spend.
+"""python -m benchmarks.early_stopping: what early stopping has found by a share of the epochs, one grid left out.
 
-Every rule is replayed over the grid's curves in the same shuffled orders, beside random search (trials in that order,
-each to its full budget) until it has spent as many epochs. Three questions, each with its figure:
+Every contender is replayed over recorded grids in the same shuffled orders, beside random search: trials in that order,
+each to its full budget. Parameters that a contender leaves to its user are chosen for each grid on the other grids
+alone: those that leave least, as a ratio to random search. Ours has none to choose. The questions and their figures are
+in benchmarks/early_stopping_grids.py, the contenders in benchmarks/early_stopping_contenders.py.
 
-* regret: the best final MSE found at a codebook size above the best there is, averaged over the sizes;
-* spread: the hypervolume of MSE (down) against perplexity (up), of the whole grid's;
-* rate: the hypervolume of MSE against an image's rate (both down), of the whole grid's, for an ideal entropy coder and
-  for codes of fixed length.
-
-Only trials that reached the full budget count as found; a size without one counts with its worst. The reference point
-of a hypervolume is the grid's worst MSE with a perplexity of 1, or with a rate of one bit more than the largest
-codebook's fixed-length code. Intervals are of the median over the orders, 95 %, from order
-statistics: they tell the luck of the order on this grid, not how another grid would differ.
+Intervals are Student's, of the mean over the orders, 95 %: they tell the luck of the order on this grid, not how
+another grid would differ. Regrets that differ by less than a seed's noise count as equal.
 """
 
-import importlib.util
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, geometric_mean
 from typing import TypedDict
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
-from analysis.fronts import Directions, Point, hypervolume
-from analysis.objectives import objectives
-from benchmarks.curves import Curve, Scheduler, recorded, replay, shuffled
-from benchmarks.peer_stopping import InOrder, Stops, moasha, ray_asha
+from analysis.stats import Estimate
+from benchmarks.curves import recorded
+from benchmarks.early_stopping_contenders import (
+    OURS,
+    RANDOM,
+    SYNE_TUNE,
+    AtRandom,
+    Build,
+    Ours,
+    Settings,
+    contenders,
+    installed,
+)
+from benchmarks.early_stopping_grids import GIVEN, QUESTIONS, RECORDED, Grid, Question, floors, recorded_grids
+from benchmarks.early_stopping_replays import CHANCES, SHARES, Floats, Replays
 from benchmarks.record import circumstances, write
-from sweeps.engine.queue import TrialQueue
-from sweeps.engine.scheduler import Rule, SuccessiveHalving, automatic
 from trainables.commands import run_command
-from trainables.job import TrialJob
-from vqcore.config import ConfigError, Scalar, problems_of
+from vqcore.config import ConfigError
 
-BUDGETS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-"""Shares of the grid's epochs."""
-SYNE_TUNE = "syne-tune"
-MSE, BOTH, RATE = objectives(["mse"]), objectives(["mse", "perplexity"]), objectives(["mse", "bits"])
-
-Build = Callable[[Sequence[TrialJob], int, int | None], Scheduler]
-"""A scheduler for these trials on so many slots; it may spend so many epochs, or what its rule leaves."""
+SHOWN = (0.25, 0.35, 0.5)
+"""Those in the tables."""
+LEAST = 1e-3
+"""What is left counts as at least so much in a ratio, which says little of next to nothing."""
+WIDTH = 120
+"""Of the tables, in columns."""
 
 
 @dataclass(frozen=True)
 class EarlyStoppingBenchmark:
-    """Replay rules of early stopping over a recorded grid."""
+    """Replay early stopping over the recorded grids, each judged with parameters chosen on the others."""
 
-    grid: Path = Path("benchmarks/recorded/grid.parquet")
-    """The ``results.parquet`` of a sweep whose trials were all trained to the full budget."""
-    shuffles: int = 50
+    grid: Path | None = None
+    """The ``results.parquet`` of a sweep trained in full: judge every contender on it, choosing nothing there."""
+    orders: int = 30
     """Orders in which the trials come."""
     slots: int = 4
     """Trials that train at once."""
@@ -63,257 +62,207 @@ class EarlyStoppingBenchmark:
     """The JSON file to write."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a replay found, of what the grid holds."""
+def chosen(replays: Replays, settings: Settings, question: Question, grids: Sequence[str]) -> str:
+    """The label of the setting that leaves least on ``grids``, averaged over the shares, as random search leaves it."""
 
-    regret: float
-    spread: float
-    rate: float
-    fixed_rate: float
-    """As ``rate``, with log2 of the codebook size for each code."""
+    def left(build: Build) -> float:
+        random = (replays.left(grid, AtRandom(), question).mean() for grid in grids)
+        own = (replays.left(grid, build, question).mean() for grid in grids)
+        return fmean(max(mine, LEAST) / max(theirs, LEAST) for mine, theirs in zip(own, random, strict=True))
 
-
-FIGURES = tuple(field.name for field in fields(Kept))
+    return min(settings, key=lambda label: left(settings[label]))
 
 
-class Interval(TypedDict):
-    """The median over the orders and its 95 % interval."""
+class Ratio(TypedDict):
+    """What a contender leaves of what random search leaves."""
 
-    median: float
-    low: float
-    high: float
-
-
-Summary = dict[str, Interval]
-"""Of each field of ``Kept``, and of ``epochs``: the share of the grid's that was spent."""
+    ratio: float
+    """The mean over the grids."""
+    worst: str
+    """The grid where it is largest."""
+    worst_ratio: float
 
 
-class Ended(TypedDict):
-    """A rule that stops by itself, and random search at as many epochs."""
-
-    rule: Summary
-    random: Summary
-
-
-class Replayed(TypedDict):
-    """All that was found."""
-
-    ended: dict[str, Ended]
-    """By contender."""
-    budgets: dict[str, dict[str, Summary]]
-    """By contender or ``random``, and by the share of the grid's epochs that might be spent."""
+Summary = dict[str, dict[str, Ratio]]
+"""By contender and share."""
+OwnEnds = dict[str, dict[str, dict[str, float]]]
+"""By grid and chance."""
+Judged = dict[str, dict[str, tuple[str, Floats]]]
+"""By grid and contender: its setting there, and what is left in each order at each share."""
 
 
-class Grid:
-    """Recorded curves, and what finding some of them is worth."""
-
-    def __init__(self, curves: Sequence[Curve]) -> None:
-        self.curves = {curve.key: curve for curve in curves}
-        self.epochs = sum(len(curve.epochs) for curve in curves)
-        self._mse: dict[Scalar, list[float]] = defaultdict(list)
-        for curve in curves:
-            self._mse[curve.config["codebook_size"]].append(curve.final["mse"])
-        mse, rate = max(max(values) for values in self._mse.values()), math.log2(max(map(float, self._mse))) + 1
-        self._planes: dict[str, _Plane] = {
-            "spread": _Plane(lambda curve: curve.final["perplexity"], (mse, 1.0), ("min", "max")),
-            "rate": _Plane(lambda curve: math.log2(curve.final["perplexity"]), (mse, rate), ("min", "min")),
-            "fixed_rate": _Plane(
-                lambda curve: math.log2(float(curve.config["codebook_size"])), (mse, rate), ("min", "min")
-            ),
-        }
-        self._whole = {name: plane.area(curves) for name, plane in self._planes.items()}
-
-    def kept(self, keys: Iterable[str]) -> Kept:
-        """Of the trials ``keys``, trained to the full budget."""
-        found = [self.curves[key] for key in keys]
-        shares = {name: plane.area(found) / self._whole[name] for name, plane in self._planes.items()}
-        return Kept(self._regret(found), **shares)
-
-    def _regret(self, found: Sequence[Curve]) -> float:
-        best = {size: max(mse) for size, mse in self._mse.items()}
-        for curve in found:
-            size = curve.config["codebook_size"]
-            best[size] = min(best[size], curve.final["mse"])
-        return sum(best[size] / min(mse) - 1 for size, mse in self._mse.items()) / len(self._mse)
-
-
-@dataclass(frozen=True)
-class _Plane:
-    second: Callable[[Curve], float]
-    """What MSE is seen against."""
-    reference: Point
-    directions: Directions
-
-    def area(self, curves: Iterable[Curve]) -> float:
-        points = [(curve.final["mse"], self.second(curve)) for curve in curves]
-        return hypervolume(points, self.reference, self.directions)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to stop early."""
-
-    build: Build
-    spends: bool = True
-    """Whether what its rule leaves of a budget goes to those that wait."""
-
-
-def ours(rule: Rule) -> Build:
-    """Our engine, as a sweep runs it."""
-
-    def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> TrialQueue:
-        queue = TrialQueue(slots, SuccessiveHalving(rule, jobs[0].config.training.epochs), budget=budget)
-        queue.add((job, 0) for job in jobs)
-        return queue
-
-    return build
-
-
-def peer(stops: Callable[..., Stops]) -> Build:
-    """A peer's class; ``stops`` makes a new one for trials of so many ``epochs``."""
-
-    def build(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> InOrder:
-        epochs = jobs[0].config.training.epochs
-        return InOrder(list(jobs), stops(epochs=epochs), slots, budget or epochs * len(jobs))
-
-    return build
-
-
-def at_random(jobs: Sequence[TrialJob], slots: int, budget: int | None) -> TrialQueue:
-    """Every trial to its full budget, in the order given."""
-    queue = TrialQueue(slots, budget=budget)
-    queue.add((job, 0) for job in jobs)
-    return queue
-
-
-def contenders() -> dict[str, Contender]:
-    """All that can be run here: without Syne Tune, what is left."""
-    sizes, spread, rate = (automatic(aims, 20, known=True) for aims in (MSE, BOTH, RATE))
-    rules = {
-        # what --early-stopping auto takes for MSE, for MSE and perplexity, for MSE and rate
-        "ours, best at each K": sizes,
-        "ours, mse and perplexity": spread,
-        "ours, mse and rate": rate,
-        "ours, best at each K, no forecasts": replace(sizes, forecast=False),
-        "ours, best at each K, depth first": replace(sizes, breadth_first=False),
-        "ours, best at each K, mse alone": replace(sizes, objectives=MSE),
-        "ours, mse and perplexity, over all": replace(spread, group_by=None),
-        "ours, mse and rate, forecasts": replace(rate, forecast=True),
-        "ours, mse and rate, within K": replace(rate, group_by="codebook_size"),
-        "ours, mse and rate, grace 1, reduction 3": replace(rate, grace_period=1, reduction_factor=3),
-    }
-    found = {name: Contender(ours(rule)) for name, rule in rules.items()}
-    # as they are shipped, and as ours
-    for grace, reduction in ((1, 4), (4, 2)):
-        for objective in BOTH:
-            stops = partial(ray_asha, objective, grace=grace, reduction=reduction)
-            found[f"Ray ASHA {objective.column}, {grace}, {reduction}"] = Contender(peer(stops), spends=False)
-    for grace, reduction in ((1, 3), (4, 2)) if installed(SYNE_TUNE) else ():
-        stops = partial(moasha, BOTH, grace=grace, reduction=reduction)
-        found[f"Syne Tune MOASHA, {grace}, {reduction}"] = Contender(peer(stops), spends=False)
+def judge(replays: Replays, question: Question, judged: Iterable[str], others: Sequence[str]) -> Judged:
+    """Every contender on each grid of ``judged``, with a setting chosen on ``others`` without that grid."""
+    found: Judged = {}
+    for grid in judged:
+        found[grid] = {}
+        for name, settings in contenders(question).items():
+            label = chosen(replays, settings, question, [other for other in others if other != grid])
+            found[grid][name] = label, replays.left(grid, settings[label], question)
     return found
 
 
-def installed(package: str) -> bool:
-    return importlib.util.find_spec(package.replace("-", "_")) is not None
+def estimates(left: Floats) -> dict[str, dict[str, float]]:
+    """By share: the mean and its interval."""
+    found = {}
+    for share, values in zip(SHARES, left.T, strict=True):
+        estimate = Estimate.of(values.tolist())
+        low, high = estimate.interval() or (estimate.mean, estimate.mean)
+        found[f"{share:g}"] = {"mean": estimate.mean, "low": low, "high": high}
+    return found
 
 
-def summary(outcomes: Sequence[Mapping[str, float]]) -> Summary:
-    """The median of each figure and its interval."""
-    return {name: interval([one[name] for one in outcomes]) for name in outcomes[0]}
+def summary(question: Question, judged: Judged, floor: Mapping[str, float]) -> Summary:
+    """What each contender leaves of what random search leaves, over the grids.
+
+    The mean of the ratios; of regrets, none of which counts as less than the floor, the geometric mean.
+    """
+    regret = question.figure == "regret"
+    ratios: dict[str, dict[str, Floats]] = {}
+    for grid, by_name in judged.items():
+        least = max(floor[grid], LEAST) if regret else LEAST
+        means = {name: np.maximum(left.mean(axis=0), least) for name, (_, left) in by_name.items()}
+        for name, mean in means.items():
+            ratios.setdefault(name, {})[grid] = mean / means[RANDOM]
+    found: Summary = {}
+    for name, of in ratios.items():
+        found[name] = {}
+        for place, share in enumerate(SHARES):
+            at = {grid: float(ratio[place]) for grid, ratio in of.items()}
+            worst = max(at, key=at.__getitem__)
+            mean = geometric_mean(at.values()) if regret else fmean(at.values())
+            found[name][f"{share:g}"] = Ratio(ratio=mean, worst=worst, worst_ratio=at[worst])
+    return found
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The median and its distribution-free interval: order statistics, from the binomial of one half."""
-    ordered, n = sorted(values), len(values)
-    below = tail = 0  # as many values may lie under the interval as keep the tail small enough
-    while tail + math.comb(n, below) <= (1 - confidence) / 2 * 2**n:
-        tail += math.comb(n, below)
-        below += 1
-    ends = (ordered[below - 1], ordered[n - below]) if below else (ordered[0], ordered[-1])
-    return Interval(median=median(values), low=ends[0], high=ends[1])
+def below_random(question: Question, judged: Judged, floor: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The grids and shares at which ours leaves more than random search does.
+
+    By more than the standard error of the difference over the orders, and of a regret by more than the floor.
+    """
+    found = []
+    for grid, by_name in judged.items():
+        more = by_name[OURS][1] - by_name[RANDOM][1]
+        error = more.std(axis=0, ddof=1) / math.sqrt(len(more)) if len(more) > 1 else np.zeros(len(SHARES))
+        bound = np.maximum(error, floor[grid]) if question.figure == "regret" else error
+        found += [(grid, share) for share, worse in zip(SHARES, more.mean(axis=0) > bound, strict=True) if worse]
+    return found
 
 
-def measure(grid: Grid, benchmark: EarlyStoppingBenchmark, runs: Mapping[str, Contender]) -> Replayed:
-    """Every contender in every order, to its own end and within each budget."""
-    curves = list(grid.curves.values())
-    orders = [shuffled(curves, seed) for seed in range(benchmark.shuffles)]
-
-    def outcomes(build: Build, budgets: Iterable[int | None]) -> list[dict[str, float]]:
-        found = []
-        for jobs, budget in zip(orders, budgets, strict=True):
-            steps = replay(curves, build(jobs, benchmark.slots, budget))
-            kept = grid.kept(step.key for step in steps if step.complete)
-            found.append({"epochs": steps[-1].spent / grid.epochs, **asdict(kept)})
-        return found
-
-    ended: dict[str, Ended] = {}
-    for name, contender in runs.items():
-        own = outcomes(contender.build, repeat(None, len(orders)))
-        spent = [round(outcome["epochs"] * grid.epochs) for outcome in own]
-        ended[name] = Ended(rule=summary(own), random=summary(outcomes(at_random, spent)))
-    builds = {name: contender.build for name, contender in runs.items() if contender.spends} | {"random": at_random}
-    budgets = {
-        name: {
-            f"{share:g}": summary(outcomes(build, repeat(int(share * grid.epochs), len(orders)))) for share in BUDGETS
-        }
-        for name, build in builds.items()
+def own_ends(replays: Replays, question: Question, judged: Iterable[str]) -> OwnEnds:
+    """Of freeze-thaw search, where nothing is spent beyond its rule."""
+    builds = {f"{chance:g}": Ours(question, chance, spends=False) for chance in CHANCES}
+    return {
+        grid: {chance: replays.own_end(grid, build, question) for chance, build in builds.items()} for grid in judged
     }
-    return Replayed(ended=ended, budgets=budgets)
 
 
-def ends(replayed: Replayed) -> Table:
-    """For the terminal: each rule at its own end, and random search beside it."""
-    shown = Table("own end (random)", "epochs")
-    for name in FIGURES:
-        shown.add_column(name, justify="right")
-    for name, ended in replayed["ended"].items():
-        cells = [_cell(ended["rule"][figure], ended["random"][figure]) for figure in FIGURES]
-        shown.add_row(name, f"{ended['rule']['epochs']['median']:.0%}", *cells)
-    return shown
+def results_table(judged: Judged) -> Table:
+    """For the terminal: what is left on each grid, in percent."""
+    names = list(next(iter(judged.values())))
+    table = Table("grid", "at", padding=(0, 0, 0, 1))
+    for name in names:
+        table.add_column(name, justify="right")
+    for grid, by_name in judged.items():
+        at = {name: estimates(left) for name, (_, left) in by_name.items()}
+        for share in SHOWN:
+            cells = [_percent(at[name][f"{share:g}"]) for name in names]
+            table.add_row(grid, f"{share:.0%}", *cells, end_section=share == SHOWN[-1])
+    return table
 
 
-def within_budgets(replayed: Replayed, figure: str) -> Table:
-    """For the terminal: one figure as a function of what may be spent."""
-    shown = Table(f"{figure}, within")
-    for share in BUDGETS:
-        shown.add_column(f"{share:.0%}", justify="right")
-    for name, at in replayed["budgets"].items():
-        shown.add_row(name, *(f"{summary[figure]['median']:.4f}" for summary in at.values()))
-    return shown
+def summary_rows(summaries: Mapping[str, Summary]) -> list[list[str]]:
+    """The summary as plain rows, the first its head: the ratio to random search, and in brackets the worst grid's."""
+    rows = [["question", "contender", *(f"{share:.0%}" for share in SHOWN)]]
+    for question, by_name in summaries.items():
+        for name, by_share in by_name.items():
+            places = [by_share[f"{share:g}"] for share in SHOWN]
+            cells = [f"{at['ratio']:.2f} ({at['worst']} {at['worst_ratio']:.2f})" for at in places]
+            rows += [[question, name, *cells]] if name != RANDOM else []
+    return rows
 
 
-def check(benchmark: EarlyStoppingBenchmark) -> Grid:
-    """The grid. ``ConfigError`` with all that is wrong, before anything runs."""
+def own_end_rows(ends: Mapping[str, OwnEnds]) -> list[list[str]]:
+    """Plain rows, the first their head: what ours spends where it need not spend all, and what is left."""
+    rows = [["question", "grid", *(f"chance {chance:g}" for chance in CHANCES)]]
+    for question, by_grid in ends.items():
+        for grid, at in by_grid.items():
+            rows.append([question, grid, *(f"{one['epochs']:.0%}: {one['left']:.1%}" for one in at.values())])
+    return rows
+
+
+def told(judged: Judged) -> dict[str, dict[str, object]]:
+    """For the file: by grid and contender, its setting and what is left by share."""
+    return {
+        grid: {name: {"setting": label, "shares": estimates(left)} for name, (label, left) in by_name.items()}
+        for grid, by_name in judged.items()
+    }
+
+
+def table_of(rows: Sequence[Sequence[str]], title: str) -> Table:
+    """Plain rows for the terminal, with a line between questions."""
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row, following in zip(rows[1:], [*rows[2:], [""]], strict=True):
+        table.add_row(*row, end_section=row[0] != following[0])
+    return table
+
+
+def _percent(estimate: Mapping[str, float]) -> str:
+    return f"{100 * estimate['mean']:.1f}±{100 * (estimate['high'] - estimate['mean']):.1f}"
+
+
+def check(benchmark: EarlyStoppingBenchmark) -> tuple[list[Grid], list[Grid]]:
+    """The grids to choose on, and those to judge. ``ConfigError`` with all that is wrong, before anything runs."""
     problems = []
-    if benchmark.shuffles < 1:
-        problems.append(f"shuffles = {benchmark.shuffles}: must be at least 1; 50 is usual")
+    if benchmark.orders < 1:
+        problems.append(f"orders = {benchmark.orders}: must be at least 1; 30 is usual")
     if benchmark.slots < 1:
         problems.append(f"slots = {benchmark.slots}: must be at least 1")
-    problems += problems_of(partial(recorded, benchmark.grid))
+    others: list[Grid] = []
+    given: list[Grid] = []
+    try:
+        others = recorded_grids(RECORDED, but=benchmark.grid)
+        if len(others) < (needed := 1 if benchmark.grid else 2):
+            problems.append(f"{RECORDED}: {len(others)} grids to choose parameters on; {needed} or more are needed")
+        given = [Grid.of(GIVEN, recorded(benchmark.grid))] if benchmark.grid else []
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Grid(recorded(benchmark.grid))
+    return others, given or others
 
 
 def main(benchmark: OmitArgPrefixes[EarlyStoppingBenchmark]) -> None:
-    """Replay rules of early stopping over a recorded grid."""
-    grid = check(benchmark)
-    facts = circumstances(asdict(benchmark), *([SYNE_TUNE] if installed(SYNE_TUNE) else []))
-    console = Console(highlight=False)
+    """Replay early stopping over the recorded grids, each judged with parameters chosen on the others."""
+    others, to_judge = check(benchmark)
+    facts = circumstances(asdict(benchmark), "ray", *([SYNE_TUNE] if installed(SYNE_TUNE) else []))
+    console = Console(highlight=False, width=WIDTH)
     if not installed(SYNE_TUNE):
         console.print(f"{SYNE_TUNE}: skipped, not installed; pip install -e '.[dev]'")
-    runs = contenders()
-    replayed = measure(grid, benchmark, runs)
-    for shown in (ends(replayed), *(within_budgets(replayed, figure) for figure in FIGURES)):
-        console.print(shown)
-    found = {"trials": len(grid.curves), "epochs": grid.epochs}
-    write(benchmark.out, {**replayed, "grid": found, **facts})
-
-
-def _cell(own: Interval, random: Interval) -> str:
-    return f"{own['median']:.4f} ({random['median']:.4f})"
+    grids = {grid.name: grid for grid in (*others, *to_judge)}
+    replays = Replays(grids.values(), benchmark.orders, benchmark.slots)
+    floor = floors(to_judge, others)
+    names = [grid.name for grid in others]
+    judged = {name: judge(replays, question, floor, names) for name, question in QUESTIONS.items()}
+    summaries = {name: summary(question, judged[name], floor) for name, question in QUESTIONS.items()}
+    below = {name: below_random(question, judged[name], floor) for name, question in QUESTIONS.items()}
+    ends = {name: own_ends(replays, question, floor) for name, question in QUESTIONS.items()}
+    for name, found in judged.items():
+        console.print(f"\n{name}: left, % ± half the 95 % interval of the mean", results_table(found))
+    console.print(table_of(summary_rows(summaries), "left, as a ratio to random search (the worst grid)"))
+    worse = [f"{name}, {grid}, at {share:.0%}" for name, places in below.items() for grid, share in places]
+    console.print(f"{OURS} worse than random search: {'; '.join(worse) or 'none'}")
+    console.print(table_of(own_end_rows(ends), f"{OURS} at its own end: epochs spent, left"))
+    written = {
+        "questions": {name: told(one) for name, one in judged.items()},
+        "summary": summaries,
+        "below_random": [
+            {"question": name, "grid": grid, "share": share} for name, places in below.items() for grid, share in places
+        ],
+        "own_ends": ends,
+        "grids": {grid.name: {**grid.facts(), "floor": floor[grid.name]} for grid in to_judge},
+    }
+    write(benchmark.out, {**written, **facts})
 
 
 if __name__ == "__main__":

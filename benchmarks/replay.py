@@ -18,7 +18,7 @@ from analysis.objectives import objectives
 from benchmarks.curves import Curve, replay, shuffled
 from benchmarks.record import circumstances, write
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.scheduler import SuccessiveHalving, automatic
+from sweeps.engine.stopping import FreezeThaw
 from trainables.commands import run_command
 
 QUESTIONS = (("mse", "perplexity"), ("mse", "bits"), ("mse",))
@@ -64,8 +64,7 @@ def main(benchmark: OmitArgPrefixes[ReplayBenchmark]) -> None:
     table = Table("objectives", "reports", "s", "reports/s")
     found = {}
     for words in QUESTIONS:
-        rule = automatic(objectives(words), benchmark.epochs, known=True)
-        queue = TrialQueue(benchmark.slots, SuccessiveHalving(rule, benchmark.epochs))
+        queue = TrialQueue(benchmark.slots, FreezeThaw(objectives(words)).start(benchmark.epochs))
         started = time.process_time()
         queue.add((job, 0) for job in jobs)
         reports = replay(curves, queue)[-1].spent

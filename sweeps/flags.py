@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from analysis.objectives import HELP, Objective, objectives, reported
-from sweeps.engine.scheduler import Rule, automatic
+from sweeps.engine.scheduler import Halving
 from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
+from sweeps.engine.stopping import FreezeThaw, Rule
 from trainables.job import Collapse
 from trainables.runs import find_run
 from trainables.sources import KNOWN
@@ -97,15 +98,18 @@ class SearchFlags(Flags):
     trials: int = 60
     """Configurations to draw; grid takes them all."""
     objectives: Annotated[tuple[str, ...], tyro.conf.arg(help=HELP)] = ("mse", "perplexity")
-    early_stopping: Literal["auto", "none"] = "auto"
-    """auto stops trials as replay found best for the objectives (docs/early-stopping.md); none trains all in full."""
+    early_stopping: Literal["auto", "asha", "none"] = "auto"
+    """auto forecasts how each trial ends and stops what is improbable to matter (docs/early-stopping.md); asha stops by
+    rank at fixed rungs; none trains all in full."""
+    stop_chance: float = 0.05
+    """auto stops a trial that is less probable than this to end on the front, or with the best of one objective."""
     compare_within: Literal["auto", "codebook_size", "estimator", "all"] = "auto"
     """The trials that a trial is compared with: those with as many codes, of its estimator, or all. auto: as many
     codes; all where the rate is an objective; its estimator where sweeps.estimators compares those."""
     grace: int | None = None
-    """Epochs before a trial is first compared; chosen by the number of epochs unless given."""
+    """asha: epochs before a trial is first compared; 1 unless given."""
     reduction: float | None = None
-    """Of the trials compared, one in so many goes on; chosen by the objectives unless given."""
+    """asha: of the trials compared, one in so many goes on; 3 unless given."""
     collapse_usage: float = 0.01
     """Stop a trial that used less than this share of its codes after three epochs in a row; 0 never does."""
     budget: int | None = None
@@ -122,8 +126,8 @@ class SearchFlags(Flags):
 
 FIXED = (
     "data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision", "set",
-    "storage", "sampler", "objectives", "early_stopping", "compare_within", "grace", "reduction", "collapse_usage",
-    "constraints", "search_seed", "warm_start",
+    "storage", "sampler", "objectives", "early_stopping", "stop_chance", "compare_within", "grace", "reduction",
+    "collapse_usage", "constraints", "search_seed", "warm_start",
 )  # fmt: skip
 """Flags that a run keeps: what its trials have in common, and where they lie."""
 
@@ -153,7 +157,7 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
         return None
     problems = Problems()
     aims = problems.of(lambda: objectives(flags.objectives)) or ()
-    rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims and flags.early_stopping == "auto" else None
+    rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims else None
     constraints = [found for text in flags.constraints if (found := problems.of(partial(Constraint.parse, text)))]
     warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
     for column in [*(aim.column for aim in aims), *(c.column for c in constraints if c.column != SIZE)]:
@@ -179,14 +183,18 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     )
 
 
-def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> Rule:
-    changes: dict[str, Any] = {"grace_period": flags.grace, "reduction_factor": flags.reduction}
-    changes = {name: value for name, value in changes.items() if value is not None}
+def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> Rule | None:
+    group = None if "bits" in (aim.column for aim in aims) else "codebook_size"
     if flags.compare_within != "auto":
-        changes["group_by"] = None if flags.compare_within == "all" else flags.compare_within
+        group = None if flags.compare_within == "all" else flags.compare_within
     elif stratify_by:  # strata are searched apart: none is stopped by the trials of another
-        changes["group_by"] = stratify_by
-    return replace(automatic(aims, flags.epochs, flags.sampler == "grid"), **changes)
+        group = stratify_by
+    given = {"grace": flags.grace, "reduction": flags.reduction}
+    if flags.early_stopping == "asha":
+        return Halving(aims, 1 if flags.grace is None else flags.grace, flags.reduction or 3.0, group)
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise ConfigError([f"{name} = {given[name]:g}: belongs to --early-stopping asha" for name in wrong])
+    return FreezeThaw(aims, group, flags.stop_chance) if flags.early_stopping == "auto" else None
 
 
 def kept(flags: Flags) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from PIL import Image, ImageDraw, ImageFont
 FONTS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSerif-Bold", "DejaVuSansMono")
 CODES = (range(0x41, 0x5B), range(0x61, 0x7B), range(0x391, 0x3C9), range(0x410, 0x450))
 CHARACTERS = [chr(code) for codes in CODES for code in codes]
+GROUND = 170
+"""Grey and not white, at which the tanh of the networks would have no gradient."""
 EVERY = 20
 
 
@@ -33,7 +35,7 @@ def glyphs() -> dict[str, list[bytes]]:
         for size in (18, 23, 28):
             face = ImageFont.truetype(str(file), size)
             for character in CHARACTERS:
-                image = Image.new("L", (32, 32), 255)
+                image = Image.new("L", (32, 32), GROUND)
                 ImageDraw.Draw(image).text((16, 16), character, fill=40, font=face, anchor="mm")
                 buffer = io.BytesIO()
                 image.convert("RGB").save(buffer, "png")

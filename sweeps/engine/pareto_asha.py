@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from analysis.objectives import Direction, Objective
-from sweeps.engine.scheduler import Rounding, Rule, SuccessiveHalving
+from sweeps.engine.scheduler import Halving, Rounding
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ class ParetoASHA(FIFOScheduler):
         if len(self.metrics) != len(self.modes) or not set(self.modes) <= {"min", "max"}:
             raise ValueError(f"modes = {self.modes}: must be min or max for each of metrics = {self.metrics}")
         aims = tuple(map(Objective, self.metrics, self.modes))
-        rule = Rule(aims, self.grace_period, self.reduction_factor, self.group_by)
-        self._halving = SuccessiveHalving(rule, self.max_t)
+        self._halving = Halving(aims, self.grace_period, self.reduction_factor, self.group_by).start(self.max_t)
         self._next_rung: dict[str, int] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:

@@ -59,10 +59,8 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     images = f"{data.train_images:,} train, {data.test_images:,} test"
     yield "data", f"{data.source}: {images}, {data.image_size} pixels"
     if rule is not None:
-        least = "at least " if rule.forecast else ""
-        reached = ", ".join(f"{count} to epoch {epoch}" for epoch, count in rule.plan(trials, per_trial))
-        reached += ", and on within the budget" if search and search.budget else ""
-        yield "rungs", f"{reached}: {least}{epochs / (trials * per_trial):.0%} of training all in full"
+        reached = rule.plan(trials, per_trial) + (", and on within the budget" if search and search.budget else "")
+        yield "stopping", f"{reached}: about {epochs / (trials * per_trial):.0%} of training all in full"
     if search and spec.seeds > 1:
         yield "seeds", f"one to screen, which counts in no mean; near the front up to {spec.seeds - 1} more, on top"
     about = f"{epochs:,} in all" if epochs == most else f"about {epochs:,}, at most {most:,}"

@@ -5,14 +5,15 @@ to their end while there are plenty; in the tail of a sweep, when fewer trials a
 turns, the one that is furthest behind first. Five equal trials on two slots then take 2.5 times as long as one, not 3
 (McNaughton's bound for preemptive scheduling), and no slot idles while a last trial runs alone.
 
-With early stopping a trial pauses at each rung, holding no slot, until it is promoted. Every decision is a function of
-the results that have arrived, so that a resumed sweep decides as the one that was interrupted would have.
+With early stopping a trial pauses at each rung, holding no slot, until it is chosen; one that is itself the choice
+keeps its slot. Every decision is a function of the results that have arrived, so that a resumed sweep decides as the
+one that was interrupted would have.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sweeps.engine.scheduler import Rounding, SuccessiveHalving
+from sweeps.engine.stopping import EarlyStopping
 from trainables.job import TrialJob
 
 TURNS = 8
@@ -39,20 +40,20 @@ class TrialQueue:
     def __init__(
         self,
         slots: int,
-        halving: SuccessiveHalving | None = None,
+        stopping: EarlyStopping | None = None,
         draw: Callable[[], TrialJob | None] | None = None,
         budget: int | None = None,
         spent: int = 0,
     ) -> None:
-        """Every trial runs to its last epoch unless there is ``halving``.
+        """Every trial runs to its last epoch unless there is ``stopping``.
 
         ``draw`` gives a new trial when a slot has nothing else to do, None when there are no more. ``budget`` epochs
-        may be trained in all, of which ``spent`` have been; what halving leaves of it goes to the best that wait.
+        may be trained in all, of which ``spent`` have been; what early stopping leaves goes to the best that wait.
         """
         self.slots, self.budget = slots, budget
         self.running: set[str] = set()
         """The keys of trials that have a slot."""
-        self._halving = halving or SuccessiveHalving(None)
+        self._stopping = stopping
         self._draw, self._booked = draw, spent
         self._added = 0
         self._open: dict[str, _Trial] = {}
@@ -74,6 +75,8 @@ class TrialQueue:
                 self._note_interrupted(job.key)
             else:
                 self._new[job.key] = None
+                if self._stopping is not None:
+                    self._stopping.add(job.key, job.config.flat())
 
     @property
     def finished(self) -> bool:
@@ -82,7 +85,7 @@ class TrialQueue:
 
     def waits(self, key: str) -> bool:
         """Whether a trial waits at a rung."""
-        return self._halving.waits(key)
+        return self._stopping is not None and self._stopping.waits(key)
 
     def next(self) -> str | None:
         """The key of the trial that gets the next slot; None while no slot is free, or no trial may have it."""
@@ -91,14 +94,7 @@ class TrialQueue:
     def begin(self, key: str) -> TrialJob:
         """Give a slot to the trial that ``next`` named."""
         trial = self._open[key]
-        self._halving.promote(key)
-        until = min(trial.last, self._halving.next_rung(trial.epoch))
-        if self._in_tail:
-            until = min(until, trial.epoch + max(1, trial.last // TURNS))
-        if self.budget is not None:
-            until = min(until, trial.epoch + self.budget - self._booked)
-        trial.until = until
-        self._booked += until - trial.epoch
+        self._run_on(trial)
         for ready in (self._new, self._begun, self._interrupted):
             ready.pop(key, None)
         self.running.add(key)
@@ -108,11 +104,20 @@ class TrialQueue:
         """Take note that a running trial has ``epoch`` epochs, with these metrics; whether it keeps its slot."""
         trial = self._open[key]
         trial.epoch = epoch
-        waits = self._halving.on_result(key, trial.job.config.flat(), epoch, metrics)
-        if epoch < trial.until and not waits:
-            return True
+        if self._keeps_slot(trial, metrics):
+            if epoch >= trial.until:
+                self._run_on(trial)
+            if epoch < trial.until:
+                return True
         self._release(key)
         return False
+
+    def _keeps_slot(self, trial: _Trial, metrics: Mapping[str, float]) -> bool:
+        key, epoch = trial.job.key, trial.epoch
+        if self._stopping is None:
+            return epoch < trial.until
+        waits = self._stopping.on_result(key, trial.job.config.flat(), epoch, metrics)
+        return not waits or (len(self.running) <= self.slots and self._choose() == key)
 
     def interrupted(self, key: str) -> None:
         """Take a slot from a trial that goes on later, from its checkpoint."""
@@ -122,7 +127,8 @@ class TrialQueue:
     def ended(self, key: str) -> None:
         """Forget a trial that has ended; its results still count at the rungs."""
         self._release(key)
-        self._halving.drop(key)
+        if self._stopping is not None:
+            self._stopping.drop(key)
         for held in (self._new, self._begun, self._interrupted, self._open):
             held.pop(key, None)
 
@@ -130,7 +136,19 @@ class TrialQueue:
         """Once ``finished``: the trials that go no further, each with the reason."""
         for key, trial in self._open.items():
             spent = f"the budget of {self.budget} epochs is spent"
-            yield trial.job, self._halving.reason(key) if self.waits(key) else spent
+            yield trial.job, self._stopping.reason(key) if self._stopping and self.waits(key) else spent
+
+    def _run_on(self, trial: _Trial) -> None:
+        """Fix the epoch up to which a trial has its slot."""
+        trial.until = trial.last
+        if self._stopping is not None:
+            self._stopping.promote(trial.job.key)
+            trial.until = min(trial.last, self._stopping.next_rung(trial.epoch))
+        elif self._in_tail:
+            trial.until = min(trial.last, trial.epoch + max(1, trial.last // TURNS))
+        if self.budget is not None:
+            trial.until = min(trial.until, trial.epoch + self.budget - self._booked)
+        self._booked += trial.until - trial.epoch
 
     def _release(self, key: str) -> None:
         if key in self.running:
@@ -140,36 +158,33 @@ class TrialQueue:
             self._begun[key] = None
 
     def _note_interrupted(self, key: str) -> None:
-        if self._halving.rule is not None and not self.waits(key):
+        if self._stopping is not None and not self.waits(key):
             self._interrupted.setdefault(key)
 
     @property
     def _in_tail(self) -> bool:
-        moving = len(self._open) - self._halving.waiting
-        return self._draw is None and self.slots < moving < 2 * self.slots
+        return self._draw is None and self.slots < len(self._open) < 2 * self.slots
 
     def _choose(self) -> str | None:
         """The key of the trial to run next, whether a slot is free or not."""
-        begun = [key for key in self._begun if not self.waits(key)]
         if self.budget is not None and self._booked >= self.budget:  # an end that was not recorded costs no epoch
-            return next((key for key in begun if self._open[key].epoch >= self._open[key].last), None)
+            return next((key for key in self._begun if self._open[key].epoch >= self._open[key].last), None)
         if self._interrupted:
             return next(iter(self._interrupted))
-        breadth_first = self._halving.rule is not None and self._halving.rule.breadth_first
-        last: Rounding = "up" if self.budget is None else "all"
-        return (
-            (None if breadth_first else self._halving.promotable("down"))
-            or self._first(begun)
-            or self._halving.promotable("down")
-            or self._halving.promotable(last)
-        )
+        if self._stopping is not None:
+            return self._stopping.choose(self._fresh, spare=self.budget is not None)
+        return self._first()
 
-    def _first(self, begun: list[str]) -> str | None:
+    def _first(self) -> str | None:
         """The trial that is furthest, in the tail the one furthest behind; a new one if none has begun."""
-        if self._in_tail and (ready := [*self._new, *begun]):
+        if self._in_tail and (ready := [*self._new, *self._begun]):
             return min(ready, key=lambda key: (self._open[key].epoch, self._open[key].place))
-        if begun:
-            return max(begun, key=lambda key: (self._open[key].epoch, -self._open[key].place))
+        if self._begun:
+            return max(self._begun, key=lambda key: (self._open[key].epoch, -self._open[key].place))
+        return self._fresh()
+
+    def _fresh(self) -> str | None:
+        """A trial that has not begun: the first that is known, or one that is drawn."""
         if not self._new:
             if self._draw is None or (job := self._draw()) is None:
                 self._draw = None

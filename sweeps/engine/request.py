@@ -9,10 +9,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from analysis.layout import counted
 from sweeps.engine.resources import Booking, book, this_machine
 from sweeps.engine.searcher import samplers
 from sweeps.engine.space import check_space, corners, resolve
 from sweeps.engine.spec import SweepSpec
+from sweeps.engine.stopping import LEAST_TRIALS, FreezeThaw
 from sweeps.flags import Flags, base_config, search_of
 from trainables.data import DataSet, prepare
 from trainables.journal import read
@@ -79,6 +81,8 @@ class CheckedSweep:
     configs: tuple[TrialConfig, ...]
     data: DataSet
     booking: Booking
+    notes: tuple[str, ...] = ()
+    """What the user is to know before the training."""
 
 
 def check_request(request: SweepRequest) -> CheckedSweep:
@@ -109,7 +113,16 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     assert configs is not None
     assert data is not None
     assert booking is not None
-    return CheckedSweep(request, spec, configs, data, booking)
+    spec, notes = _unstopped_if_small(spec, spec.drawn_trials or len(configs))
+    return CheckedSweep(request, spec, configs, data, booking, (*data.notes, *notes))
+
+
+def _unstopped_if_small(spec: SweepSpec, trials: int) -> tuple[SweepSpec, tuple[str, ...]]:
+    """Without forecasts where a sweep has too few trials to learn them from, and what to say of it."""
+    if spec.search is None or not isinstance(spec.search.rule, FreezeThaw) or trials >= LEAST_TRIALS:
+        return spec, ()
+    few = f"{counted(trials, 'trial')}: too few to forecast from (it takes {LEAST_TRIALS}), so none is stopped early."
+    return replace(spec, search=replace(spec.search, rule=None)), (few,)
 
 
 def _name_problems(request: SweepRequest) -> Iterator[str]:

@@ -43,7 +43,7 @@ class _SweepSession:
         self.ready, self.request = ready, ready.request
         self.session, self.console = session, session.console
         self.writer, self.tracker = session.writer, session.tracker
-        self.notes = [session.gaps, *ready.data.notes]
+        self.notes = [session.gaps, *ready.notes]
         """What the user is to know before the training."""
         self.plan = TrialPlan(ready, self.writer)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from analysis.objectives import Objective, objectives
-from sweeps.engine.scheduler import Rule
 from sweeps.engine.space import Constraint, Range, Space, choice_problems, every
+from sweeps.engine.stopping import Rule
 from vqcore.config import Scalar, TrialConfig
 from vqcore.errors import Problems
 
@@ -49,13 +49,10 @@ class Search:
 
     def summary(self) -> dict[str, str]:
         """The search for a reader of the results, by name."""
-        stops = "none"
-        if rule := self.rule:
-            stops = f"1 in {rule.reduction_factor:g} from epoch {rule.grace_period}, by {rule.group_by or 'all'}"
         return {
             "objectives": " ".join(map(str, self.objectives)),
             "sampler": self.sampler or "grid",
-            "early_stopping": stops,
+            "early_stopping": self.rule.name if self.rule else "none",
             "budget": str(self.budget or "none"),
             "constraints": "; ".join(map(str, self.constraints)),
         }

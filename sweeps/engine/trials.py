@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from analysis.fronts import Point, near_front, probability_on_front
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import CheckedSweep
-from sweeps.engine.scheduler import Rule, SuccessiveHalving
 from sweeps.engine.searcher import samplers
 from sweeps.engine.spec import Search
+from sweeps.engine.stopping import EarlyStopping, Rule
 from trainables.job import TrialJob
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.recorder import JournalWriter
@@ -98,8 +98,9 @@ class TrialPlan:
 
         Once a queue is finished, it is recorded which of its trials go no further.
         """
-        halving = replayed(self._search.rule, self._run, self._epochs)
-        queue = self._queue([job for job in self.jobs if not self._repeats(job)], halving, draws=bool(self._behind()))
+        rule = self._search.rule
+        stopping = replayed(rule, self._run, self._epochs) if rule is not None else None
+        queue = self._queue([job for job in self.jobs if not self._repeats(job)], stopping, draws=bool(self._behind()))
         while True:
             if not queue.finished:
                 yield queue
@@ -208,9 +209,9 @@ class TrialPlan:
         folder, booking = join(ready.request.trials_folder, key), ready.booking
         return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, self._search.collapse)
 
-    def _queue(self, jobs: list[TrialJob], halving: SuccessiveHalving | None, draws: bool) -> TrialQueue:
+    def _queue(self, jobs: list[TrialJob], stopping: EarlyStopping | None, draws: bool) -> TrialQueue:
         draw = self._draw if draws else None
-        queue = TrialQueue(self._ready.booking.slots, halving, draw, self._search.budget, self._spent)
+        queue = TrialQueue(self._ready.booking.slots, stopping, draw, self._search.budget, self._spent)
         queue.add((job, self._run.last_epoch(job.key)) for job in jobs if not self._ended(job))
         return queue
 
@@ -249,18 +250,18 @@ class TrialPlan:
         return sum(trial.last_epoch for trial in self._run.trials.values())
 
 
-def replayed(rule: Rule | None, run: RunRecord, max_epochs: int) -> SuccessiveHalving:
+def replayed(rule: Rule, run: RunRecord, max_epochs: int) -> EarlyStopping:
     """The rungs as they stood when a run was interrupted: its results taken in again, in the order of the journal."""
-    halving = SuccessiveHalving(rule, max_epochs)
+    stopping = rule.start(max_epochs)
     trials = [trial for trial in run.trials.values() if trial.config.get("seed") == 0]
     for _, epoch, key in sorted(result for trial in trials for result in _results(trial)):
         if epoch < math.inf:
-            halving.on_result(key, run.trials[key].config, int(epoch), run.trials[key].epochs[int(epoch)])
+            stopping.on_result(key, run.trials[key].config, int(epoch), run.trials[key].epochs[int(epoch)])
         elif run.trials[key].status == "stopped":
-            halving.drop(key)
+            stopping.drop(key)
         else:
-            halving.promote(key)  # it broke off above the rung, if it stood at one
-    return halving
+            stopping.promote(key)  # it broke off above the rung, if it stood at one
+    return stopping
 
 
 def _results(trial: TrialRecord) -> Iterator[tuple[float, float, str]]:

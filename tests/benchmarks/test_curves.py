@@ -8,10 +8,10 @@ import pytest
 from analysis.objectives import objectives
 from benchmarks.curves import Curve, Step, recorded, replay, shuffled
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.scheduler import Halving
 from vqcore.config import ConfigError
 
-RULE = Rule(objectives(["mse"]), grace_period=2, reduction_factor=3)
+RULE = Halving(objectives(["mse"]), grace_period=2, reduction_factor=3)
 
 
 def curves(count: int, epochs: int = 20, seed: int = 0) -> list[Curve]:
@@ -28,9 +28,9 @@ def curves(count: int, epochs: int = 20, seed: int = 0) -> list[Curve]:
 
 
 def run(
-    made: list[Curve], slots: int, rule: Rule | None = None, budget: int | None = None
+    made: list[Curve], slots: int, rule: Halving | None = None, budget: int | None = None
 ) -> tuple[list[Step], TrialQueue]:
-    queue = TrialQueue(slots, SuccessiveHalving(rule, len(made[0].epochs)) if rule else None, budget=budget)
+    queue = TrialQueue(slots, rule.start(len(made[0].epochs)) if rule else None, budget=budget)
     queue.add((job, 0) for job in shuffled(made, seed=1))
     return replay(made, queue), queue
 

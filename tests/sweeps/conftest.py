@@ -115,7 +115,7 @@ def search(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def go(*words: str) -> int:
         new = ["--data", str(images), "--epochs", "4", "--codebook-sizes", "8", "16", "--set", "channels=8"]
-        shared = ["--out", str(out), "--address", "inline", "--grace", "1", "--reduction", "2"]
+        shared = ["--out", str(out), "--address", "inline"]
         words = words if "--resume" in words else (*new, *words)
         return command("pareto", ("sweeps.pareto",), Pareto, pareto.spec, [*shared, *words])
 

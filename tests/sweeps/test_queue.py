@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analysis.objectives import objectives
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.scheduler import Halving
 from trainables.data import DataSet
 from trainables.job import TrialJob
 from vqcore.config import TrialConfig
@@ -89,7 +89,7 @@ def test_a_trial_whose_process_died_goes_on_and_its_epochs_stay_in_the_budget() 
 
 
 def test_a_trial_that_was_promoted_and_died_does_not_wait_again() -> None:
-    queue = TrialQueue(1, SuccessiveHalving(Rule(objectives(["mse"]), grace_period=1, reduction_factor=2), 4))
+    queue = TrialQueue(1, Halving(objectives(["mse"]), grace_period=1, reduction_factor=2).start(4))
     queue.add((job, 0) for job in jobs(2, 4))
     for mse in (1.0, 2.0):
         key = begin(queue)

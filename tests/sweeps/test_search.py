@@ -34,6 +34,9 @@ def pareto(images: Path, out: Path) -> Callable[..., int]:
     return go
 
 
+ASHA = ("--early-stopping", "asha", "--grace", "1", "--reduction", "2")
+
+
 def record(out: Path, name: str, sweep: str = "pareto") -> RunRecord:
     return read(out / sweep / name / JOURNAL)
 
@@ -42,7 +45,7 @@ def record(out: Path, name: str, sweep: str = "pareto") -> RunRecord:
 def test_a_search_draws_stops_early_and_says_why(
     pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pareto("--name", "search", "--grace", "1", "--reduction", "2") == 0
+    assert pareto("--name", "search", *ASHA) == 0
     trials = record(out, "search").trials.values()
     assert len(trials) == 6
     assert {trial.status for trial in trials} == {"completed", "stopped"}
@@ -59,7 +62,7 @@ def test_a_search_draws_stops_early_and_says_why(
 def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
     pareto: Callable[..., int], out: Path
 ) -> None:
-    assert pareto("--name", "drawn", "--grace", "1", "--reduction", "2", "--trials", "5") == 0
+    assert pareto("--name", "drawn", *ASHA, "--trials", "5") == 0
     whole, journal = record(out, "drawn"), out / "pareto" / "drawn" / JOURNAL
     second = next(trial.key for trial in whole.trials.values() if trial.number == 1)
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -77,7 +80,7 @@ def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
 
 @pytest.mark.slow
 def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Callable[..., int], out: Path) -> None:
-    assert pareto("--name", "seeds", "--grace", "1", "--reduction", "2", "--seeds", "4") == 0
+    assert pareto("--name", "seeds", *ASHA, "--seeds", "4") == 0
     seeds: dict[str, list[int]] = {}
     for trial in record(out, "seeds").trials.values():
         config = {name: value for name, value in trial.config.items() if name != "seed"}
@@ -93,7 +96,7 @@ def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Call
 def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(
     pareto: Callable[..., int], out: Path
 ) -> None:
-    words = ("--grace", "1", "--reduction", "2", "--seeds", "4")
+    words = (*ASHA, "--seeds", "4")
     assert pareto("--name", "settled", *words) == 0
     whole = out / "pareto" / "settled"
     events = list(JournalReader(whole / JOURNAL).new())
@@ -142,7 +145,9 @@ def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.Cap
         (["--trials", "0"], "trials = 0"),
         (["--budget", "1"], "budget = 1: not enough for one trial of 4 epochs"),
         (["--warm-start", "nowhere"], "'nowhere': no such run"),
-        (["--grace", "0"], "grace = 0"),
+        (["--early-stopping", "asha", "--grace", "0"], "grace = 0"),
+        (["--grace", "2"], "grace = 2: belongs to --early-stopping asha"),
+        (["--stop-chance", "0"], "stop_chance = 0: must be between 0 and 1"),
         (["--collapse-usage", "2"], "collapse_usage = 2: is a share"),
     ],
 )
@@ -177,7 +182,7 @@ def test_the_papers_sizes_have_names(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_plan_of_a_search_says_what_each_rung_trains(
     pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--plan", "--name", "plan", "--trials", "18", "--epochs", "9", "--grace", "1", "--seeds", "3"]
+    words = ["--plan", "--name", "plan", "--trials", "18", "--epochs", "9", "--early-stopping", "asha", "--seeds", "3"]
     assert pareto(*words) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "18 to epoch 1, 6 to epoch 3, 2 to epoch 9" in said

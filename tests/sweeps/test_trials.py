@@ -11,7 +11,8 @@ from reporting import Reporting
 
 from analysis.objectives import objectives
 from sweeps.engine import inline
-from sweeps.engine.scheduler import Rule, SuccessiveHalving
+from sweeps.engine.scheduler import Halving
+from sweeps.engine.stopping import EarlyStopping, FreezeThaw, Rule
 from sweeps.engine.trials import replayed
 from sweeps.run import run
 from trainables.job import Report
@@ -19,6 +20,7 @@ from trainables.journal import Event, JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
 
 Search = Callable[..., int]
+AIMS = objectives(["mse", "perplexity"])
 
 
 def events(journal: Path) -> list[Event]:
@@ -58,7 +60,8 @@ def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
         ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
         ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
         ("budget", 24, "--trials 20 --budget 30"),
-        ("forecast", 12, "--trials 24 --objectives mse --epochs 8"),
+        ("mse", 12, "--trials 24 --objectives mse --epochs 8"),
+        ("asha", 12, "--trials 20 --early-stopping asha"),
         ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
     ],
 )
@@ -76,7 +79,7 @@ def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Pat
     file.write_text("[space]\ndecay = [0.7, 0.8, 0.9, 0.99]\ncommitment_weight = [0.1, 0.2, 0.5, 1.0, 2.0, 4.0]\n")
     words = ["run", str(file), "--out", str(out), "--address", "inline"]
     grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
-    assert run([*words, *grid, "--grace", "1", "--name", "grid"]) == 0
+    assert run([*words, *grid, "--name", "grid"]) == 0
     assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
 
 
@@ -95,10 +98,13 @@ def decisions(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
     return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
 
 
-def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_at_the_rungs(search: Search, out: Path) -> None:
-    assert search("--name", "mended", "--trials", "12", "--seeds", "1") == 0
-    told = events(out / "pareto" / "mended" / JOURNAL)
-    rule = Rule(objectives(["mse", "perplexity"]), grace_period=1, reduction_factor=2)
+@pytest.mark.parametrize("rule", [Halving(AIMS, 1, 2), FreezeThaw(AIMS)], ids=["asha", "freeze-thaw"])
+def test_an_epoch_that_was_lost_and_comes_later_changes_nothing_at_the_rungs(
+    search: Search, out: Path, rule: Rule
+) -> None:
+    name = f"mended-{type(rule).__name__}"
+    assert search("--name", name, "--trials", "12", "--early-stopping", "asha", "--reduction", "2") == 0
+    told = events(out / "pareto" / name / JOURNAL)
     several = 0
     for end in range(len(told)):
         run = fold(told[:end])
@@ -116,11 +122,11 @@ def fold(told: list[Event]) -> RunRecord:
     return run
 
 
-def standing(halving: SuccessiveHalving, run: RunRecord) -> tuple[Any, ...]:
+def standing(stopping: EarlyStopping, run: RunRecord) -> tuple[Any, ...]:
     """Who waits and why, and who goes on next, until nobody may."""
-    waiting = {key: halving.reason(key) for key in run.trials if halving.waits(key)}
+    waiting = {key: stopping.reason(key) for key in run.trials if stopping.waits(key)}
     order = []
-    while (key := halving.promotable()) is not None:
+    while (key := stopping.choose(lambda: None, spare=True)) is not None:
         order.append(key)
-        halving.promote(key)
+        stopping.promote(key)
     return waiting, order
