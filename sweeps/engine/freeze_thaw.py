@@ -131,7 +131,7 @@ class FreezeThawSearch:
         """
         if not self._forecasts:
             furthest = max(self._waiting, key=lambda key: self._trials[key].rung, default=None)
-            return next(iter(self._new), None) or furthest or draw()
+            return furthest or next(iter(self._new), None) or draw()
         first = self._first()
         if first is not None and (first.rung == 0 or first.chance >= self.chance):
             return first.key

@@ -24,8 +24,8 @@ from trainables.job import Report
 from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
-WORKER_SECONDS = 60.0
-"""How long Ray may take to start a first process."""
+WORKER_SECONDS = 180.0
+"""How long Ray may take to start a first process: minutes, on a busy machine or from a slow network folder."""
 
 logger = logging.getLogger(__name__)
 
