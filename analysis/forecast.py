@@ -23,6 +23,12 @@ Config = Mapping[str, Scalar]
 NOISE = 10.0 ** np.arange(-1.5, 1.1, 0.5)
 """Variances of the noise to choose from, as multiples of the kernel's scale."""
 
+MOST_FITTED = 300
+"""Trials that a forecast is fitted to: it takes time with their cube, and more tell little more."""
+
+FURTHEST = 3.0
+"""How many standard deviations a trial may differ from those that are through: from further nothing can be told."""
+
 RUNG_GROWTH = 1.5
 """Each rung's epoch divided by that of the rung before."""
 
@@ -41,28 +47,41 @@ def told_by(epoch: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(max(1, round(past)) for past in (epoch / RUNG_GROWTH, epoch))) if epoch else ()
 
 
+def thinned(trials: int) -> list[int]:
+    """The places of ``MOST_FITTED`` of so many trials, evenly spread; of all where they are fewer."""
+    return list(map(round, np.linspace(0, trials - 1, min(trials, MOST_FITTED))))
+
+
 class Fields:
     """The fields of configurations as columns of numbers."""
 
     def __init__(self, known: Sequence[Config]) -> None:
-        """Those that vary among ``known``: a value that no trial had that is through makes a forecast vague."""
+        """Those that vary among ``known`` tell trials apart; of another value than theirs nothing can be told."""
         names = dict.fromkeys(name for config in known for name in config)
-        self._known = {name: values for name in names if len(values := _distinct(known, name)) > 1}
+        self._values = {name: _distinct(known, name) for name in names}
+        varying = {name: values for name, values in self._values.items() if len(values) > 1}
+        self._words = {name: values for name, values in varying.items() if not all(map(_is_number, values))}
+        self._numbers = {name: np.array(values, float) for name, values in varying.items() if name not in self._words}
         self._middle_F, self._scale_F = _middle_and_scale(self._raw(known))
+
+    def know(self, config: Config) -> bool:
+        """Whether it differs from those known in nothing but numbers that vary among them."""
+        return config.keys() <= self._values.keys() and all(
+            _is_number(config.get(name)) if name in self._numbers else config.get(name) in values
+            for name, values in self._values.items()
+        )
 
     def columns(self, configs: Sequence[Config]) -> Floats:
         """(configurations, columns), with mean 0 and standard deviation 1 over those known."""
-        columns_MF: Floats = (self._raw(configs) - self._middle_F) / self._scale_F
-        return columns_MF
+        return _standard(self._raw(configs), self._middle_F, self._scale_F)
 
     def _raw(self, configs: Sequence[Config]) -> Floats:
-        columns = []
-        for name, known in self._known.items():
-            values = [config.get(name) for config in configs]
-            if all(isinstance(value, int | float) for value in known):  # its place among those known
-                columns.append(np.interp(np.array(values, float), np.array(known, float), np.arange(len(known))))
-            else:
-                columns += [np.array([float(value == word) for value in values]) for word in known]
+        columns = [
+            np.interp([float(config[name]) for config in configs], known, np.arange(len(known)))  # its place among them
+            for name, known in self._numbers.items()
+        ]
+        for name, words in self._words.items():
+            columns += [np.array([float(config.get(name) == word) for config in configs]) for word in words]
         return np.column_stack(columns) if columns else np.zeros((len(configs), 0))
 
 
@@ -81,7 +100,7 @@ class Forecast:
         eigen_N, turn_NN = np.linalg.eigh(_kernel(self._x_NF, self._x_NF))
         self._noise_O = np.array([_likeliest(eigen_N, turn_NN.T @ y_N) for y_N in y_NO.T])
         inverses = [(turn_NN / (eigen_N + noise)) @ turn_NN.T for noise in self._noise_O]
-        self._inverse_ONN = np.array(inverses)
+        self._inverses = inverses
         self._weights_NO = np.column_stack([inverse @ y_N for inverse, y_N in zip(inverses, y_NO.T, strict=True)])
         squares_O = (y_NO * self._weights_NO).sum(axis=0)
         self._variance_O = (squares_O + 2) / len(y_NO)  # of the predictive t distribution
@@ -93,13 +112,13 @@ class Forecast:
         x_MF = self._columns(configs, reached_MEO)
         k_MN = _kernel(x_MF, self._x_NF)
         own_M = (x_MF**2).sum(axis=1) / max(1, x_MF.shape[1]) + 2.0
-        told_MO = np.einsum("mn,onk,mk->mo", k_MN, self._inverse_ONN, k_MN, optimize=True)
+        told_MO = np.column_stack([((k_MN @ inverse) * k_MN).sum(axis=1) for inverse in self._inverses])
         variance_MO = np.maximum(own_M[:, None] + self._noise_O - told_MO, self._noise_O) * self._variance_O
         mean_MO = _now(reached_MEO) + self._mean_O + self._sd_O * (k_MN @ self._weights_NO)
         return Ends(mean_MO, self._sd_O * np.sqrt(variance_MO), np.full(len(configs), self._correlation))
 
     def _columns(self, configs: Sequence[Config], reached_MEO: Floats) -> Floats:
-        told_MF = (_told(reached_MEO) - self._middle_F) / self._scale_F
+        told_MF = _standard(_told(reached_MEO), self._middle_F, self._scale_F)
         return np.concatenate([self._fields.columns(configs), told_MF], axis=1)
 
 
@@ -109,6 +128,11 @@ def _told(reached_MEO: Floats) -> Floats:
     return np.concatenate([now, now - reached_MEO[:, -2:-1]] if reached_MEO.shape[1] > 1 else [now], axis=1).reshape(
         len(reached_MEO), -1
     )
+
+
+def _standard(columns_MF: Floats, middle_F: Floats, scale_F: Floats) -> Floats:
+    standard: Floats = np.clip((columns_MF - middle_F) / scale_F, -FURTHEST, FURTHEST)
+    return standard
 
 
 def _middle_and_scale(columns_NF: Floats) -> tuple[Floats, Floats]:
@@ -150,6 +174,10 @@ def _correlation(errors_NO: Floats) -> float:
     size = math.sqrt(float(first_N @ first_N) * float(second_N @ second_N))
     trials = len(errors_NO)
     return float(first_N @ second_N) / size * trials / (trials + 2) if size else 0.0
+
+
+def _is_number(value: Scalar | None) -> bool:
+    return isinstance(value, int | float)
 
 
 def _distinct(configs: Sequence[Config], name: str) -> list[Scalar | None]:

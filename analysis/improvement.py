@@ -26,6 +26,10 @@ _PLACES_Q = -np.diff(np.exp(-(_EDGES**2) / 2)) / np.sqrt(2 * np.pi) / _WEIGHTS_Q
 """The mean of a normal variable in each of 32 intervals, fine in the tails too: what improves mostly lies there."""
 
 
+LEAST = 1e-3
+"""Of the range between the best found and the reference: what is nearer is equal, as usage where all codes are used."""
+
+
 class Ends(NamedTuple):
     """Forecasts of the ends of trials, as ``scaled``."""
 
@@ -75,10 +79,13 @@ def improvement(aims: Sequence[Objective], found: Sequence[Point], reference: Po
     """What trials that end like this may add to ``found``, of which nothing beyond ``reference`` counts.
 
     ``found`` and ``reference`` are objectives to be small, in their own units; with one objective the second is unused.
+    Where nothing is found the chance is 1. An end that is beyond by less than ``LEAST`` of the range is not.
     """
     mean_M, sd_M = ends.means[:, 0], ends.deviations[:, 0]
+    if not found:
+        return improvement(aims, [reference], reference, ends)._replace(chance=np.ones_like(mean_M))
     if len(aims) == 1:
-        best = scaled(aims, np.array([min(found, default=reference)[:1]]))[0, 0]
+        best = scaled(aims, np.array([min(found)[:1]]))[0, 0]
         z_M = (best - mean_M) / sd_M
         return Improvement((best - mean_M) * ndtr(z_M) + sd_M * _density(z_M), ndtr(z_M))
     first_MQ = _value(aims[0], mean_M[:, None] + sd_M[:, None] * _PLACES_Q)
@@ -88,11 +95,12 @@ def improvement(aims: Sequence[Objective], found: Sequence[Point], reference: Po
     inside = [found[i] for i in front(found) if found[i][0] < reference[0] and found[i][1] < reference[1]]
     edges = [point[0] for point in inside] + [reference[0]]
     ceilings = [reference[1]] + [point[1] for point in inside]
+    less = LEAST * (reference[1] - min((point[1] for point in inside), default=reference[1]))
     expected_MQ, chance_MQ, before = np.zeros_like(mean_MQ), np.zeros_like(mean_MQ), -np.inf
     for edge, ceiling in zip(edges, ceilings, strict=True):
         width_MQ = np.clip(edge - first_MQ, 0.0, edge - before)
         expected_MQ += width_MQ * _shortfall(aims[1], ceiling, mean_MQ, rest_MQ)
-        under_MQ = 1.0 if before == -np.inf else _below(aims[1], ceiling, mean_MQ, rest_MQ)
+        under_MQ = 1.0 if before == -np.inf else _below(aims[1], ceiling - less, mean_MQ, rest_MQ)
         last = edge == edges[-1]
         chance_MQ += ((first_MQ >= before) & (last | (first_MQ < edge))) * under_MQ
         before = edge

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from analysis.forecast import Config, Fields, Floats, Forecast, told_by
+from analysis.forecast import Config, Fields, Floats, Forecast, thinned, told_by
 from analysis.fronts import Point, hypervolume
 from analysis.improvement import Ends, scaled, unscaled
 from analysis.layout import counted
@@ -20,8 +20,8 @@ from analysis.results import Results, seed_of
 
 # Shape suffixes: N trials that are through, M stopped trials, D draws, E epochs, O objectives.
 
-_EARLY = ("epoch ", "rung ", "the budget ")
-"""The beginnings of the reasons of early stopping; a collapse has another."""
+_EARLY = ("epoch ", "rung ")
+"""The beginnings of the reasons of early stopping; a collapse and a budget that is spent have others."""
 
 LEAST_THROUGH = 4
 """Trials that are through, below which nothing is estimated."""
@@ -84,12 +84,17 @@ def estimated_cost(
     ``through`` have had all ``epochs``. None where there are too few of them, or nobody was stopped.
     """
     known = [curve for curve in through if np.isfinite(_scaled(aims, curve, epochs)).all()]
+    known = [known[place] for place in thinned(len(known))] if known else []
     cut = [curve for curve in stopped if curve.epochs and np.isfinite(_scaled(aims, curve, max(curve.epochs))).all()]
-    if len(known) < LEAST_THROUGH or not cut:
-        return None
     ends = _forecast_ends(aims, known, cut, epochs)
-    found_NO = unscaled(aims, np.array([_scaled(aims, curve, epochs) for curve in known]))
-    gains = [_gain(found_NO, unscaled(aims, end_MO)) for end_MO in _draws(ends)]
+    if ends is None:
+        return None
+    found_NO = np.array([_scaled(aims, curve, epochs) for curve in known])
+    best_O, worst_O = found_NO.min(axis=0), found_NO.max(axis=0)
+    drawn_DMO = np.maximum(
+        _draws(ends), best_O - (worst_O - best_O)
+    )  # no further beyond the best than the worst is behind
+    gains = [_gain(aims, unscaled(aims, found_NO), unscaled(aims, end_MO)) for end_MO in drawn_DMO]
     likely, most = np.quantile(gains, (0.5, 0.95))
     return Cost(float(likely), float(most))
 
@@ -101,18 +106,23 @@ def _scaled(aims: Sequence[Objective], curve: Curve, epoch: int) -> Floats:
     return row_O
 
 
-def _forecast_ends(aims: Sequence[Objective], through: Sequence[Curve], stopped: Sequence[Curve], epochs: int) -> Ends:
-    """Of the stopped trials, those of one epoch together."""
-    ends_NO = np.array([_scaled(aims, curve, epochs) for curve in through])
+def _forecast_ends(
+    aims: Sequence[Objective], through: Sequence[Curve], stopped: Sequence[Curve], epochs: int
+) -> Ends | None:
+    """Of the stopped trials, those of one epoch together. None where there is none, or too few are through."""
     fields = Fields([curve.config for curve in (*through, *stopped)])
     by_epoch: dict[int, list[Curve]] = defaultdict(list)
     for curve in stopped:
         by_epoch[max(curve.epochs)].append(curve)
     parts = []
     for epoch, cut in by_epoch.items():
-        fit = Forecast(fields, [curve.config for curve in through], _reached(aims, through, epoch), ends_NO)
+        told = [curve for curve in through if np.isfinite(_scaled(aims, curve, epoch)).all()]  # a line may be lost
+        if len(told) < LEAST_THROUGH:
+            return None
+        ends_NO = np.array([_scaled(aims, curve, epochs) for curve in told])
+        fit = Forecast(fields, [curve.config for curve in told], _reached(aims, told, epoch), ends_NO)
         parts.append(fit.ends([curve.config for curve in cut], _reached(aims, cut, epoch)))
-    return Ends.joined(parts)
+    return Ends.joined(parts) if parts else None
 
 
 def _reached(aims: Sequence[Objective], curves: Sequence[Curve], epoch: int) -> Floats:
@@ -134,12 +144,12 @@ def _draws(ends: Ends) -> Floats:
     return drawn
 
 
-def _gain(found_NO: Floats, added_MO: Floats) -> float:
-    if found_NO.shape[1] == 1:
-        best, other = float(found_NO.min()), float(added_MO.min())
-        return max(0.0, best - other) / abs(best)
-    worst_O = found_NO.max(axis=0)
-    edge_O = worst_O + (worst_O - found_NO.min(axis=0))
+def _gain(aims: Sequence[Objective], found_NO: Floats, added_MO: Floats) -> float:
+    worst_O, best_O = found_NO.max(axis=0), found_NO.min(axis=0)
+    if len(aims) == 1:
+        whole = abs(best_O[0]) if aims[0].metric.ratio else worst_O[0] - best_O[0]
+        return max(0.0, float(best_O[0] - added_MO.min())) / float(whole) if whole > 0 else 0.0
+    edge_O = worst_O + (worst_O - best_O)
     reference = float(edge_O[0]), float(edge_O[1])
     found: list[Point] = [(float(x), float(y)) for x, y in found_NO]
     added: list[Point] = [(float(x), float(y)) for x, y in added_MO]

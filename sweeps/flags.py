@@ -101,8 +101,9 @@ class SearchFlags(Flags):
     early_stopping: Literal["auto", "asha", "none"] = "auto"
     """auto forecasts how each trial ends and stops what is improbable to matter (docs/early-stopping.md); asha stops by
     rank at fixed rungs; none trains all in full."""
-    stop_chance: float = 0.05
-    """auto stops a trial that is less probable than this to end on the front, or with the best of one objective."""
+    stop_chance: float | None = None
+    """auto: a trial is stopped that is less probable than this to end on the front, or with the best of one objective;
+    0.05 unless given."""
     compare_within: Literal["auto", "codebook_size", "estimator", "all"] = "auto"
     """The trials that a trial is compared with: those with as many codes, of its estimator, or all. auto: as many
     codes; all where the rate is an objective; its estimator where sweeps.estimators compares those."""
@@ -189,12 +190,17 @@ def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> 
         group = None if flags.compare_within == "all" else flags.compare_within
     elif stratify_by:  # strata are searched apart: none is stopped by the trials of another
         group = stratify_by
-    given = {"grace": flags.grace, "reduction": flags.reduction}
+    of_asha = {"grace": flags.grace, "reduction": flags.reduction}
+    of_auto = {"stop_chance": flags.stop_chance}
+    foreign = {"asha": of_auto, "auto": of_asha, "none": {**of_asha, **of_auto}}[flags.early_stopping]
+    if wrong := [f"{name} = {value:g}" for name, value in foreign.items() if value is not None]:
+        raise ConfigError([f"{text}: does nothing with --early-stopping {flags.early_stopping}" for text in wrong])
     if flags.early_stopping == "asha":
-        return Halving(aims, 1 if flags.grace is None else flags.grace, flags.reduction or 3.0, group)
-    if wrong := [name for name, value in given.items() if value is not None]:
-        raise ConfigError([f"{name} = {given[name]:g}: belongs to --early-stopping asha" for name in wrong])
-    return FreezeThaw(aims, group, flags.stop_chance) if flags.early_stopping == "auto" else None
+        grace = 1 if flags.grace is None else flags.grace
+        return Halving(aims, grace, 3.0 if flags.reduction is None else flags.reduction, group)
+    if flags.early_stopping == "auto":
+        return FreezeThaw(aims, group, 0.05 if flags.stop_chance is None else flags.stop_chance)
+    return None
 
 
 def kept(flags: Flags) -> dict[str, Any]:

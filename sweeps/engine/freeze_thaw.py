@@ -11,13 +11,14 @@ down that order a sweep goes depends on its free slots.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from analysis.forecast import Config, Fields, Floats, Forecast, rungs, told_by
+from analysis.forecast import Config, Fields, Floats, Forecast, rungs, thinned, told_by
 from analysis.fronts import Point, front
 from analysis.improvement import Ends, improvement, scaled, unscaled
 from analysis.objectives import Objective
@@ -31,9 +32,6 @@ AUDITED = 8
 
 REFIT_GROWTH = 1.1
 """How many times as many trials must be through before forecasts are fitted anew."""
-
-MOST_FITTED = 300
-"""Trials that a forecast is fitted to: it takes time with their cube, and more tell little more."""
 
 
 @dataclass
@@ -83,6 +81,7 @@ class FreezeThawSearch:
         self._fitted_to = 0
         self._forecasts: dict[int, Forecast] = {}
         """By rung."""
+        self._fields: Fields | None = None
         self._reference: Point = (np.inf, np.inf)
         self._order: list[_Entry] | None = None
         """A heap of those that may go on, and of some that no longer may; None where it is to be made anew."""
@@ -130,7 +129,8 @@ class FreezeThawSearch:
         ``spare``: whether epochs are left to be spent, so that those go on too whose chance is small.
         """
         if not self._forecasts:
-            furthest = max(self._waiting, key=lambda key: self._trials[key].rung, default=None)
+            finite = (key for key in self._waiting if self._trials[key].forecastable_at(self._trials[key].rung))
+            furthest = max(finite, key=lambda key: self._trials[key].rung, default=None)
             return furthest or next(iter(self._new), None) or draw()
         first = self._first()
         if first is not None and (first.rung == 0 or first.chance >= self.chance):
@@ -156,7 +156,7 @@ class FreezeThawSearch:
         self._forecast([trial])
         if trial.ends is None:
             finite = trial.forecastable_at(trial.rung)
-            return f"epoch {trial.rung}: {'too few are through' if finite else 'an objective is not finite'}"
+            return f"epoch {trial.rung}: {'nothing is foreseen of it' if finite else 'an objective is not finite'}"
         chance = improvement(self.aims, self._found.get(trial.group, []), self._reference, trial.ends).chance[0]
         among = f" of {self.group_by} {trial.group}" if trial.group is not None else ""
         what = "with the best" if len(self.aims) == 1 else "on the front"
@@ -181,7 +181,7 @@ class FreezeThawSearch:
         """Fit all forecasts, and take the reference point from the ends they foresee: the worst, and as much of the
         range beyond it. A nearer one would give up the ends of the front."""
         self._fitted_to, self._order = len(self._through), None
-        fields = Fields([trial.config for trial in self._begun])
+        self._fields = fields = Fields([trial.config for trial in self._begun])
         fits = ((rung, self._fit(rung, fields)) for rung in (0, *self._rungs))
         self._forecasts = {rung: fit for rung, fit in fits if fit is not None}
         for trial in self._trials.values():
@@ -190,15 +190,16 @@ class FreezeThawSearch:
         self._forecast(under_way)
         foreseen = [trial.ends.means[0] for trial in under_way if trial.ends is not None]
         through = [trial.reached[self.max_epochs] for trial in self._begun if self.max_epochs in trial.reached]
-        ends_MO = unscaled(self.aims, np.array(foreseen + through))
+        ends_MO = np.array(foreseen + through)
         worst_O = ends_MO.max(axis=0)
-        self._reference = _point(worst_O + (worst_O - ends_MO.min(axis=0)))
+        range_O = np.maximum(worst_O - ends_MO.min(axis=0), 1e-3 * np.abs(worst_O) + 1e-9)
+        self._reference = _point(unscaled(self.aims, (worst_O + range_O)[None])[0])
 
     def _fit(self, rung: int, fields: Fields) -> Forecast | None:
         through = [trial for trial in map(self._trials.__getitem__, self._through) if trial.forecastable_at(rung)]
         if len(through) < FORECAST_FROM:
             return None
-        few = through[:: -(-len(through) // MOST_FITTED)]
+        few = [through[place] for place in thinned(len(through))]
         ends_NO = np.array([trial.reached[self.max_epochs] for trial in few])
         return Forecast(fields, [trial.config for trial in few], _reached(few, rung, len(self.aims)), ends_NO)
 
@@ -221,7 +222,8 @@ class FreezeThawSearch:
         """Forecast the ends of those that have no forecast, where there can be one."""
         by_rung: dict[int, list[_Trial]] = {}
         for trial in trials:
-            if trial.ends is None and trial.rung in self._forecasts and trial.forecastable_at(trial.rung):
+            known = self._fields is not None and self._fields.know(trial.config)
+            if trial.ends is None and known and trial.rung in self._forecasts and trial.forecastable_at(trial.rung):
                 by_rung.setdefault(trial.rung, []).append(trial)
         for rung, those in by_rung.items():
             reached_MEO = _reached(those, rung, len(self.aims))
@@ -230,12 +232,18 @@ class FreezeThawSearch:
                 trial.ends = ends.of(slice(place, place + 1))
 
     def _put(self, keys: Iterable[str]) -> None:
-        """Put trials with a forecast into the order, by improvement for each epoch still to come."""
+        """Put trials into the order, by improvement for each epoch still to come.
+
+        First those of which nothing can be foreseen, as the first with another layer: they are what tells.
+        """
         assert self._order is not None
         by_group: dict[Scalar | None, list[tuple[str, _Trial, Ends]]] = {}
         for key in keys:
-            if (ends := (trial := self._trials[key]).ends) is not None:
-                by_group.setdefault(trial.group, []).append((key, trial, ends))
+            trial = self._trials[key]
+            if trial.ends is not None:
+                by_group.setdefault(trial.group, []).append((key, trial, trial.ends))
+            elif trial.forecastable_at(trial.rung):
+                heapq.heappush(self._order, _Entry(False, -math.inf, key, trial.rung, 1.0))
         for group, those in by_group.items():
             joined = Ends.joined([ends for *_, ends in those])
             expected_M, chance_M = improvement(self.aims, self._found.get(group, []), self._reference, joined)

@@ -110,6 +110,8 @@ class TrialQueue:
             if epoch < trial.until:
                 return True
         self._release(key)
+        if epoch < trial.last:
+            self._note_interrupted(key)  # by the end of the budget, of which another may yet leave something
         return False
 
     def _keeps_slot(self, trial: _Trial, metrics: Mapping[str, float]) -> bool:
@@ -134,9 +136,10 @@ class TrialQueue:
 
     def stopped(self) -> Iterator[tuple[TrialJob, str]]:
         """Once ``finished``: the trials that go no further, each with the reason."""
+        spent = self.budget is not None and self._booked >= self.budget
         for key, trial in self._open.items():
-            spent = f"the budget of {self.budget} epochs is spent"
-            yield trial.job, self._stopping.reason(key) if self._stopping and self.waits(key) else spent
+            budget = f"the budget of {self.budget} epochs is spent"
+            yield trial.job, budget if spent or self._stopping is None else self._stopping.reason(key)
 
     def _run_on(self, trial: _Trial) -> None:
         """Fix the epoch up to which a trial has its slot."""

@@ -58,6 +58,20 @@ def test_who_is_sure_to_end_worse_cost_nothing() -> None:
     assert cost.most < 0.01
 
 
+def test_survivors_that_are_alike_make_no_absurd_figure_and_a_lost_line_no_error() -> None:
+    dice = np.random.default_rng(0)
+    good = [
+        Trial({}, {at: {"mse": 0.03 * dice.uniform(0.999, 1.001), "perplexity": 100.0 + at} for at in (1, 2, 4, 8)})
+        for _ in range(6)
+    ]
+    del good[0].epochs[1]
+    cost = estimated_cost(
+        objectives(["mse", "perplexity"]), good, [Trial({}, {1: {"mse": 0.48, "perplexity": 1.0}})], 8
+    )
+    assert cost is not None
+    assert cost.most < 5
+
+
 @pytest.mark.parametrize(("through", "stopped"), [(3, 5), (5, 0)])
 def test_of_too_few_or_of_nobody_nothing_is_said(through: int, stopped: int) -> None:
     made: list[Curve] = [*trials(through + stopped, np.random.default_rng(0))]

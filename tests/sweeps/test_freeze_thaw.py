@@ -153,6 +153,38 @@ def test_its_order_follows_from_the_results_that_arrived_and_from_nothing_else(a
     assert list(order(resumed)) == list(order(log))  # type: ignore[arg-type]
 
 
+def test_a_group_of_which_nobody_is_through_is_open_whatever_the_objective() -> None:
+    """A perplexity that doubles within the grid once had a reference point without a logarithm."""
+    curves = grid(48, sizes=(16, 32, 64, 128, 256, 512))
+    reached = search(curves, FreezeThaw(objectives(["perplexity"])))
+    for size in (16, 32, 64, 128, 256, 512):
+        of = [one for one in curves if one.config["codebook_size"] == size]
+        assert reached[max(of, key=lambda one: one.final["perplexity"]).key] == EPOCHS
+
+
+def test_an_objective_that_is_equal_for_all_stops_as_if_it_were_not_asked() -> None:
+    curves = [Curve(one.key, one.config, tuple({**m, "usage": 1.0} for m in one.epochs)) for one in grid()]
+    alone = sum(search(curves, FreezeThaw(MSE)).values())
+    assert sum(search(curves, FreezeThaw(objectives(["mse", "usage"]))).values()) < 1.3 * alone
+
+
+def test_a_value_that_no_trial_had_is_tried_before_it_is_judged() -> None:
+    curves = [curve(n, beta) for n, beta in enumerate((0.1, 1.0, 2.0, 4.0, 0.2, 0.3, 0.4, 0.5))]
+    stopping, _ = through(curves, FreezeThaw(MSE))
+    stopping.on_result("audited", curves[0].config, 1, curves[0].epochs[0])
+    stranger = Curve("fsq", {**curves[0].config, "layer": "fsq"}, ({"mse": 0.9, "perplexity": 1.0},))
+    assert stopping.on_result("fsq", stranger.config, 1, stranger.epochs[0])
+    assert stopping.choose(lambda: None, spare=False) == "fsq"
+
+
+def test_trials_that_are_alike_do_not_make_one_that_collapsed_the_most_promising() -> None:
+    alike = [curve(n, 1.0 + n / 1000) for n in range(8)]
+    stopping, _ = through(alike, FreezeThaw(BOTH))
+    stopping.on_result("bad", alike[0].config, 1, {"mse": 0.48, "perplexity": 1.0})
+    first = list(order(stopping))
+    assert first[-1] == "bad" or stopping.reason("bad").startswith("epoch 1: 0.")
+
+
 def test_every_problem_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         FreezeThaw((), chance=1.5)

@@ -101,6 +101,18 @@ def test_a_trial_that_was_promoted_and_died_does_not_wait_again() -> None:
     assert begin(queue) == "trial0"
 
 
+def test_what_a_trial_leaves_of_the_budget_goes_to_one_that_the_budget_had_cut() -> None:
+    queue = TrialQueue(2, Halving(objectives(["mse"]), grace_period=4, reduction_factor=2).start(8), budget=7)
+    queue.add((job, 0) for job in jobs(2, 8))
+    first, second = begin(queue), begin(queue)
+    for epoch in (1, 2, 3):
+        kept = queue.on_result(second, epoch, {"mse": 1.0})
+    assert not kept, "four epochs were booked for the other"
+    queue.on_result(first, 1, {"mse": 1.0})
+    queue.ended(first)  # it diverged
+    assert begin(queue) == second
+
+
 def test_new_trials_are_drawn_when_a_slot_has_nothing_else_to_do() -> None:
     drawn = iter(jobs(3, 4))
     queue = TrialQueue(2, draw=lambda: next(drawn, None))
