@@ -2,7 +2,6 @@
 seeds' spread could make the difference."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from analysis import fronts
+from analysis.alarms import Alarm
 from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
-from analysis.layout import Table, counted, shown
+from analysis.layout import Table, counted, enumerated, shown
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described, ranked
 from analysis.stats import Estimate, significant_differences
@@ -32,6 +32,9 @@ _BECAME = {
 _FAILURES = 5
 """Failed trials that are named on the screen; the files name all."""
 
+_ALARMS = 5
+"""Alarms on the screen; ``tables/results.md`` has all."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -45,11 +48,16 @@ class Findings:
     """The files that were written, below ``folder``."""
     table: Table | None = None
     """The configurations compared."""
+    alarms: tuple[Alarm, ...] = ()
+    """What looks wrong, that first which puts most in doubt."""
 
     def renderable(self) -> RenderableType:
         """The findings for a terminal; names in them are never taken for markup."""
         parts: list[RenderableType] = [self.table.rich(), Text("")] if self.table else []
         parts += map(shown, self.lines)
+        parts += [shown(alarm.sentence) for alarm in self.alarms[:_ALARMS]]
+        if (more := len(self.alarms) - _ALARMS) > 0:
+            parts.append(shown(f"{counted(more, 'more alarm')} in tables/results.md"))
         if self.paths:
             names = ", ".join(path.relative_to(self.folder).as_posix() for path in self.paths)
             parts.append(Text(f"Written to {self.folder}: {names}", style="dim", overflow="fold"))
@@ -65,10 +73,6 @@ def sentences(results: Results) -> tuple[str, ...]:
         lines += estimator_sentences(results)
         lines += filter(None, [stopping_sentence(results)])
     lines += [f"Not compared: {reason}" for reason in _left_out(results)]
-    kinds = {(t.info.get("device"), t.info.get("precision")) for group in results.groups for t in group.trials}
-    if len(kinds) > 1:
-        named = "; ".join(sorted(f"{precision} on {device}" for device, precision in kinds))
-        lines.append(f"Compared trials did not all run alike: {named}.")
     return tuple(lines)
 
 
@@ -143,7 +147,7 @@ def _lead(results: Results, winner: Group, objective: Objective) -> str:
     how = "paired t tests, Holm's correction"
     if alike:
         rest = f" Told apart from {_others(sum(differ))}." if any(differ) else ""
-        return f" Not told apart from, which does not mean equal to: {_listed(alike)} ({how}).{rest}{untested}"
+        return f" Not told apart from, which does not mean equal to: {enumerated(alike)} ({how}).{rest}{untested}"
     others = ("" if len(several) == 2 else "each of ") + _others(len(several) - 1)
     with_several = " with several seeds" if single else ""
     return f" Its lead over {others}{with_several} is more than the seeds' spread ({how}).{untested}"
@@ -179,7 +183,7 @@ def front_sentence(results: Results, listed: bool = True) -> str:
     if len(results.estimated) == 1:
         return f"Only one configuration has seeds beside seed {results.screening}: there is no front to speak of."
     first, second = results.objectives
-    named, number = _listed([group.label for group in results.front]), len(results.front)
+    named, number = enumerated([group.label for group in results.front]), len(results.front)
     if len({(group.mean(first.column), group.mean(second.column)) for group in results.front}) > 1:
         which = f", {first.best} first: {named}" if listed else ""
         return f"{_by(results)}: {number} configurations are on the front{which}."
@@ -208,8 +212,8 @@ def certainty_sentence(results: Results) -> str | None:
             return f"By the spread of the others {certain}, but {single} of those on the front {has} one seed only."
         return f"The front{of} is settled: {certain}."
     probable = sorted(zip(results.estimated, results.on_front, strict=True), key=lambda pair: -pair[1])
-    certain = _listed([group.label for group, p in probable if p > 1 - DOUBT]) or "none"
-    unsettled = _listed([f"{group.label} ({p:.2f})" for group, p in probable if DOUBT <= p <= 1 - DOUBT])
+    certain = enumerated([group.label for group, p in probable if p > 1 - DOUBT]) or "none"
+    unsettled = enumerated([f"{group.label} ({p:.2f})" for group, p in probable if DOUBT <= p <= 1 - DOUBT])
     off = sum(p < DOUBT for _, p in probable)
     rest = f" Below 5 %: {_others(off)}." if off else ""
     return (
@@ -220,9 +224,3 @@ def certainty_sentence(results: Results) -> str | None:
 
 def _others(number: int) -> str:
     return "the other one" if number == 1 else f"the other {number}"
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    """The names, or the first of them and how many more there are."""
-    rest = len(names) - most
-    return "; ".join(names[:most]) + (f"; and {rest} more" if rest > 0 else "")

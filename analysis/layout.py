@@ -1,6 +1,7 @@
 """Tables as Markdown and for the terminal, whose cells are text and never markup, and files written whole."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +67,9 @@ def markdown_text(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 trial``, ``12 trials``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def enumerated(names: Sequence[str], most: int = 8) -> str:
+    """The names, or the first of them and how many more there are."""
+    rest = len(names) - most
+    return "; ".join(names[:most]) + (f"; and {rest} more" if rest > 0 else "")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from analysis.alarms import alarms
 from analysis.export import write_exports
 from analysis.findings import Findings, sentences
 from analysis.layout import Table
@@ -52,7 +53,8 @@ def analyse(run_folder: Path) -> Findings:
             logger.exception("%s of %s", files, run_folder)
             again = f"python -m analysis.report {run_folder} tries again"
             problems.append(f"{files} could not be written: {one_line(error)}; {again}")
-    return Findings((*sentences(results), *problems), run_folder, tuple(paths), _screen_table(results))
+    lines = (*sentences(results), *problems)
+    return Findings(lines, run_folder, tuple(paths), _screen_table(results), alarms(results))
 
 
 def _screen_table(results: Results) -> Table | None:

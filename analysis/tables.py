@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from analysis.alarms import alarms
 from analysis.estimators import estimator_tables
 from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
@@ -103,6 +104,12 @@ def left_out_table(results: Results) -> Table:
     return Table("Not compared", ("trial", "key", "why"), tuple(rows), left=3)
 
 
+def alarms_table(results: Results) -> Table | None:
+    """What looks wrong in the run, with the evidence and what to do; none if nothing does."""
+    rows = tuple((alarm.title, alarm.evidence, alarm.advice) for alarm in alarms(results))
+    return Table("Alarms", ("look at this", "evidence", "what to do"), rows, left=3) if rows else None
+
+
 def all_tables(results: Results) -> dict[str, list[Table]]:
     """The tables by the name of the Markdown file that holds them."""
     found = {
@@ -110,6 +117,8 @@ def all_tables(results: Results) -> dict[str, list[Table]]:
         "front": [table] if (table := front_table(results)) else [],
         "estimators": estimator_tables(results),
     }
+    if table := alarms_table(results):
+        found["results"].append(table)
     if results.left_out:
         found["results"].append(left_out_table(results))
     for number, published in paper()["tables"].items():

@@ -48,16 +48,25 @@ class RunMaker:
         )
 
     def trial(
-        self, curve: Sequence[tuple[float, float]], end: str | None = "completed", reason: str = "", **config: Any
+        self,
+        curve: Sequence[tuple[float, float]],
+        end: str | None = "completed",
+        reason: str = "",
+        report: Mapping[str, float] = {},
+        info: Mapping[str, str] = {"device": "cpu"},
+        **config: Any,
     ) -> str:
-        """A trial that reports (mse, perplexity) an epoch and ends so; returns its key. Without ``end`` it runs on."""
+        """A trial that reports (mse, perplexity) an epoch and ends so; returns its key. Without ``end`` it runs on.
+
+        ``report`` is laid over the metrics of every epoch.
+        """
         trial = TrialConfig.from_flat({"epochs": 4, **config})
         key, flat = trial.key(DATA_HASH), trial.flat()
-        self.journal.write("start", trial=key, number=self.number, config=flat, info={"device": "cpu"})
+        self.journal.write("start", trial=key, number=self.number, config=flat, info=dict(info))
         self.number += 1
         for epoch, (mse, perplexity) in enumerate(curve, 1):
-            report = metrics(mse, perplexity, flat["commitment_weight"], flat["codebook_size"])
-            self.journal.write("epoch", trial=key, epoch=epoch, metrics=report)
+            usual = metrics(mse, perplexity, flat["commitment_weight"], flat["codebook_size"])
+            self.journal.write("epoch", trial=key, epoch=epoch, metrics={**usual, **report})
         if end:
             self.journal.write("end", trial=key, status=end, reason=reason, epoch=len(curve))
         return key
