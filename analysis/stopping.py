@@ -94,7 +94,7 @@ def estimated_cost(
     drawn_DMO = np.maximum(
         _draws(ends), best_O - (worst_O - best_O)
     )  # no further beyond the best than the worst is behind
-    gains = [_gain(aims, unscaled(aims, found_NO), unscaled(aims, end_MO)) for end_MO in drawn_DMO]
+    gains = [gain(aims, unscaled(aims, found_NO), unscaled(aims, end_MO)) for end_MO in drawn_DMO]
     likely, most = np.quantile(gains, (0.5, 0.95))
     return Cost(float(likely), float(most))
 
@@ -144,7 +144,11 @@ def _draws(ends: Ends) -> Floats:
     return drawn
 
 
-def _gain(aims: Sequence[Objective], found_NO: Floats, added_MO: Floats) -> float:
+def gain(aims: Sequence[Objective], found_NO: Floats, added_MO: Floats) -> float:
+    """How much better the best is, or larger the front's hypervolume, with more ends; as a share of what it is without.
+
+    Ends are objectives to be small. The reference point is as far beyond the worst found as the best is before it.
+    """
     worst_O, best_O = found_NO.max(axis=0), found_NO.min(axis=0)
     if len(aims) == 1:
         whole = abs(best_O[0]) if aims[0].metric.ratio else worst_O[0] - best_O[0]

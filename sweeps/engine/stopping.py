@@ -62,7 +62,7 @@ class Rule(Protocol):
 LEAST_TRIALS = 12
 """Fewer are not stopped: those that forecasts are learnt from would be most of them."""
 
-USUAL_SHARE = 0.65
+USUAL_SHARE = 0.68
 """Of the epochs: what freeze-thaw search trained of recorded grids (``python -m benchmarks.early_stopping``)."""
 
 
