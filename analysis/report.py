@@ -4,9 +4,10 @@ python -m analysis.report RUN
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from tyro.conf import Positional
 
@@ -24,43 +25,44 @@ from trainables.runs import find_run
 
 logger = logging.getLogger(__name__)
 
-MOST_ROWS = 20
-"""Configurations that a screen shows; the files have all."""
+_Made = TypeVar("_Made")
 
 
 def analyse(run_folder: Path) -> Findings:
     """Write Parquet, tables, figures and exports of a run, finished or not, and return its findings.
 
-    A file that cannot be written becomes a line of the findings and does not hide the rest. ``ConfigError`` if there is
+    What cannot be made becomes a line of the findings and does not hide the rest. ``ConfigError`` if there is
     no run.
     """
     # Only here, at the end: a driver that sweeps has no use for matplotlib.
     from analysis.figures import write_figures
 
     results = load(run_folder)
-    paths: list[Path] = []
     problems = list(results.pictures.problems)
-    writers: dict[str, Callable[[Results], list[Path]]] = {
-        "results.parquet": lambda results: [write_parquet(results)],
-        "tables": write_tables,
-        "figures": write_figures,
-        "exports": write_exports,
-    }
-    for files, write in writers.items():
+
+    def made(what: str, make: Callable[[Results], Iterable[_Made]]) -> tuple[_Made, ...]:
         try:
-            paths += write(results)
+            return tuple(make(results))
         except Exception as error:  # one picture that fails must not hide what else was found
-            logger.exception("%s of %s", files, run_folder)
+            logger.exception("%s of %s", what, run_folder)
             again = f"python -m analysis.report {run_folder} tries again"
-            problems.append(f"{files} could not be written: {one_line(error)}; {again}")
-    lines = (*sentences(results), *problems)
-    return Findings(lines, run_folder, tuple(paths), _screen_table(results), alarms(results))
+            problems.append(f"{what} could not be written: {one_line(error)}; {again}")
+            return ()
+
+    paths = (
+        *made("results.parquet", lambda results: [write_parquet(results)]),
+        *made("tables", write_tables),
+        *made("figures", write_figures),
+        *made("exports", write_exports),
+    )
+    lines, odd = made("findings", sentences), made("alarms", alarms)
+    return Findings((*lines, *problems), run_folder, paths, _screen_table(results), odd)
 
 
 def _screen_table(results: Results) -> Table | None:
     if not results.groups:
         return None
-    shown = results.featured(MOST_ROWS)
+    shown = results.featured()
     rest = len(results.groups) - len(shown)
     # so that many fields fit a narrow terminal
     table = groups_table(results, shown, intervals=not rest and set(results.objectives) == set(DEFAULT))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from analysis import report
 from analysis.export import write_exports
 from analysis.findings import sentences
 from analysis.report import analyse
@@ -111,6 +112,14 @@ def test_what_cannot_be_written_is_said_and_hides_nothing(ablation):
     findings = analyse(ablation)
     assert names(findings) == EVERYTHING - {"pareto.png", "rate.png", "curves.png"}
     assert any(line.startswith("figures could not be written: ") for line in findings.lines)
+
+
+def test_an_alarm_that_fails_hides_no_finding(ablation, monkeypatch):
+    monkeypatch.setattr(report, "alarms", lambda results: 1 / 0)
+    findings = analyse(ablation)
+    assert names(findings) == EVERYTHING | {"reconstructions.png"}
+    assert "completed" in findings.lines[0]
+    assert any(line.startswith("alarms could not be written: ") for line in findings.lines)
 
 
 @pytest.mark.slow
