@@ -190,17 +190,18 @@ def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> 
         group = None if flags.compare_within == "all" else flags.compare_within
     elif stratify_by:  # strata are searched apart: none is stopped by the trials of another
         group = stratify_by
-    of_asha = {"grace": flags.grace, "reduction": flags.reduction}
-    of_auto = {"stop_chance": flags.stop_chance}
+    of_asha, of_auto = {"grace": flags.grace, "reduction": flags.reduction}, {"stop_chance": flags.stop_chance}
     foreign = {"asha": of_auto, "auto": of_asha, "none": {**of_asha, **of_auto}}[flags.early_stopping]
-    if wrong := [f"{name} = {value:g}" for name, value in foreign.items() if value is not None]:
-        raise ConfigError([f"{text}: does nothing with --early-stopping {flags.early_stopping}" for text in wrong])
+    problems, useless = Problems(), f"does nothing with --early-stopping {flags.early_stopping}"
+    problems.add(*(f"{name} = {value:g}: {useless}" for name, value in foreign.items() if value is not None))
+    rule: Rule | None = None
     if flags.early_stopping == "asha":
-        grace = 1 if flags.grace is None else flags.grace
-        return Halving(aims, grace, 3.0 if flags.reduction is None else flags.reduction, group)
-    if flags.early_stopping == "auto":
-        return FreezeThaw(aims, group, 0.05 if flags.stop_chance is None else flags.stop_chance)
-    return None
+        grace, reduction = 1 if flags.grace is None else flags.grace, flags.reduction
+        rule = problems.of(lambda: Halving(aims, grace, 3.0 if reduction is None else reduction, group))
+    elif flags.early_stopping == "auto":
+        rule = problems.of(lambda: FreezeThaw(aims, group, 0.05 if flags.stop_chance is None else flags.stop_chance))
+    problems.raise_any()
+    return rule
 
 
 def kept(flags: Flags) -> dict[str, Any]:

@@ -147,6 +147,7 @@ def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.Cap
         (["--warm-start", "nowhere"], "'nowhere': no such run"),
         (["--early-stopping", "asha", "--grace", "0"], "grace = 0"),
         (["--grace", "2"], "grace = 2: does nothing with --early-stopping auto"),
+        (["--grace", "2", "--stop-chance", "7"], "stop_chance = 7: must be between 0 and 1"),
         (["--early-stopping", "none", "--stop-chance", "0.1"], "stop_chance = 0.1: does nothing with"),
         (["--stop-chance", "0"], "stop_chance = 0: must be between 0 and 1"),
         (["--collapse-usage", "2"], "collapse_usage = 2: is a share"),
