@@ -23,8 +23,8 @@ Config = Mapping[str, Scalar]
 NOISE = 10.0 ** np.arange(-1.5, 1.1, 0.5)
 """Variances of the noise to choose from, as multiples of the kernel's scale."""
 
-MOST_FITTED = 300
-"""Trials that a forecast is fitted to: it takes time with their cube, and more tell little more."""
+LEAST_FITTED, MOST_FITTED = 4, 300
+"""Trials that a forecast is fitted to: fewer tell nothing; it takes time with their cube, and more tell little more."""
 
 FURTHEST = 3.0
 """How many standard deviations a trial may differ from those that are through: from further nothing can be told."""

@@ -25,7 +25,6 @@ _WEIGHTS_Q = np.diff(ndtr(_EDGES))
 _PLACES_Q = -np.diff(np.exp(-(_EDGES**2) / 2)) / np.sqrt(2 * np.pi) / _WEIGHTS_Q
 """The mean of a normal variable in each of 32 intervals, fine in the tails too: what improves mostly lies there."""
 
-
 LEAST = 1e-3
 """Of the range between the best found and the reference: what is nearer is equal, as usage where all codes are used."""
 
@@ -40,7 +39,7 @@ class Ends(NamedTuple):
     correlations: Floats
     """Of the errors of the two objectives, (trials)."""
 
-    def of(self, which: Sequence[int] | slice) -> "Ends":
+    def of(self, which: slice) -> "Ends":
         """Of some of the trials."""
         return Ends(*(values[which] for values in self))
 

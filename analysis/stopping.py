@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from analysis.forecast import Config, Fields, Floats, Forecast, thinned, told_by
+from analysis.forecast import LEAST_FITTED, Config, Fields, Floats, Forecast, thinned, told_by
 from analysis.fronts import Point, hypervolume
 from analysis.improvement import Ends, scaled, unscaled
 from analysis.layout import counted
@@ -22,9 +22,6 @@ from analysis.results import Results, seed_of
 
 _EARLY = ("epoch ", "rung ")
 """The beginnings of the reasons of early stopping; a collapse and a budget that is spent have others."""
-
-LEAST_THROUGH = 4
-"""Trials that are through, below which nothing is estimated."""
 
 DRAWS = 400
 """Of the ends of the stopped trials."""
@@ -117,7 +114,7 @@ def _forecast_ends(
     parts = []
     for epoch, cut in by_epoch.items():
         told = [curve for curve in through if np.isfinite(_scaled(aims, curve, epoch)).all()]  # a line may be lost
-        if len(told) < LEAST_THROUGH:
+        if len(told) < LEAST_FITTED:
             return None
         ends_NO = np.array([_scaled(aims, curve, epochs) for curve in told])
         fit = Forecast(fields, [curve.config for curve in told], _reached(aims, told, epoch), ends_NO)

@@ -18,17 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.forecast import Config, Fields, Floats, Forecast, rungs, thinned, told_by
+from analysis.forecast import LEAST_FITTED, Config, Fields, Floats, Forecast, rungs, thinned, told_by
 from analysis.fronts import Point, front
 from analysis.improvement import Ends, improvement, scaled, unscaled
 from analysis.objectives import Objective
 from vqcore.config import Scalar
 
-FORECAST_FROM = 4
-"""Trials that are trained to the end before the first forecast, whatever becomes of the others."""
-
 AUDITED = 8
-"""One in so many of the trials that begin is never stopped."""
+"""One in so many of the trials that begin is never stopped, and the first ``LEAST_FITTED`` are not either."""
 
 REFIT_GROWTH = 1.1
 """How many times as many trials must be through before forecasts are fitted anew."""
@@ -75,7 +72,7 @@ class FreezeThawSearch:
         """In the order of their first results."""
         self._new: dict[str, None] = {}
         self._waiting: dict[str, None] = {}
-        self._through: dict[str, None] = {}
+        self._through: list[_Trial] = []
         self._found: dict[Scalar | None, list[Point]] = {}
         """The objectives of the trials that are through, by group."""
         self._fitted_to = 0
@@ -103,7 +100,7 @@ class FreezeThawSearch:
         self.promote(key)
         trial = self._trials[key]
         if trial.audited is None:
-            trial.audited = len(self._begun) < FORECAST_FROM or len(self._begun) % AUDITED == 0
+            trial.audited = len(self._begun) < LEAST_FITTED or len(self._begun) % AUDITED == 0
             self._begun.append(trial)
         if (epoch not in self._rungs and epoch < self.max_epochs) or epoch in trial.reached:
             return False  # the last: it went on, and came back without another epoch
@@ -114,7 +111,7 @@ class FreezeThawSearch:
             trial.reached[epoch] = scaled_O
         if epoch >= self.max_epochs:
             if finite:
-                self._is_through(key, trial, values_O)
+                self._is_through(trial, values_O)
             return False
         trial.rung, trial.ends = epoch, None
         if trial.audited:
@@ -168,13 +165,13 @@ class FreezeThawSearch:
             self._forecast([self._trials[key]])
             self._put([key])
 
-    def _is_through(self, key: str, trial: _Trial, values_O: Floats) -> None:
-        self._through[key] = None
+    def _is_through(self, trial: _Trial, values_O: Floats) -> None:
+        self._through.append(trial)
         found = self._found.setdefault(trial.group, [])
         found.append(_point(values_O))
         if len(found) - 1 in front(found):
             self._order = None
-        if len(self._through) >= max(FORECAST_FROM, REFIT_GROWTH * self._fitted_to):
+        if len(self._through) >= max(LEAST_FITTED, REFIT_GROWTH * self._fitted_to):
             self._fit_anew()
 
     def _fit_anew(self) -> None:
@@ -189,15 +186,14 @@ class FreezeThawSearch:
         under_way = [trial for trial in self._begun if self.max_epochs not in trial.reached]
         self._forecast(under_way)
         foreseen = [trial.ends.means[0] for trial in under_way if trial.ends is not None]
-        through = [trial.reached[self.max_epochs] for trial in self._begun if self.max_epochs in trial.reached]
-        ends_MO = np.array(foreseen + through)
+        ends_MO = np.array(foreseen + [trial.reached[self.max_epochs] for trial in self._through])
         worst_O = ends_MO.max(axis=0)
         range_O = np.maximum(worst_O - ends_MO.min(axis=0), 1e-3 * np.abs(worst_O) + 1e-9)
         self._reference = _point(unscaled(self.aims, (worst_O + range_O)[None])[0])
 
     def _fit(self, rung: int, fields: Fields) -> Forecast | None:
-        through = [trial for trial in map(self._trials.__getitem__, self._through) if trial.forecastable_at(rung)]
-        if len(through) < FORECAST_FROM:
+        through = [trial for trial in self._through if trial.forecastable_at(rung)]
+        if len(through) < LEAST_FITTED:
             return None
         few = [through[place] for place in thinned(len(through))]
         ends_NO = np.array([trial.reached[self.max_epochs] for trial in few])

@@ -97,9 +97,10 @@ class FreezeThaw:
 
     def plan(self, trials: int, max_epochs: int) -> str:
         """How many of so many trials are trained until when, in words."""
-        from sweeps.engine.freeze_thaw import AUDITED, FORECAST_FROM
+        from analysis.forecast import LEAST_FITTED
+        from sweeps.engine.freeze_thaw import AUDITED
 
-        return f"the first {FORECAST_FROM} and 1 in {AUDITED} in full, the others while it is worth it"
+        return f"the first {LEAST_FITTED} and 1 in {AUDITED} in full, the others while it is worth it"
 
     def expected_epochs(self, trials: int, max_epochs: int) -> int:
         """The epochs of all trials, as far as they can be told."""
