@@ -229,7 +229,7 @@ def test_the_file_holds_all_and_where_it_comes_from(folder: Path, capsys: pytest
     out = folder / "new" / "early_stopping.json"
     main(EarlyStoppingBenchmark(orders=2, out=out))
     told = json.loads(out.read_text())
-    results = {"questions", "summary", "below_random", "own_ends", "grids"}
+    results = {"questions", "summary", "unseen", "below_random", "own_ends", "grids"}
     assert results | {"settings", "measured", "load_at_start", "provenance"} == told.keys()
     assert told["grids"]["first"] == {"trials": 4, "seeds": 1, "epochs": 16, "floor": 0.0}
     for question in QUESTIONS:
@@ -238,6 +238,7 @@ def test_the_file_holds_all_and_where_it_comes_from(folder: Path, capsys: pytest
         assert ours["setting"] == "chance 0.05"
         assert list(ours["shares"]) == [f"{share:g}" for share in SHARES]
         assert "Syne Tune MOASHA" not in told["summary"][question]
+        assert told["unseen"][question] == {}, "neither grid is one that the rule was not made on"
     shown = capsys.readouterr().out
     assert "syne-tune: skipped" in shown
     assert max(map(len, shown.splitlines())) <= 120
