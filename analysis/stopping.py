@@ -20,7 +20,7 @@ from analysis.results import Results, seed_of
 
 # Shape suffixes: N trials that are through, M stopped trials, D draws, E epochs, O objectives.
 
-_EARLY = ("epoch ", "rung ")
+EARLY = ("forecast: ", "rung ")
 """The beginnings of the reasons of early stopping; a collapse and a budget that is spent have others."""
 
 DRAWS = 400
@@ -53,7 +53,7 @@ def stopping_sentence(results: Results) -> str | None:
     screens = min(map(seed_of, results.trials), default=0)
     trials = [trial for trial in results.trials if seed_of(trial) == screens]
     through = [trial for trial in trials if trial.status == "completed"]
-    stopped = [trial for trial in trials if trial.status == "stopped" and trial.reason.startswith(_EARLY)]
+    stopped = [trial for trial in trials if trial.status == "stopped" and trial.reason.startswith(EARLY)]
     if not stopped or not through:
         return None
     epochs = max(trial.last_epoch for trial in through)

@@ -153,11 +153,11 @@ class FreezeThawSearch:
         self._forecast([trial])
         if trial.ends is None:
             finite = trial.forecastable_at(trial.rung)
-            return f"epoch {trial.rung}: {'nothing is foreseen of it' if finite else 'an objective is not finite'}"
+            return f"forecast: {'none can be made yet' if finite else 'none, as an objective is not finite'}"
         chance = improvement(self.aims, self._found.get(trial.group, []), self._reference, trial.ends).chance[0]
         among = f" of {self.group_by} {trial.group}" if trial.group is not None else ""
         what = "with the best" if len(self.aims) == 1 else "on the front"
-        return f"epoch {trial.rung}: {chance:.1%} probable to end {what}{among}"
+        return f"forecast: {chance:.1%} probable to end {what}{among}"
 
     def _enter(self, key: str) -> None:
         """Put a trial into the order, unless that is made anew anyway."""

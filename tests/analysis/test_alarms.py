@@ -98,7 +98,9 @@ def all_stopped(make_run, bad):
     name, values = ("codebook_size", (64, 256)) if bad else ("commitment_weight", (64.0, 256.0))
     run = make_run(swept=(name, "decay"))
     for decay in (0.8, 0.9):
-        run.trial([(0.1, 9.0)], "stopped", "epoch 1: 0.1% probable", decay=decay, **{name: values[0]})
+        run.trial(
+            [(0.1, 9.0)], "stopped", "forecast: 0.1% probable to end on the front", decay=decay, **{name: values[0]}
+        )
         run.trial(curve(0.02 + decay / 100), decay=decay, **{name: values[1]})
     return run
 
@@ -218,7 +220,7 @@ def test_a_field_whose_best_is_always_at_an_end_is_no_news(make_run, values):
 def test_what_early_stopping_left_out_may_have_been_the_effect(make_run):
     run = make_run()
     seeded(run, 0.01, 0.0)
-    run.trial([(0.1, 9.0)], "stopped", "epoch 1: 0.1% probable", commitment_weight=4.0)
+    run.trial([(0.1, 9.0)], "stopped", "forecast: 0.1% probable to end on the front", commitment_weight=4.0)
     assert field_without_effect(load(run.done())) is None
 
 

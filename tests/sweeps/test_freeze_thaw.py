@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from analysis.objectives import objectives
+from analysis.stopping import EARLY
 from benchmarks.curves import Curve, replay, shuffled
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.stopping import EarlyStopping, FreezeThaw
@@ -100,7 +101,8 @@ def through(curves: list[Curve], rule: FreezeThaw) -> tuple[EarlyStopping, list[
 def test_a_reason_says_how_probable_it_was() -> None:
     curves = [curve(n, beta) for n, beta in enumerate((0.1, 1.0, 2.0, 4.0, 0.2, 0.3, 0.4, 3.9))]
     stopping, _ = through(curves, FreezeThaw(MSE))
-    assert stopping.reason("t4").startswith("epoch 1: 0.")
+    assert stopping.reason("t4").startswith("forecast: 0.")
+    assert stopping.reason("t4").startswith(EARLY), "as the report knows it"
     assert stopping.reason("t4").endswith("% probable to end with the best of codebook_size 512")
     assert stopping.choose(lambda: None, spare=False) == "t7", "the only one that may end best"
 
@@ -113,7 +115,7 @@ def test_what_is_not_finite_never_goes_on(bad: float) -> None:
     for one in waiting:
         stopping.drop(one.key)
     assert stopping.choose(lambda: None, spare=True) is None
-    assert stopping.reason("t7") == "epoch 1: an objective is not finite"
+    assert stopping.reason("t7") == "forecast: none, as an objective is not finite"
 
 
 class Log:
@@ -182,7 +184,7 @@ def test_trials_that_are_alike_do_not_make_one_that_collapsed_the_most_promising
     stopping, _ = through(alike, FreezeThaw(BOTH))
     stopping.on_result("bad", alike[0].config, 1, {"mse": 0.48, "perplexity": 1.0})
     first = list(order(stopping))
-    assert first[-1] == "bad" or stopping.reason("bad").startswith("epoch 1: 0.")
+    assert first[-1] == "bad" or stopping.reason("bad").startswith("forecast: 0.")
 
 
 def test_every_problem_at_once() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from analysis.fronts import front
 from analysis.objectives import objectives
+from analysis.stopping import EARLY
 from sweeps.engine.scheduler import Halving, SuccessiveHalving
 from vqcore.config import ConfigError
 
@@ -54,6 +55,7 @@ def test_one_in_three_goes_on_the_best_by_rank() -> None:
     halving = at_first_rung([(1.0, 10), (2.0, 5), (3.0, 5), (4.0, 5), (2.0, 50), (5.0, 5)], Halving(BOTH))
     assert promoted(halving) == ["t0", "t4"]
     assert halving.reason("t1") == "rung 2: rank 3 of 6, kept 1 in 3"
+    assert halving.reason("t1").startswith(EARLY), "as the report knows it"
 
 
 def test_a_trial_that_waits_goes_on_when_worse_ones_have_come() -> None:
