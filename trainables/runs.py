@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vqcore.errors import ConfigError
 
@@ -24,6 +26,9 @@ JOURNAL = "journal.jsonl"
 
 PICTURES = "reconstructions.npy"
 """The file of a trial's reconstructions, beside its checkpoints."""
+
+SUMMARY = "summary.json"
+"""The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
 
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
@@ -52,6 +57,17 @@ def find_run(name: str, out: Path) -> Path:
     latest = ", ".join(run.name for run in runs[:5])
     there_is = f"the latest are {latest}" if runs else "there are none yet; start one with `python -m sweeps.<sweep>`"
     raise ConfigError([f"{name!r}: no such run in {out}; {there_is}"])
+
+
+def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
+    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
+
+    def text(name: str) -> str:
+        value = config[name]
+        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
+        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
+
+    return ", ".join(text(name) for name in names if name in config)
 
 
 def usable_cpus() -> int:
