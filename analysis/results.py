@@ -232,12 +232,16 @@ class Results:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
+        """Of each featured group."""
+        return self.pictures_of(self.featured())
+
+    def pictures_of(self, groups: Iterable[Group]) -> Pictures:
+        """Of each group the first trial's that has any; damaged files and a lost storage become problems."""
         storage = str(self.record.sweep.get("storage") or "")
         location = storage if is_bucket(storage) else str(self.folder / "trials")
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
-        for group in self.featured():
+        for group in groups:
             for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
                     content = Store(join(location, trial.key), patient=False).read(PICTURES)
@@ -311,6 +315,11 @@ def described(config: dict[str, Any], names: Iterable[str], exact: bool = False)
         return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
 
     return ", ".join(text(name) for name in names if name in config)
+
+
+def configuration(results: Results, trial: TrialRecord) -> str:
+    """A trial's configuration by the fields that are swept: ``rotation, beta 0.25``."""
+    return described(trial.config, estimator_first(results.swept)) or "the configuration"
 
 
 def estimator_first(swept: Sequence[str]) -> list[str]:

@@ -1,10 +1,8 @@
 """Configurations as points: the objectives against each other, and MSE against both rates of an image."""
 
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from analysis.figures import style
 from analysis.findings import front_sentence
 from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
+from analysis.rates import entropy_coded, fixed_length
 from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
@@ -94,21 +93,6 @@ def rate(results: Results) -> Figure | None:
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
-
-
-def entropy_coded(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
-    return group.points("bits", "mse")
-
-
-def fixed_length(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
-    # bits = codes * log2(perplexity), which says nothing where one code does all
-    codes = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
-    size = group.config.get("codebook_size")
-    if not codes or size is None:
-        return {}
-    return {seed: (round(median(codes)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
 
 
 def _marks(results: Results) -> str:

@@ -222,8 +222,9 @@ class _SweepSession:
 
     def print_next(self, ended: bool, tell_mlflow: str | None) -> None:
         """Print which commands to run next."""
-        request, lines = self.request, []
-        knee = request.folder / "exports" / "knee.toml"
+        request, lines = self.request, list[tuple[str, str | None]]()
+        knee, page = request.folder / "exports" / "knee.toml", request.folder / "report.html"
+        lines.append(("look at", str(page) if page.exists() else None))
         if not ended:
             lines.append(("go on with", command_line(*request.argv, "--resume", request.folder)))
         elif knee.exists():
