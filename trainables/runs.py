@@ -25,6 +25,12 @@ JOURNAL = "journal.jsonl"
 PICTURES = "reconstructions.npy"
 """The file of a trial's reconstructions, beside its checkpoints."""
 
+USAGE = "usage.npy"
+"""The file of how often each code was used on the test set, beside the reconstructions."""
+
+SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
+"""The files of a trial's snapshots, by their epochs."""
+
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
 
