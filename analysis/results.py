@@ -214,21 +214,20 @@ class Results:
         return fronts.probability_on_front([group.points(*self.columns) for group in self.estimated], self.directions)
 
     def estimate(self, group: Group, column: str) -> Estimate:
-        """Mean and spread of an objective, MSE or perplexity, with the interval that is quoted of it.
+        """Mean and spread of a metric, with the interval that is quoted of it.
 
         The intervals of all groups hold together with 95 %, so that of whichever is picked does.
         """
+        if column not in self._margins:
+            means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
+            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
+            self._margins[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
         return replace(group.estimate(column), margin=self._margins[column].get(group.label))
 
     @cached_property
     def _margins(self) -> dict[str, dict[str, float]]:
-        """By column, then by the group's label."""
-        means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
-        found = {}
-        for column in {"mse", "perplexity", *self.columns}:
-            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
-            found[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
-        return found
+        """By column, those that were asked for, then by the group's label."""
+        return {}
 
     @cached_property
     def pictures(self) -> Pictures:
