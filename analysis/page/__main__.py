@@ -1,5 +1,6 @@
 """Write ``report.html`` and the exports that it names: ``python -m analysis.page RUN``."""
 
+import os
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -19,6 +20,8 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs"), refresh: int
         out: The folder that holds the runs.
         refresh: Seconds after which a page that is open loads itself anew; 0 for never.
     """
+    if refresh:
+        os.nice(10)  # trials first
     results = load(find_run(run, out))
     write_exports(results)
     print(write_page(results, refresh))

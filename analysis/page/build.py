@@ -22,6 +22,7 @@ from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
 from analysis.page.fronts import front_figure, rate_figures
 from analysis.page.provenance import missing, provenance_table
+from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
 from analysis.page.svg import Figure, element, mark, path
 from analysis.page.view import View
 from analysis.results import Group, Results
@@ -120,13 +121,13 @@ def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
         return figures
 
     return {
-        "fronts": made(front_figure, rate_figures),
+        "fronts": made(front_figure, found_over_epochs, rate_figures),
         "curves": made(curve_figures),
         "fields": made(fields.parallel_figure),
         "slices": made(fields.slice_figures),
         "codebooks": [],
         "pictures": [],
-        "search": [],
+        "search": made(timeline_figure, survival_figure, found_over_time),
     }
 
 
@@ -248,6 +249,8 @@ def _swatch(look: str) -> Markup:
     kind, _, classes = look.partition(" ")
     if kind == "line":
         return path([(0, 7), (18, 7)], classes)
+    if classes == "end":
+        return path([(5, 3), (13, 11), (9, 7), (5, 11), (13, 3)], classes)
     if kind == "area":
         return element("rect", x=1, y=2, width=16, height=10, class_=classes)
     shape = next((name[1:] for name in classes.split() if name[1:].isdigit()), "0")

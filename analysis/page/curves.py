@@ -10,31 +10,35 @@ from analysis.results import Group
 from analysis.stats import Estimate
 from trainables.journal import TrialRecord
 
+CROWD = 100
+"""From so many other trials on their lines are fainter."""
+
 
 def curve_figures(view: View) -> list[Figure]:
     """The learning curves in both objectives; none before the first epoch."""
-    some = any(trial.epochs for trial in view.trials)
-    return [_figure(view, objective) for objective in view.results.objectives] if some else []
+    objectives = view.results.objectives
+    return [_figure(view, one) for one in objectives if any(_values(trial, one.column) for trial in view.trials)]
 
 
 def _figure(view: View, objective: Objective) -> Figure:
     results, column = view.results, objective.column
     featured = results.featured()
     others = [trial for trial in view.trials if view.group_of.get(trial.key) not in featured]
-    reports = [epochs for trial in view.trials if (epochs := _values(trial, column))]
+    told = [trial for trial in view.trials if _values(trial, column)]
+    # one that diverged must not press all others into one line
+    sound = [trial for trial in told if trial.status not in ("diverged", "failed")] or told
+    reports = [_values(trial, column) for trial in sound]
     values = [value for epochs in reports for value in epochs.values()]
-    # a trial that diverged must not press all others into one line
-    ends = sorted(epochs[max(epochs)] for epochs in reports)
-    log = min(values) > 0 and max(values) / min(values) > 8
+    log = min(values) > 0 and max(values) / min(values) > 3
     last = max(max(epochs) for epochs in reports)
     x_values = [1, last] if last > 1 else [0.5, 1.5]
-    shown = [v for v in values if abs(v - ends[len(ends) // 2]) <= 20 * ((ends[-1] - ends[0]) or abs(ends[0]) or 1)]
-    chart = Chart.of(x_values, shown, "epoch", _label(objective), log=(False, log), right=column == "mse")
+    chart = Chart.of(x_values, values, "epoch", _label(objective), log=(False, log), right=column == "mse")
     chart.x_ticks = [(epoch, str(epoch)) for epoch in _epochs(last)]
     if column == "mse":
         chart.right, chart.right_label = psnr_ticks(chart.y), "PSNR, dB"
+    weight = "fainter" if len(others) > CROWD else "faint"
     for trial in others:
-        _draw_trial(chart, view, trial, column)
+        _draw_trial(chart, view, trial, column, weight)
     for group in sorted(featured, key=lambda group: group in results.front):
         _draw_group(chart, view, group, column)
     _draw_names(chart, view, column)
@@ -65,11 +69,14 @@ def _values(trial: TrialRecord, column: str) -> dict[int, float]:
     return {epoch: report[column] for epoch, report in sorted(trial.epochs.items()) if column in report}
 
 
-def _draw_trial(chart: Chart, view: View, trial: TrialRecord, column: str) -> None:
+def _draw_trial(chart: Chart, view: View, trial: TrialRecord, column: str, weight: str) -> None:
     colour, number = view.colour(trial.config.get("estimator")), view.numbers[trial.key]
-    places = [chart.place(epoch, _cut(chart, value)) for epoch, value in _values(trial, column).items()]
+    values = _values(trial, column)
+    if not any(chart.y.low <= value <= chart.y.high for value in values.values()):
+        return  # it diverged
+    places = [chart.place(epoch, _cut(chart, value)) for epoch, value in values.items()]
     if len(places) > 1:
-        chart.add(path(places, f"curve faint {colour}", data_t=number))
+        chart.add(path(places, f"curve {weight} {colour}", data_t=number))
     elif places:
         chart.add(mark(*places[0], view.shape(trial.config.get("estimator")), f"stopped {colour}", data_t=number))
 

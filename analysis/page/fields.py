@@ -7,13 +7,25 @@ from markupsafe import Markup
 from analysis.layout import Row, Table
 from analysis.objectives import Objective
 from analysis.page.axes import axes, axis, value
-from analysis.page.svg import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Chart, Figure, Scale, element, mark, path, svg, text
+from analysis.page.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    TOP,
+    WIDE,
+    WIDTH,
+    Chart,
+    Figure,
+    Scale,
+    element,
+    mark,
+    path,
+    svg,
+    text,
+)
 from analysis.page.view import View
 from analysis.results import seed_of
 from trainables.journal import TrialRecord
-
-WIDE = 1160
-"""Width of a figure that takes a whole row of the page."""
 
 
 def parallel_figure(view: View) -> Figure | None:
@@ -42,9 +54,7 @@ def parallel_figure(view: View) -> Figure | None:
             element("rect", x=x - 12, y=44.0, width=24.0, height=height - 68.0, class_="brush", data_axis=index)
         )
     title = "Parallel coordinates"
-    description = (
-        "A line a trial: strong on the front, faint if it did not reach the end. Drag on an axis to filter."
-    )
+    description = "A line a trial: strong on the front, faint if it did not reach the end. Drag on an axis to filter."
     drawing = svg("parallel", title, description, WIDE, height, parts)
     return Figure("parallel", title, description, drawing, legend=view.estimator_legend, wide=True)
 

@@ -55,6 +55,7 @@ const showTrial = (t) => {
 };
 const showGroup = (g) => {
   const group = groups[g], members = trials.flatMap((trial, t) => trial.g === g ? [t] : []);
+  if (members.length === 1) { showTrial(members[0]); return; }
   const shown = members.find((t) => picture(t).length);
   const parts = [make("h2", group.name), facts(group.facts), ...(shown === undefined ? [] : picture(shown))];
   detail.replaceChildren(closer(), ...parts);

@@ -17,7 +17,7 @@ def provenance_table(view: View) -> Table:
     seen = {"device": _seen(view.trials, "device"), "precision": _seen(view.trials, "precision")}
     facts |= {f"{name} of the trials": text for name, text in seen.items() if text}
     rows: list[Row] = [(name.replace("_", " "), _text(value)) for name, value in facts.items() if value is not None]
-    return Table("Provenance", ("", "as recorded"), tuple(rows), left=2)
+    return Table("Provenance", ("what", "as recorded"), tuple(rows), left=2)
 
 
 def missing(view: View) -> list[str]:

@@ -13,6 +13,8 @@ from markupsafe import Markup, escape
 from analysis.layout import Table
 
 WIDTH, HEIGHT = 560, 360
+WIDE = 1160
+"""Width of a figure that takes a whole row of the page."""
 LEFT, TOP, BOTTOM = 78, 30, 58
 """Margins wide enough for the larger letters that a phone gets."""
 MOST_TICKS = 6

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from analysis.history import History, hypervolume_history
 from analysis.page.svg import Scale
 from analysis.results import Group, Results, configuration
 from trainables.journal import TrialRecord
@@ -58,6 +59,11 @@ class View:
     def label(self, trial: TrialRecord) -> str:
         """The trial's configuration by the fields that are swept."""
         return configuration(self.results, trial)
+
+    @cached_property
+    def history(self) -> History | None:
+        """What the search had found after each epoch."""
+        return hypervolume_history(self.results)
 
     @property
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from analysis.layout import counted
 from analysis.report import analyse
 from sweeps.engine.driver import Driver
+from sweeps.engine.live import LiveReport
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import provenance
 from sweeps.engine.queue import TrialQueue
@@ -99,7 +100,7 @@ class _SweepSession:
         screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec, lambda: driver.queue.slots)
         self.writer.listeners.append(screen)
         try:
-            with screen:
+            with screen, LiveReport(self.request.folder):
                 while True:
                     run(driver)
                     if self.session.signals.terminating:
@@ -186,6 +187,7 @@ class _SweepSession:
         )
         if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
+        self.console.print(f"Look at {request.folder}/report.html in a browser: written anew while the trials run.")
         self.session.warn(*self.notes)
         self.session.check_tracking()
 
