@@ -116,3 +116,8 @@ def enumerated(names: Sequence[str], most: int = 8) -> str:
     """The names, or the first of them and how many more there are."""
     rest = len(names) - most
     return "; ".join(names[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def shortened(name: str, most: int) -> str:
+    """The last ``most`` letters of a name: runs of one day begin alike."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -13,14 +13,14 @@ from analysis.results import Group, Results
 
 LEGEND: dict[str, Any] = {"fontsize": 8, "frameon": False}
 
-# Okabe and Ito 2008, without yellow, which is too light for lines on white.
-_APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito 2008, without yellow, which is too light for lines on white."""
 
 
 def estimator_colours(groups: Sequence[Group]) -> list[str]:
     """A colour a group: by its estimator where that is swept, else as ``shades``."""
     several = len({group.estimator for group in groups}) > 1
-    return _by_estimator(groups, _APART) if several else shades(groups)
+    return _by_estimator(groups, APART) if several else shades(groups)
 
 
 def shades(groups: Sequence[Group]) -> list[str]:
