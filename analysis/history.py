@@ -2,7 +2,7 @@
 
 Random search's expectation is of the same trials: in random orders, one after the other, each trained in full. How a
 trial would have ended that was not trained in full nobody knows. It counts as its forecast from those that were
-(``analysis.stopping.forecast_ends``), since the simpler ways mislead: a stopped trial's last report is no end, and the
+(``analysis.ends``), since the simpler ways mislead: a stopped trial's last report is no end, and the
 completed alone are the pick of the search that random search is compared with. The forecast's mean, and no draws of
 it: the best of many independent draws would be better than any end.
 """
@@ -16,17 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.forecast import thinned
+from analysis.ends import ScreenedEnds, screened_ends
 from analysis.fronts import Point, front, hypervolume
-from analysis.improvement import scaled, unscaled
+from analysis.improvement import unscaled
 from analysis.layout import counted
 from analysis.objectives import Objective
 from analysis.results import Results, seed_of
 from analysis.stats import Floats
-from analysis.stopping import forecast_ends
 from trainables.journal import TrialRecord
 
-# Shape suffixes: M trials to forecast, O objectives, R random orders, A places on the axis of cost.
+# Shape suffixes: O objectives, R random orders, A places on the axis of cost.
 
 ORDERS = 100
 """Random orders of the trials; the standard error of their mean is a tenth of their spread."""
@@ -76,9 +75,8 @@ class History:
 class _Drawn(NamedTuple):
     """A trial that random search draws, too."""
 
-    trial: TrialRecord
     point: Point | None
-    """At the compared epoch, objectives to be small, as ``scaled``; None where nothing is found, or it is forecast."""
+    """Its end, objectives to be small, as ``scaled``; None where nothing is found."""
     epochs: int
     """That it takes."""
     seconds: float
@@ -90,22 +88,20 @@ def hypervolume_history(results: Results) -> History | None:
 
     Costs and ends are of the lowest seed: in a search, the one that screens.
     """
-    screens = min(map(seed_of, results.trials), default=0)
-    trials = [trial for trial in results.trials if seed_of(trial) == screens and trial.epochs]
-    ends = {trial.key: point for trial in trials if (point := _point(results, trial)) is not None}
-    if len(ends) < 2:
+    ends = screened_ends(results, results.aims)
+    found_by = {trial.key: _pair(end_O) for trial, end_O in zip(ends.recorded, ends.values, strict=True)}
+    if len(found_by) < 2:
         return None
-    reference = reference_point(list(ends.values()))
+    reference = reference_point(list(found_by.values()))
     if len(results.aims) == 1:
         reference = reference[0], 1.0
-    whole = hypervolume(list(ends.values()), reference)
+    whole = hypervolume(list(found_by.values()), reference)
     if whole <= 0:  # values so large that nothing lies between them and the reference
         return None
-    spent, areas = _course(trials, ends, results.epoch, reference)
+    trials = (*ends.recorded, *ends.forecast, *ends.unknown, *ends.broken)
+    spent, areas = _course(trials, found_by, results.epoch, reference)
     found = [area / whole for area in areas]
-    known, unknown = _drawn_from(results, trials, ends)
-    forecast = _forecast(results, known, unknown)
-    candidates = [*known, *forecast]
+    candidates = _candidates(ends, results.epoch)
     orders = [random.Random(order).sample(candidates, len(candidates)) for order in range(ORDERS)]
     growth = [[area / whole for area in _areas((one.point for one in order), reference)] for order in orders]
 
@@ -116,7 +112,7 @@ def hypervolume_history(results: Results) -> History | None:
     times = [factor * cost[1] for cost in spent]
     taken = [list(accumulate(factor * one.seconds for one in order)) for order in orders]
     seconds = _spending(unit, times, found, taken, growth) if times[-1] > 0 else None
-    note = _note(results, screens, reference, candidates, len(forecast), len(unknown))
+    note = _note(results, reference, ends)
     return History(_what(results.aims), epochs, seconds, _sentence(results.aims, epochs), note)
 
 
@@ -134,13 +130,6 @@ def reference_point(points: Sequence[Point]) -> Point:
     return ends[0], ends[1]
 
 
-def _point(results: Results, trial: TrialRecord) -> Point | None:
-    """A trial's end, objectives to be small, as ``scaled``; the second is 0 where there is one objective."""
-    metrics = trial.epochs.get(results.epoch, {})
-    end_O = scaled(results.aims, np.array([[aim.minimised(metrics) for aim in results.aims]]))[0]
-    return _pair(end_O) if trial.status not in ("failed", "diverged") and np.isfinite(end_O).all() else None
-
-
 def _pair(end_O: Floats) -> Point:
     return float(end_O[0]), float(end_O[1]) if len(end_O) > 1 else 0.0
 
@@ -152,7 +141,7 @@ def _seconds(trial: TrialRecord, epochs: int) -> float:
 
 
 def _course(
-    trials: Sequence[TrialRecord], ends: dict[str, Point], last: int, reference: Point
+    trials: Sequence[TrialRecord], found_by: dict[str, Point], last: int, reference: Point
 ) -> tuple[list[tuple[float, float]], list[float]]:
     """Epochs and seconds spent after each report, from nothing on, and the area found by then."""
     reports = [(arrival, epoch, trial) for trial in trials for epoch, arrival in trial.arrivals.items()]
@@ -160,7 +149,7 @@ def _course(
     for _, epoch, trial in sorted(reports, key=lambda report: report[:2]):
         epochs, seconds = spent[-1]
         spent.append((epochs + 1, seconds + trial.epochs[epoch].get("seconds", 0.0)))
-        points.append(ends.get(trial.key) if epoch == last else None)
+        points.append(found_by.get(trial.key) if epoch == last else None)
     return spent, [0.0, *_areas(points, reference)]
 
 
@@ -176,40 +165,15 @@ def _areas(points: Iterable[Point | None], reference: Point) -> list[float]:
     return areas
 
 
-def _drawn_from(
-    results: Results, trials: Sequence[TrialRecord], ends: dict[str, Point]
-) -> tuple[list[_Drawn], list[_Drawn]]:
-    """What random search draws from: trials whose end is known, and those whose end can at best be forecast.
+def _candidates(ends: ScreenedEnds, epochs: int) -> list[_Drawn]:
+    """What random search draws from: all trials but those of whose end nothing can be told.
 
     One that diverged or failed does so there, too, at the same cost, and nothing is found.
     """
-    known, unknown = list[_Drawn](), list[_Drawn]()
-    for trial in trials:
-        point = ends.get(trial.key)
-        if trial.status in ("failed", "diverged"):
-            known.append(_Drawn(trial, None, len(trial.epochs), _seconds(trial, len(trial.epochs))))
-            continue
-        drawn = _Drawn(trial, point, results.epoch, _seconds(trial, results.epoch))
-        now = [aim.minimised(trial.epochs[trial.last_epoch]) for aim in results.aims]
-        told = trial.last_epoch < results.epoch and np.isfinite(scaled(results.aims, np.array([now]))).all()
-        (unknown if point is None and told else known).append(drawn)
-    return known, unknown
-
-
-def _forecast(results: Results, known: Sequence[_Drawn], unknown: Sequence[_Drawn]) -> list[_Drawn]:
-    """The unknown with their ends as forecast; none of them where too few are through."""
-    through = [one.trial for one in known if one.point is not None]
-    some = [through[place] for place in thinned(len(through))]
-    in_order = sorted(unknown, key=lambda one: one.trial.last_epoch)
-    ends = forecast_ends(results.aims, some, [one.trial for one in in_order], results.epoch)
-    if ends is None:
-        return []
-    found = np.array([one.point for one in known if one.point is not None])[:, : len(results.aims)]
-    best_O, worst_O = found.min(axis=0), found.max(axis=0)
-    means_MO = np.maximum(
-        ends.means, best_O - (worst_O - best_O)
-    )  # few trials forecast wild ends of what is unlike them
-    return [one._replace(point=_pair(end_O)) for one, end_O in zip(in_order, means_MO, strict=True)]
+    whole = [*zip(ends.recorded, ends.values, strict=True), *zip(ends.forecast, ends.ends.means, strict=True)]
+    drawn = [_Drawn(_pair(end_O), epochs, _seconds(trial, epochs)) for trial, end_O in whole]
+    broken = [(len(trial.epochs), trial) for trial in ends.broken]
+    return [*drawn, *(_Drawn(None, count, _seconds(trial, count)) for count, trial in broken)]
 
 
 def _gpu_share(results: Results, trials: Sequence[TrialRecord]) -> float | None:
@@ -263,36 +227,29 @@ def _sentence(aims: Sequence[Objective], over: Spending) -> str:
     )
 
 
-def _note(
-    results: Results,
-    seed: int,
-    reference: Point,
-    candidates: Sequence[_Drawn],
-    forecast: int,
-    unknown: int,
-) -> str:
-    aims = results.aims
+def _note(results: Results, reference: Point, ends: ScreenedEnds) -> str:
+    aims, seed = results.aims, min(map(seed_of, results.trials))
     edges_O = unscaled(aims, np.array([reference[: len(aims)]]))[0]
     edges = " and ".join(f"{aim.name} {aim.signed(edge):.4g}" for aim, edge in zip(aims, edges_O, strict=True))
-    ratios = [aim.name for aim in aims if aim.metric.ratio]
-    logarithms = f", {' and '.join(ratios)} in logarithms" if ratios else ""
-    note = (
-        f"By seed {seed}, after epoch {results.epoch}; as a share of what the run found{logarithms}, up to {edges}: a "
-        "little beyond the worst of the front and the median trial. Random search: the mean and the 5 and 95 % "
-        f"quantiles over {ORDERS} random orders of the same {counted(len(candidates), 'trial')}, one after the other, "
-        "each trained in full."
-    )
-    if forecast:
-        note += (
-            f" {forecast} of them were not, and nobody knows how they would have ended: they count as forecast from "
-            "those that were, and the quantiles are of the order alone."
-        )
-    elif unknown:
-        note += (
-            f" {counted(unknown, 'trial')} that were not trained in full are left out, since too few others are "
-            "through to forecast them: that favours random search, as it draws from what the search kept."
-        )
+    ratios = " and ".join(aim.name for aim in aims if aim.metric.ratio)
+    drawn, forecast, unknown = (len(ends.recorded) + len(ends.forecast) + len(ends.broken), ends.forecast, ends.unknown)
     sampler = str(results.metadata("sampler") or "grid")
-    if sampler not in ("grid", "random", "qmc"):
-        note += f" The configurations were chosen by a sampler ({sampler}): those of a random search may be worse."
-    return note
+    parts = [
+        f"By seed {seed}, after epoch {results.epoch}; as a share of what the run found"
+        f"{f', {ratios} in logarithms' if ratios else ''}, up to {edges}: a little beyond the worst of the front and "
+        "the median trial.",
+        f"Random search: the mean and the 5 and 95 % quantiles over {ORDERS} random orders of the same "
+        f"{counted(drawn, 'trial')}, one after the other, each trained in full.",
+        f"{len(forecast)} of them were not, and nobody knows how they would have ended: they count as forecast from "
+        "those that were, and the quantiles are of the order alone."
+        if forecast
+        else "",
+        f"{counted(len(unknown), 'trial')} not trained in full left out, since too few others are through to forecast "
+        "them: that favours random search, as it draws from what the search kept."
+        if unknown
+        else "",
+        f"The configurations were chosen by a sampler ({sampler}): those of a random search may be worse."
+        if sampler not in ("grid", "random", "qmc")
+        else "",
+    ]
+    return " ".join(filter(None, parts))

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from scipy.special import chdtrc
 
 from analysis.alarms.alarm import Alarm
-from analysis.alarms.effects import Cell, Fit, additive_fit, level, mean_level, seed_noise
+from analysis.alarms.effects import Cell, Fit, additive_fit, mean_level, seed_noise
+from analysis.effects import level
 from analysis.fronts import Point, hypervolume
 from analysis.history import reference_point
 from analysis.layout import enumerated

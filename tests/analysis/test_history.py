@@ -63,7 +63,7 @@ def test_with_too_few_through_it_says_whom_random_search_draws(make_run: MakeRun
     run.trial(curve(0.05, epochs=2), "stopped", "rung 2: rank 3 of 3", commitment_weight=1.0)
     found = history(run)
     assert found.epochs.expected[-1] == 1
-    assert "1 trial that were not trained in full are left out" in found.note
+    assert "1 trial not trained in full left out" in found.note
     assert "chosen by a sampler (tpe)" in found.note
 
 
