@@ -20,6 +20,7 @@ from analysis.layout import counted, write_file
 from analysis.page import answer, fields, pictures, trials
 from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
+from analysis.page.effects import effect_figures
 from analysis.page.fronts import front_figure, rate_figures
 from analysis.page.provenance import missing, provenance_table
 from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
@@ -101,7 +102,7 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         else f"Nothing looks wrong: none of {len(ALARMS)} kinds of trouble was found.",
         "fronts_lead": _fronts_lead(results),
         "curves_lead": _curves_lead(results),
-        "fields_lead": "Nothing was swept." if not results.swept else "",
+        "effects": [one.sentence for one in _tried(lambda view: view.effects, view, problems, ())],
         "codebooks_lead": "",
         "search_lead": _tried(stopping_sentence, results, problems, None)
         or f"{counted(len(view.trials), 'trial')}: {ended}.",
@@ -123,7 +124,7 @@ def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
     return {
         "fronts": made(front_figure, found_over_epochs, rate_figures),
         "curves": made(curve_figures),
-        "fields": made(fields.parallel_figure),
+        "fields": made(effect_figures, fields.parallel_figure),
         "slices": made(fields.slice_figures),
         "codebooks": [],
         "pictures": [],

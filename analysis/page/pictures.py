@@ -14,7 +14,7 @@ from vqcore.psnr import psnr
 MOST = 36
 """Configurations whose reconstructions the page holds: some 40 kB each."""
 
-AT_ONCE = 8
+AT_ONCE = 6
 """Those that are seen without a click."""
 
 

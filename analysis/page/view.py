@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from analysis.effects import FieldEffect, field_effects
 from analysis.history import History, hypervolume_history
 from analysis.page.svg import Scale
 from analysis.results import Group, Results, configuration
@@ -64,6 +65,11 @@ class View:
     def history(self) -> History | None:
         """What the search had found after each epoch."""
         return hypervolume_history(self.results)
+
+    @cached_property
+    def effects(self) -> tuple[FieldEffect, ...]:
+        """What each field did to each objective."""
+        return field_effects(self.results)
 
     @property
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:
