@@ -123,7 +123,7 @@ class Covers:
 
 def at_one_epoch(runs: Sequence[Results], letters: str) -> list[Run]:
     """The runs after the last epoch that all have, each with what stands in the way of a comparison, if anything."""
-    obstacles = [_other_data(one, runs[0], letters[0]) for one in runs]
+    obstacles = ["", *(_other_data(one, runs[0], letters[0]) for one in runs[1:])]
     alike = [results for results, obstacle in zip(runs, obstacles, strict=True) if not obstacle]
     epoch = max(set.intersection(*map(_epochs, alike)), default=0)
     if not epoch:
@@ -266,7 +266,8 @@ def _compared(one: TrialRecord, other: TrialRecord) -> list[bool]:
     equal = []
     for epoch in one.epochs.keys() & other.epochs.keys():
         mine, theirs = one.epochs[epoch], other.epochs[epoch]
-        equal.append(all(mine[name] == theirs[name] for name in measured & mine.keys() & theirs.keys()))
+        names = measured & mine.keys() & theirs.keys()
+        equal.append(bool(names) and all(mine[name] == theirs[name] for name in names))
     return equal
 
 

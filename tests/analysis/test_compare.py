@@ -147,6 +147,11 @@ def test_other_images_cannot_be_compared(make):
     assert "B is on another scale" in "".join(text.get_text() for text in fronts_of_runs(comparison.runs).axes[0].texts)
 
 
+def test_data_without_a_hash_cannot_be_compared(make):
+    (sentence,) = compare([make("a", data_hash=None, tags={"data_hash": None}), make("b")]).sentences
+    assert sentence == "B cannot be compared with A: the hash of its data, or that of the reference, is not recorded."
+
+
 def test_runs_are_compared_after_the_last_epoch_that_all_have(make, tmp_path):
     longer = RunMaker(tmp_path / "beta_ablation" / "longer", "longer", ())
     for seed in range(3):
