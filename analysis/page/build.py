@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from threadpoolctl import threadpool_limits
 
 from analysis.alarms import ALARMS, alarms
 from analysis.findings import certainty_sentence, front_sentence, sentences
@@ -20,7 +21,7 @@ from analysis.layout import counted, write_file
 from analysis.page import answer, fields, pictures, trials
 from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
-from analysis.page.effects import effect_figures
+from analysis.page.effects import effect_figures, importance_figures
 from analysis.page.fronts import front_figure, rate_figures
 from analysis.page.provenance import missing, provenance_table
 from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
@@ -49,7 +50,8 @@ _SHAPES = (
 
 def write_page(results: Results, refresh: int = 0) -> Path:
     """Write ``report.html`` of a run, finished or not. With ``refresh`` it loads itself anew so many seconds later."""
-    return write_file(results.folder / "report.html", page(results, refresh).encode())
+    with threadpool_limits(limits=1, user_api="blas"):  # where trials have the cores, two threads wait for each other
+        return write_file(results.folder / "report.html", page(results, refresh).encode())
 
 
 def page(results: Results, refresh: int = 0) -> str:
@@ -124,7 +126,7 @@ def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
     return {
         "fronts": made(front_figure, found_over_epochs, rate_figures),
         "curves": made(curve_figures),
-        "fields": made(effect_figures, fields.parallel_figure),
+        "fields": made(effect_figures, importance_figures, fields.parallel_figure),
         "slices": made(fields.slice_figures),
         "codebooks": [],
         "pictures": [],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.effects import FieldEffect, LevelEffect
+from analysis.importance import Importance, importance
 from analysis.layout import Row, Table
 from analysis.objectives import Objective
 from analysis.page.svg import BOTTOM, TOP, WIDTH, Chart, Figure, Scale, element, path, text
@@ -55,6 +56,32 @@ def _effects(effects: Sequence[FieldEffect], objective: Objective) -> Figure:
     )
     name = f"effects-{objective.column}"
     return Figure(name, title, description, chart.svg(name, title, description), _table(effects, title))
+
+
+def importance_figures(view: View) -> list[Figure]:
+    """How much each field decides who is among the best, for each objective; none of few trials."""
+    told = importance(view.results)
+    return [_importance(told, one) for one in view.results.objectives if one.column in told.shares]
+
+
+def _importance(told: Importance, objective: Objective) -> Figure:
+    shares, chance = told.shares[objective.column], told.chance[objective.column]
+    height = TOP + _ROW * len(shares) + BOTTOM
+    x = Scale(0.0, 1.04 * max(*shares.values(), *chance.values(), 0.01), _LABELS, WIDTH - 16)
+    chart = Chart(x, Scale(0.0, len(shares), TOP, height - BOTTOM), "share of the importance", "", height=height)
+    chart.y_ticks = [(place + 0.5, named(field)) for place, field in enumerate(shares)]
+    for place, (field, share) in enumerate(shares.items()):
+        top, y = chart.y(place + 0.2), chart.y(place + 0.5)
+        look = "solid" if share > chance[field] else "quiet"
+        chart.add(element("rect", x=x(0.0), y=top, width=x(share) - x(0.0), height=0.6 * _ROW, class_=look))
+        chart.add(path([(x(chance[field]), y - 9), (x(chance[field]), y + 9)], "plain"))
+    title = f"Importance of each field for {objective.name}"
+    name, description = f"importance-{objective.column}", told.sentences[objective.column]
+    rows: list[Row] = [(named(field), f"{share:.2f}", f"{chance[field]:.2f}") for field, share in shares.items()]
+    notes = tuple(filter(None, (told.note, told.missing)))
+    table = Table(title, ("field", "share", "by chance up to"), tuple(rows), notes)
+    legend = (("area solid", "share (PED-ANOVA)"), ("line plain", "what chance gives at most"))
+    return Figure(name, title, description, chart.svg(name, title, description), table, legend)
 
 
 def _table(effects: Sequence[FieldEffect], title: str) -> Table:

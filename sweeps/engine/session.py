@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from analysis.layout import counted
 from analysis.report import analyse
@@ -33,7 +34,8 @@ def run_session(ready: CheckedSweep, console: Console) -> int:
     The exit code: 0; 1 if no trial completed or the machinery failed; 75 after SIGTERM; 130 after Ctrl-C.
     """
     request = ready.request
-    with open_session(request.folder, request.trials_folder, request.tracking_uri, console) as session:
+    one_thread = threadpool_limits(limits=1, user_api="blas")  # for forecasts: the cores are the trials'
+    with one_thread, open_session(request.folder, request.trials_folder, request.tracking_uri, console) as session:
         return _SweepSession(ready, session).run()
 
 
