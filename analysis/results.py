@@ -230,18 +230,21 @@ class Results:
             found[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
         return found
 
+    def files_of(self, trial: TrialRecord) -> Store:
+        """The folder, or prefix of a bucket, of a trial. ``ConfigError`` if its key is no plain name."""
+        storage = str(self.record.sweep.get("storage") or "")
+        location = storage if is_bucket(storage) else str(self.folder / "trials")
+        return Store(join(location, trial.key), patient=False)
+
     @cached_property
     def pictures(self) -> Pictures:
         """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
-        storage = str(self.record.sweep.get("storage") or "")
-        location = storage if is_bucket(storage) else str(self.folder / "trials")
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
         for group in self.featured():
             for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
-                    content = Store(join(location, trial.key), patient=False).read(PICTURES)
-                    rows.append((group, trial, images_of(content)))
+                    rows.append((group, trial, images_of(self.files_of(trial).read(PICTURES))))
                     break
                 except FileNotFoundError:
                     continue
