@@ -229,6 +229,12 @@ class Results:
         """By column, those that were asked for, then by the group's label."""
         return {}
 
+    def files_of(self, trial: TrialRecord) -> Store:
+        """The folder, or prefix of a bucket, of a trial. ``ConfigError`` if its key is no plain name."""
+        storage = str(self.record.sweep.get("storage") or "")
+        location = storage if is_bucket(storage) else str(self.folder / "trials")
+        return Store(join(location, trial.key), patient=False)
+
     @cached_property
     def pictures(self) -> Pictures:
         """Of each featured group."""
@@ -236,15 +242,12 @@ class Results:
 
     def pictures_of(self, groups: Iterable[Group]) -> Pictures:
         """Of each group the first trial's that has any; damaged files and a lost storage become problems."""
-        storage = str(self.record.sweep.get("storage") or "")
-        location = storage if is_bucket(storage) else str(self.folder / "trials")
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
         for group in groups:
             for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
-                    content = Store(join(location, trial.key), patient=False).read(PICTURES)
-                    rows.append((group, trial, images_of(content)))
+                    rows.append((group, trial, images_of(self.files_of(trial).read(PICTURES))))
                     break
                 except FileNotFoundError:
                     continue

@@ -49,7 +49,7 @@ def front(results: Results) -> Figure | None:
     """The Pareto plot, by default MSE over perplexity; none if no trial has completed."""
     if not results.groups:
         return None
-    figure = style.figure(7.4, 5.8)
+    figure = style.figure(7.4, 5.8, 2.4)
     axes = figure.subplots()
     (first, second), (up, across) = results.objectives, results.columns
     markers = _markers(results, lambda group: group.points(across, up))
@@ -74,8 +74,8 @@ def rate(results: Results) -> Figure | None:
     """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
     if len(results.groups) < 2:
         return None
-    figure = style.figure(9.6, 5.2)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = style.figure(9.6, 5.2, 4.2)
+    left, right = style.panels(figure, 2, sharey=True)
     panels = ((left, _markers(results, entropy_coded)), (right, _markers(results, fixed_length)))
     for (axes, markers), points in zip(panels, (entropy_coded, fixed_length), strict=True):
         _draw(axes, markers)
@@ -89,7 +89,8 @@ def rate(results: Results) -> Figure | None:
     for axes, markers in panels:
         _write_numbers(axes, markers, named)
     style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
-    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
+    again = "MSE on [-1, 1], whole test set (← better)" if style.narrow() else ""
+    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", again)
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
@@ -116,13 +117,14 @@ def _draw(axes: Axes, markers: Sequence[_Marker]) -> None:
     for colour in dict.fromkeys(marker.colour for marker in markers):  # a call a marker would take a second for 50
         same = [marker for marker in markers if marker.colour == colour]
         seeds = np.array([place for marker in same for place in marker.seeds])
-        axes.scatter(seeds[:, 0], seeds[:, 1], s=11, color=colour, alpha=0.55, linewidths=0, zorder=3)
+        dots: dict[str, Any] = {"s": 6 if style.narrow() else 11, "alpha": 0.55, "linewidths": 0, "zorder": 3}
+        axes.scatter(seeds[:, 0], seeds[:, 1], color=colour, **dots)
         means = np.array([marker.mean for marker in same])
         # of one seed NaN, which draws no bar
         spread = np.array([(marker.x.sd, marker.y.sd) for marker in same], dtype=float)
         axes.errorbar(
             means[:, 0], means[:, 1], xerr=spread[:, 0], yerr=spread[:, 1], zorder=4,
-            fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
+            fmt="o", ms=4.5 if style.narrow() else 6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
         )  # fmt: skip
     axes.margins(0.12)
 
@@ -174,12 +176,12 @@ def axis_label(objective: Objective, width: int) -> str:
 
 def _write_numbers(axes: Axes, markers: Sequence[_Marker], named: Sequence[Group]) -> None:
     """Write beside the means of the named groups their numbers in the legend."""
+    look: dict[str, Any] = {"size": style.small() + 1, "weight": "bold", "zorder": 6}
+    look["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
     for one in markers:
         if one.group in named:
-            axes.annotate(
-                str(named.index(one.group) + 1), one.mean, (4, 4), textcoords="offset points", color=one.colour,
-                size=9, weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )  # fmt: skip
+            number = str(named.index(one.group) + 1)
+            axes.annotate(number, one.mean, (4, 4), textcoords="offset points", color=one.colour, **look)
 
 
 def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], more: Sequence[Artist] = ()) -> None:
@@ -193,5 +195,4 @@ def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], 
     handles += [
         Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()
     ]
-    columns = int(16 * figure.get_figwidth()) // (8 + max(len(str(handle.get_label())) for handle in handles))
-    figure.legend(handles=handles, loc="outside lower left", ncols=max(columns, 1), **style.LEGEND)
+    style.legend(figure, handles)
