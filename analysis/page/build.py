@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from analysis.alarms import ALARMS, alarms
 from analysis.findings import certainty_sentence, front_sentence, sentences
 from analysis.layout import counted, write_file
-from analysis.page import answer, fields, pictures, trials
+from analysis.page import answer, codebooks, fields, pictures, trials
 from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
 from analysis.page.effects import effect_figures, importance_figures
@@ -96,7 +96,7 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
     facts = results.record.sweep.get("tags") or {}
     return {
         "headline": _headline(results),
-        "picks": answer.picks(view),
+        "picks": answer.picks(view) if results.record.sweep.get("sweep") != "final" else [],
         "findings": found,
         "alarms": odd,
         "alarms_lead": f"{counted(len(odd), 'thing')} of {len(ALARMS)} kinds looked for: look before you trust."
@@ -105,7 +105,7 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         "fronts_lead": _fronts_lead(results),
         "curves_lead": _curves_lead(results),
         "effects": [one.sentence for one in _tried(lambda view: view.effects, view, problems, ())],
-        "codebooks_lead": "",
+        "codebooks_lead": _tried(codebooks.lead, view, problems, ""),
         "search_lead": _tried(stopping_sentence, results, problems, None)
         or f"{counted(len(view.trials), 'trial')}: {ended}.",
         "trials_lead": f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}. A click on a head sorts.",
@@ -128,8 +128,8 @@ def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
         "curves": made(curve_figures),
         "fields": made(effect_figures, importance_figures, fields.parallel_figure),
         "slices": made(fields.slice_figures),
-        "codebooks": [],
-        "pictures": [],
+        "codebooks": made(codebooks.usage_figure, codebooks.evolution_figure),
+        "pictures": _tried(codebooks.snapshot_pictures, view, problems, []),
         "search": made(timeline_figure, survival_figure, found_over_time),
     }
 
@@ -154,6 +154,8 @@ def _compared(results: Results) -> str:
 def _headline(results: Results) -> str:
     if not results.groups:
         return "No trial has completed yet, so there is nothing to choose."
+    if results.record.sweep.get("sweep") == "final":
+        return f'A full-length training. Use its model: vqcore.load("{results.folder / "model.safetensors"}")'
     knee = results.knee
     if len(results.front) == 1 or knee is None:
         one = results.front[0] if results.front else results.groups[0]
@@ -185,6 +187,8 @@ def _curves_lead(results: Results) -> str:
         and before.get("mse")
         and "mse" in after
     ]
+    if not results.groups:
+        return "No configuration is completed yet."
     if not changes:
         return "One epoch: nothing to say of the course."
     mean = 100 * sum(changes) / len(changes)

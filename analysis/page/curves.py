@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.layout import Row, Table
+from analysis.layout import Row, Table, counted
 from analysis.objectives import Objective
 from analysis.page.svg import NAMED, WIDTH, Chart, Figure, free_places, mark, path, text
 from analysis.page.view import View, psnr_ticks
@@ -43,7 +43,8 @@ def _figure(view: View, objective: Objective) -> Figure:
         _draw_group(chart, view, group, column)
     _draw_names(chart, view, column)
     means = "lines: means over the seeds that count, bands: ± 1 sd" if results.several else "one seed a line"
-    rest = f"; numbers: the front, strong; faint: {len(others)} other trials" if others else "; numbers: the front"
+    means += "; numbers and strong lines: the front" if results.front else ""
+    rest = f"; faint: {counted(len(others), 'other trial')}" if others else ""
     title = f"{objective.name[0].upper()}{objective.name[1:]} by epoch"
     description = f"Whole test set; {means}{rest}."
     name = f"curves-{column}"

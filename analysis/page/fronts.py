@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from analysis import fronts
 from analysis.fronts import Directions, Point
+from analysis.layout import counted
 from analysis.objectives import Objective
 from analysis.page.svg import NAMED, Chart, Figure, free_places, mark, path, text
 from analysis.page.view import View, psnr_ticks
@@ -43,7 +44,9 @@ def front_figure(view: View) -> Figure | None:
         if results.several
         else "One seed a configuration: an order, and no claim."
     )
-    faint = f" Faint: {len(stopped)} trials that did not reach the end, where they stopped." if stopped else ""
+    faint = (
+        f" Faint: {counted(len(stopped), 'trial')} that did not reach the end, at the last epoch." if stopped else ""
+    )
     legend = [*view.estimator_legend, ("line front", "front of the means" if results.several else "front by one seed")]
     if len(results.several) > 1:
         legend.append(("area band", "95 % band of the front"))

@@ -6,7 +6,8 @@ from functools import cached_property
 from analysis.effects import FieldEffect, field_effects
 from analysis.history import History, hypervolume_history
 from analysis.page.svg import Scale
-from analysis.results import Group, Results, configuration
+from analysis.results import MOST, Group, Results, configuration
+from analysis.snapshots import Counts, Shown, shown, usage
 from trainables.journal import TrialRecord
 from vqcore.psnr import psnr
 
@@ -70,6 +71,23 @@ class View:
     def effects(self) -> tuple[FieldEffect, ...]:
         """What each field did to each objective."""
         return field_effects(self.results)
+
+    @cached_property
+    def used_codes(self) -> list[tuple[Group, Counts]]:
+        """Of the front and other featured configurations the use of each code, of the first seed that has kept it."""
+        groups = {group.label: group for group in (*self.results.front, *self.results.featured())}
+        found = []
+        for group in list(groups.values())[:MOST]:
+            trials = (*group.trials, *filter(None, [group.screened]))
+            counts = next((counts for trial in trials if (counts := usage(self.results, trial)) is not None), None)
+            if counts is not None and counts.sum():
+                found.append((group, counts))
+        return found
+
+    @cached_property
+    def shown(self) -> Shown | None:
+        """The trial whose snapshots are shown."""
+        return shown(self.results)
 
     @property
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:
