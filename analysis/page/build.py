@@ -26,6 +26,7 @@ from analysis.page.fronts import front_figure, rate_figures
 from analysis.page.provenance import missing, provenance_table
 from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
 from analysis.page.svg import Figure, element, mark, path
+from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
 from analysis.results import Group, Results
 from analysis.stopping import stopping_sentence
@@ -126,7 +127,7 @@ def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
     return {
         "fronts": made(front_figure, found_over_epochs, rate_figures),
         "curves": made(curve_figures),
-        "fields": made(effect_figures, importance_figures, fields.parallel_figure),
+        "fields": made(effect_figures, importance_figures, tuning_figures, fields.parallel_figure),
         "slices": made(fields.slice_figures),
         "codebooks": made(codebooks.usage_figure, codebooks.evolution_figure),
         "pictures": _tried(codebooks.snapshot_pictures, view, problems, []),

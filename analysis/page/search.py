@@ -79,6 +79,8 @@ def timeline_figure(view: View) -> Figure | None:
     chart.y_ticks = [(slot + 0.5, str(slot + 1)) for slot in range(0, course.slots, step)]
     for bar in course.bars:
         _draw_bar(chart, view, bar, scale, row)
+    for bar in course.bars:  # over all of them, since the next begins where a trial was stopped
+        _draw_end(chart, bar, scale, row)
     for pause in course.pauses:
         chart.add(path([(x(pause.at / scale), TOP - 4), (x(pause.at / scale), height - BOTTOM)], "front"))
         chart.add(text(x(pause.at / scale) + 3, TOP - 6, "resumed", "tick"))
@@ -103,10 +105,13 @@ def _draw_bar(chart: Chart, view: View, bar: Bar, scale: float, row: float) -> N
             class_=f"block{faint} {view.colour(trial.config.get('estimator'))}", data_t=number,
         )
     )  # fmt: skip
+
+
+def _draw_end(chart: Chart, bar: Bar, scale: float, row: float) -> None:
     if bar.status in ("stopped", "diverged", "failed"):
-        size, middle = min(row * 0.3, 4.0), top + row / 2
-        chart.add(path([(right - size, middle - size), (right + size, middle + size)], "end"))
-        chart.add(path([(right - size, middle + size), (right + size, middle - size)], "end"))
+        x, y, size = chart.x(bar.end / scale), chart.y(bar.slot) + row / 2, min(row * 0.3, 4.0)
+        chart.add(path([(x - size, y - size), (x + size, y + size)], "end"))
+        chart.add(path([(x - size, y + size), (x + size, y - size)], "end"))
 
 
 def _ends(course: Timeline) -> Table:
