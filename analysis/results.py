@@ -215,34 +215,40 @@ class Results:
         return fronts.probability_on_front([group.points(*self.columns) for group in self.estimated], self.directions)
 
     def estimate(self, group: Group, column: str) -> Estimate:
-        """Mean and spread of an objective, MSE or perplexity, with the interval that is quoted of it.
+        """Mean and spread of a metric, with the interval that is quoted of it.
 
         The intervals of all groups hold together with 95 %, so that of whichever is picked does.
         """
+        if column not in self._margins:
+            means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
+            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
+            self._margins[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
         return replace(group.estimate(column), margin=self._margins[column].get(group.label))
 
     @cached_property
     def _margins(self) -> dict[str, dict[str, float]]:
-        """By column, then by the group's label."""
-        means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
-        found = {}
-        for column in {"mse", "perplexity", *self.columns}:
-            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
-            found[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
-        return found
+        """By column, those that were asked for, then by the group's label."""
+        return {}
+
+    def files_of(self, trial: TrialRecord) -> Store:
+        """The folder, or prefix of a bucket, of a trial. ``ConfigError`` if its key is no plain name."""
+        storage = str(self.record.sweep.get("storage") or "")
+        location = storage if is_bucket(storage) else str(self.folder / "trials")
+        return Store(join(location, trial.key), patient=False)
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
-        storage = str(self.record.sweep.get("storage") or "")
-        location = storage if is_bucket(storage) else str(self.folder / "trials")
+        """Of each featured group."""
+        return self.pictures_of(self.featured())
+
+    def pictures_of(self, groups: Iterable[Group]) -> Pictures:
+        """Of each group the first trial's that has any; damaged files and a lost storage become problems."""
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
-        for group in self.featured():
+        for group in groups:
             for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
-                    content = Store(join(location, trial.key), patient=False).read(PICTURES)
-                    rows.append((group, trial, images_of(content)))
+                    rows.append((group, trial, images_of(self.files_of(trial).read(PICTURES))))
                     break
                 except FileNotFoundError:
                     continue
@@ -301,6 +307,11 @@ def ranked(groups: Iterable[Group], objective: Objective) -> list[Group]:
 def seed_of(trial: TrialRecord) -> int:
     """The seed of a trial; 0 where none is recorded."""
     return int(trial.config.get("seed", 0))
+
+
+def configuration(results: Results, trial: TrialRecord) -> str:
+    """A trial's configuration by the fields that are swept: ``rotation, beta 0.25``."""
+    return described(trial.config, estimator_first(results.swept)) or "the configuration"
 
 
 def estimator_first(swept: Sequence[str]) -> list[str]:

@@ -63,6 +63,11 @@ class Flags:
     """auto is bf16 where the hardware has it."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
     """Any other field of the model and its training, such as init=kmeans++; a wrong name lists them all."""
+    snapshots: tuple[float, ...] = ()
+    """Per cent of the epochs after which each trial keeps a snapshot for pictures of its codebook, such as
+    0 25 50 75 99; 0 is before training."""
+    snapshot_epochs: tuple[int, ...] = ()
+    """Numbers of epochs after which to keep one as well."""
     seeds: int = 3
     """Repetitions of each configuration, with seeds 0, 1, ..."""
     num_gpus: int | None = None

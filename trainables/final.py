@@ -26,6 +26,7 @@ from trainables.job import TrialJob
 from trainables.journal import Event, read
 from trainables.runs import JOURNAL, NAME, usable_cpus
 from trainables.session import RunSession, open_session
+from trainables.snapshots import USUAL, snapshot_epochs
 from trainables.storage import check_disk, sync_folder
 from trainables.tracking import accept, default_uri, without_password
 from trainables.tracking_uri import started_with
@@ -49,6 +50,10 @@ class Final:
     """Passes over the training images; more than at the last start extends the training."""
     data: str | None = None
     """Data set; the one named in the file unless given."""
+    snapshots: tuple[float, ...] = USUAL
+    """Per cent of the epochs after which to keep a snapshot for pictures of the codebook; 0 is before training."""
+    snapshot_epochs: tuple[int, ...] = ()
+    """Numbers of epochs after which to keep one as well."""
     seed: int | None = None
     """Seed; the file's unless given."""
     name: str | None = None
@@ -92,6 +97,7 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     data = problems.of(lambda: _data(flags, tables.get("data", {})))
     problems.of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
     problems.add(*_flag_problems(flags))
+    snapshots = problems.of(lambda: snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs)) or ()
     problems.raise_any()
     assert config is not None
     assert data is not None
@@ -102,7 +108,8 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
     cpus = flags.num_cpus or usable_cpus()
-    return TrialJob(key, 0, config, data, str((folder / "trials" / key).absolute()), float(cpus), float(gpus)), folder
+    trial = str((folder / "trials" / key).absolute())
+    return TrialJob(key, 0, config, data, trial, float(cpus), float(gpus), snapshots=snapshots), folder
 
 
 def _data(flags: Final, table: dict[str, Any]) -> DataSet:

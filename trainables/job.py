@@ -40,6 +40,8 @@ class TrialJob:
     """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
     collapse: Collapse | None = None
     """Whether to stop when the codebook collapses."""
+    snapshots: tuple[int, ...] = ()
+    """Epochs after which a snapshot is kept (``trainables.snapshots``); 0 is before the training."""
 
 
 @dataclass(frozen=True)

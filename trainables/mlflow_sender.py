@@ -39,7 +39,8 @@ from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
 
 logger = logging.getLogger(__name__)
 
-ARTIFACTS = ("sweep.toml", "results.parquet", "report.html", "figures/*.png", "tables/*.md", "exports/*.toml")
+_TABLES = ("tables/*.md", "tables/*.tex", "tables/*.csv")
+ARTIFACTS = ("sweep.toml", "results.parquet", "report.html", "figures/*.png", *_TABLES, "exports/*.toml")
 """The files of a run's folder that its parent run gets. Checkpoints stay where they are."""
 
 REPORTS = ("report.html", "tables/results.md", "figures/pareto.png")

@@ -30,6 +30,12 @@ PICTURES = "reconstructions.npy"
 SUMMARY = "summary.json"
 """The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
 
+USAGE = "usage.npy"
+"""The file of how often each code was used on the test set, beside the reconstructions."""
+
+SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
+"""The files of a trial's snapshots, by their epochs."""
+
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
 

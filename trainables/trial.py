@@ -20,7 +20,8 @@ import torch
 from trainables.checkpoint import Checkpoint, keep_checkpoint, remove_parts, save_checkpoint, whole_checkpoints
 from trainables.data import DataSet
 from trainables.job import Report, TrialJob
-from trainables.runs import PICTURES, PROCESS_STARTED
+from trainables.runs import PICTURES, PROCESS_STARTED, USAGE
+from trainables.snapshots import write_snapshot
 from trainables.storage import Store
 from vqcore.errors import ConfigError, DivergedError
 from vqcore.training import Images, Trainer
@@ -164,8 +165,11 @@ class Trial:
 
     def _train(self) -> None:
         """Train an epoch, evaluate it, and write what there is then."""
-        trainer, started = self.trainer, time.perf_counter()
-        train, test = self._images()
+        trainer, (train, test) = self.trainer, self._images()
+        if self._store is not None and trainer.epoch == 0 and 0 in self.job.snapshots:
+            trainer.evaluate(test)
+            self._keep_snapshot(self._store, trainer.reconstruct(test, RECONSTRUCTIONS), test)
+        started = time.perf_counter()
         trained = trainer.train_epoch(train)
         metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
         if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
@@ -174,12 +178,19 @@ class Trial:
         event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
         self.history.append(event)
         if self._store is not None:
-            pictures = io.BytesIO()
-            np.save(pictures, trainer.reconstruct(test, RECONSTRUCTIONS))
             # before the checkpoint, than which they must never be older; the next epoch's replace them anyway
             last = trainer.epoch == self.job.config.training.epochs
-            self._store.write(PICTURES, pictures.getvalue(), durable=last)
+            pictures = trainer.reconstruct(test, RECONSTRUCTIONS)
+            self._store.write(PICTURES, _npy(pictures), durable=last)
+            self._store.write(USAGE, _npy(trainer.counts), durable=last)
+            if trainer.epoch in self.job.snapshots:
+                self._keep_snapshot(self._store, pictures, test)
             self._checkpoint = save_checkpoint(self._store, trainer.epoch, trainer.state(), self.facts())
+
+    def _keep_snapshot(self, store: Store, pictures: np.ndarray, test: Images) -> None:
+        """Of this epoch, which was evaluated last; ``pictures`` are the originals and their reconstructions."""
+        shown = {"images": pictures[0], "reconstructions": pictures[1], "counts": self.trainer.counts}
+        write_snapshot(store, self.trainer.epoch, {**shown, **self.trainer.snapshot(test)})
 
     def _images(self) -> tuple[Images, Images]:
         """The training and the test images, opened once. ``DamagedDataError`` if they are not as they were prepared."""
@@ -187,6 +198,12 @@ class Trial:
             self.job.data.check()
             self._sets = (_on_gpu if self._device.type == "cuda" else _mapped)(self.job.data, self._device)
         return self._sets
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def _mapped(data: DataSet, device: torch.device) -> tuple[Images, Images]:

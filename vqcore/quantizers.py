@@ -68,14 +68,12 @@ class VectorQuantizer(nn.Module):
         ``TypeError`` if ``z`` holds no real numbers, ``ValueError`` if its channels are not ``config.dim``.
         """
         config = self.config
-        z_ND = _rows_of(z, channel_dim, config.dim)
+        z_ND = self.vectors(z, channel_dim)
         # a process without vectors still takes part in the sums of all
         learns = self.training and not self.frozen and (z_ND.shape[0] > 0 or distributed())
         if learns and self.codes.move_in_forward:
             _refuse_checkpointing()
         with _without_autocast(z):
-            if config.normalize in ("inputs", "cosine"):
-                z_ND = F.normalize(z_ND, dim=-1)
             if learns:
                 self.codes.prepare(z_ND.detach())
             codes_KD = self.codes()
@@ -92,6 +90,12 @@ class VectorQuantizer(nn.Module):
         if config.codebook == "gradient":
             loss = loss + config.codebook_weight * codebook_loss
         return Quantized(*_shaped(q_ND, index_N, z, channel_dim), commitment_loss, codebook_loss, loss)
+
+    def vectors(self, z: Tensor, channel_dim: int = 1) -> Float[Tensor, "n d"]:
+        """``z`` as the vectors that are compared with the codes: a row a position, normalised if the layer does."""
+        z_ND = _rows_of(z, channel_dim, self.config.dim)
+        with _without_autocast(z):
+            return F.normalize(z_ND, dim=-1) if self.config.normalize in ("inputs", "cosine") else z_ND
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Codes of ``indices``, with the codes' dimension at ``channel_dim``: what the forward pass gave, in fp32."""
@@ -124,14 +128,18 @@ class FSQ(Fp32Module):
 
     def forward(self, z: Tensor, channel_dim: int = 1) -> Quantized:
         """Quantize ``z``, whose dimension ``channel_dim`` has one entry a level; any other dimensions."""
-        z_ND = _rows_of(z, channel_dim, self.config.dim)
         with _without_autocast(z):
-            bounded_ND = self._bounded(z_ND)
+            bounded_ND = self.vectors(z, channel_dim)
             check_finite(bounded_ND)  # infinities have an end of the grid, NaN has none
             index_N = (self._digits(bounded_ND.detach()) * self.basis).sum(-1).long()
             q_ND, error, _ = quantize(bounded_ND, self.codebook, index_N, straight_through)
-        none = z_ND.new_zeros(())
+        none = bounded_ND.new_zeros(())
         return Quantized(*_shaped(q_ND, index_N, z, channel_dim), none, error.detach(), none)
+
+    def vectors(self, z: Tensor, channel_dim: int = 1) -> Float[Tensor, "n d"]:
+        """``z`` as the vectors that are rounded to the grid: a row a position, each of its dimensions bounded."""
+        with _without_autocast(z):
+            return self._bounded(_rows_of(z, channel_dim, self.config.dim))
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
         """Points of ``indices``, with their dimension at ``channel_dim``: what the forward pass gave, in fp32."""

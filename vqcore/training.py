@@ -15,11 +15,17 @@ from vqcore.config import Precision, TrialConfig
 from vqcore.errors import DivergedError
 from vqcore.metrics import CodeHistogram
 from vqcore.quantizers import Quantized
+from vqcore.registry import ARCHITECTURES
 from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
 
 EVALUATION_BATCH = 256
 FINITE_CHECK_STEPS = 50
 """Steps between looks at the loss: often enough to stop a diverged trial early, seldom enough not to stall a GPU."""
+
+SAMPLED_VECTORS = 2048
+"""Encoder outputs that a snapshot holds."""
+MOST_CODES = 4096
+"""Of a codebook that a snapshot holds: no picture tells more apart, and a snapshot is to stay small."""
 
 
 @contextmanager
@@ -66,7 +72,7 @@ class _Tally:
     """Metrics of one pass over a set."""
 
     def __init__(self, model: VQVAE, device: torch.device) -> None:
-        self._histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
+        self.histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
         self._squares, self._quantization = torch.zeros(2, dtype=torch.float64, device=device)
         self._values = self._images = self._codes_per_image = 0
         self._weight = model.config.quantizer.loss_weight
@@ -74,7 +80,7 @@ class _Tally:
     def update(self, images: Tensor, out: VQVAEOutput) -> None:
         self._squares += (out.reconstruction.float() - images).square().sum().double()
         self._values += images.numel()
-        self._histogram.update(out.quantized.indices)
+        self.histogram.update(out.quantized.indices)
         self._quantization += out.quantized.codebook_loss.double() * len(images)
         self._images += len(images)
         self._codes_per_image = out.quantized.indices[0].numel()
@@ -83,9 +89,9 @@ class _Tally:
         mse, quantization = float(self._squares) / self._values, float(self._quantization) / self._images
         return {
             "mse": mse,
-            "perplexity": self._histogram.perplexity,
-            "usage": self._histogram.usage,
-            "bits": self._histogram.bits(self._codes_per_image),
+            "perplexity": self.histogram.perplexity,
+            "usage": self.histogram.usage,
+            "bits": self.histogram.bits(self._codes_per_image),
             "loss": mse + self._weight * quantization,
             "codebook_loss": quantization,
             "commitment_loss": quantization,
@@ -103,6 +109,8 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         self.epoch = 0
+        self.counts: np.ndarray = np.zeros(config.model.quantizer.codebook_size, np.int64)
+        """How often each code was used in the last evaluation, (K,)."""
         self.precision = resolve_precision(config.training.precision, self.device)
         model = seeded(config.model, config.training.seed).to(self.device)
         if self.precision == "bf16":
@@ -138,6 +146,7 @@ class Trainer:
             with self._autocast(), _diverged(f"after epoch {self.epoch}"):
                 out = self.model(batch)
             tally.update(batch, out)
+        self.counts = tally.histogram.counts.cpu().numpy()
         return tally.metrics()
 
     @torch.no_grad()
@@ -147,9 +156,41 @@ class Trainer:
         batch = images.batch(slice(0, count))
         with self._autocast():
             reconstruction = self.model(batch).reconstruction.float()
-        both = torch.stack([batch, reconstruction]).add(1).mul(127.5).round().clamp(0, 255)
-        pixels: np.ndarray = both.permute(0, 1, 3, 4, 2).to("cpu", torch.uint8).numpy()
+        pixels: np.ndarray = _pixels(torch.stack([batch, reconstruction])).cpu().numpy()
         return pixels
+
+    @torch.no_grad()
+    def snapshot(self, images: Images) -> dict[str, np.ndarray]:
+        """The quantizer as it is now, to be looked at later. Changes no state, and draws from no shared generator.
+
+        ``embeddings`` (P, D) fp16: what the layer compares with its codes, at fixed positions of ``images``; ``codes``
+        (P,): the index of each. Of up to ``MOST_CODES`` codes also ``codebook`` (K, D) fp32, as the decoder sees it,
+        and ``patches`` (K, p, p, 3) uint8: the middle of an image of that code alone, as large as a code's share.
+        """
+        self.model.eval()
+        layer = self.model.quantizer
+        sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long()
+        with self._autocast(), _diverged(f"after epoch {self.epoch}"):
+            latents = self.model.latents(images.batch(sample))
+            index_N = layer(latents).indices.flatten()
+        order = torch.randperm(len(index_N), generator=torch.Generator().manual_seed(0))
+        chosen = order[:SAMPLED_VECTORS].sort().values.to(self.device)
+        found = {"embeddings": layer.vectors(latents)[chosen].half(), "codes": index_N[chosen]}
+        if layer.config.codebook_size <= MOST_CODES:
+            found |= {"codebook": layer.codebook, "patches": self._patches(latents.shape[-2], latents.shape[-1])}
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+    def _patches(self, height: int, width: int) -> UInt8[Tensor, "k p p 3"]:
+        """Of each code, from images with ``height`` x ``width`` codes: in smaller ones the border would show."""
+        side = ARCHITECTURES[self.config.model.architecture].downsampling
+        top, left = height // 2 * side, width // 2 * side
+        index_K, patches = torch.arange(self.config.model.quantizer.codebook_size, device=self.device), []
+        for start in range(0, len(index_K), EVALUATION_BATCH):
+            codes = index_K[start : start + EVALUATION_BATCH].view(-1, 1, 1).expand(-1, height, width)
+            with self._autocast():
+                images = self.model.decode(codes)
+            patches.append(images[..., top : top + side, left : left + side].float())
+        return _pixels(torch.cat(patches))
 
     def state(self) -> dict[str, Tensor]:
         """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors.
@@ -223,6 +264,11 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+    """Images on [-1, 1] as bytes, channels last."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")

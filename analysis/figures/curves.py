@@ -17,8 +17,8 @@ def curves(results: Results) -> Figure | None:
         return None
     featured = results.featured()
     looks = list(zip(style.shades(featured), style.dashes(featured), strict=True))
-    figure = style.figure(9.6, 4.3)
-    left, right = figure.subplots(1, 2)
+    figure = style.figure(9.6, 4.3, 3.6)
+    left, right = style.panels(figure, 2)
     for axes, objective in zip((left, right), DEFAULT, strict=True):
         for group, look in zip(featured, looks, strict=True):
             _line(axes, group, objective.column, *look)
@@ -31,7 +31,7 @@ def curves(results: Results) -> Figure | None:
     style.titles(left, f"By epoch: {results.data}, {results.seeds}", spread)
     rest = len(results.groups) - len(featured)
     title = f"{rest} more are not drawn" if rest else None
-    figure.legend(handles=left.lines, loc="outside right center", title=title, title_fontsize=8, **style.LEGEND)
+    style.legend(figure, left.lines, title, beside=True)
     return figure
 
 

@@ -1,10 +1,8 @@
 """Configurations as points: the objectives against each other, and MSE against both rates of an image."""
 
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from analysis.figures import style
 from analysis.findings import front_sentence
 from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
+from analysis.rates import entropy_coded, fixed_length
 from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
@@ -50,16 +49,16 @@ def front(results: Results) -> Figure | None:
     """The Pareto plot, by default MSE over perplexity; none if no trial has completed."""
     if not results.groups:
         return None
-    figure = style.figure(7.4, 5.8)
+    figure = style.figure(7.4, 5.8, 2.4)
     axes = figure.subplots()
     (first, second), (up, across) = results.objectives, results.columns
     markers = _markers(results, lambda group: group.points(across, up))
     _draw(axes, markers)
     _draw_screened(axes, results, lambda group: group.points(across, up))
     on_front = [marker.mean for marker in markers if marker.group in results.front]
-    _staircase(axes, on_front, (second.direction, first.direction))
+    staircase(axes, on_front, (second.direction, first.direction), **_FRONT)
     filled = _band(axes, results)
-    style.finish(axes, _axis(second, 85), _axis(first, 60))
+    style.finish(axes, axis_label(second, 85), axis_label(first, 60))
     title = f"{first.name[0].upper()}{first.name[1:]} against {second.name}: {results.compared}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
     few = len(markers) <= MOST
@@ -75,8 +74,8 @@ def rate(results: Results) -> Figure | None:
     """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
     if len(results.groups) < 2:
         return None
-    figure = style.figure(9.6, 5.2)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = style.figure(9.6, 5.2, 4.2)
+    left, right = style.panels(figure, 2, sharey=True)
     panels = ((left, _markers(results, entropy_coded)), (right, _markers(results, fixed_length)))
     for (axes, markers), points in zip(panels, (entropy_coded, fixed_length), strict=True):
         _draw(axes, markers)
@@ -84,31 +83,17 @@ def rate(results: Results) -> Figure | None:
     named: list[Group] = []
     for axes, markers in panels:  # once all marks have set the axis that the panels share
         on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
-        _staircase(axes, [marker.mean for marker in on_front], ("min", "min"))
+        staircase(axes, [marker.mean for marker in on_front], ("min", "min"), **_FRONT)
         named += [marker.group for marker in on_front if marker.group not in named]
     del named[MOST:]
     for axes, markers in panels:
         _write_numbers(axes, markers, named)
     style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
-    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", "")
+    again = "MSE on [-1, 1], whole test set (← better)" if style.narrow() else ""
+    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", again)
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
-
-
-def entropy_coded(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
-    return group.points("bits", "mse")
-
-
-def fixed_length(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
-    # bits = codes * log2(perplexity), which says nothing where one code does all
-    codes = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
-    size = group.config.get("codebook_size")
-    if not codes or size is None:
-        return {}
-    return {seed: (round(median(codes)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
 
 
 def _marks(results: Results) -> str:
@@ -132,13 +117,14 @@ def _draw(axes: Axes, markers: Sequence[_Marker]) -> None:
     for colour in dict.fromkeys(marker.colour for marker in markers):  # a call a marker would take a second for 50
         same = [marker for marker in markers if marker.colour == colour]
         seeds = np.array([place for marker in same for place in marker.seeds])
-        axes.scatter(seeds[:, 0], seeds[:, 1], s=11, color=colour, alpha=0.55, linewidths=0, zorder=3)
+        dots: dict[str, Any] = {"s": 6 if style.narrow() else 11, "alpha": 0.55, "linewidths": 0, "zorder": 3}
+        axes.scatter(seeds[:, 0], seeds[:, 1], color=colour, **dots)
         means = np.array([marker.mean for marker in same])
         # of one seed NaN, which draws no bar
         spread = np.array([(marker.x.sd, marker.y.sd) for marker in same], dtype=float)
         axes.errorbar(
             means[:, 0], means[:, 1], xerr=spread[:, 0], yerr=spread[:, 1], zorder=4,
-            fmt="o", ms=6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
+            fmt="o", ms=4.5 if style.narrow() else 6.5, mec="white", mew=0.8, color=colour, elinewidth=1.1, capsize=2,
         )  # fmt: skip
     axes.margins(0.12)
 
@@ -153,10 +139,10 @@ def _draw_screened(axes: Axes, results: Results, points: Callable[[Group], dict[
         axes.scatter(places[:, 0], places[:, 1], edgecolors=[colour for _, colour in rings], **look)
 
 
-def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> None:
+def staircase(axes: Axes, front: Sequence[Point], directions: Directions, **look: Any) -> None:
     """The border of the region that the front dominates, in the axes as they stand, whose limits are kept.
 
-    ``directions`` are those of the horizontal and the vertical axis.
+    ``directions`` are those of the horizontal and the vertical axis; ``look`` is the line's.
     """
     if not front:
         return
@@ -167,7 +153,7 @@ def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> No
     steps = [(start, corners[0][1])]
     for (x, y), (_, after) in zip(corners, [*corners[1:], (0, end)], strict=True):
         steps += [(x, y), (x, after)]
-    axes.plot(*zip(*steps, strict=True), zorder=2, **_FRONT)
+    axes.plot(*zip(*steps, strict=True), zorder=2, **look)
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
@@ -182,19 +168,20 @@ def _band(axes: Axes, results: Results) -> list[Patch]:
     return [Patch(label="95 % band of the front", **_BAND)]
 
 
-def _axis(objective: Objective, width: int) -> str:
+def axis_label(objective: Objective, width: int) -> str:
+    """The metric with its unit and its set of images, which way is better, in lines of ``width`` letters."""
     better = "less" if objective.direction == "min" else "more"
     return textwrap.fill(f"{objective.metric.label} ({better} is better)", width)
 
 
 def _write_numbers(axes: Axes, markers: Sequence[_Marker], named: Sequence[Group]) -> None:
     """Write beside the means of the named groups their numbers in the legend."""
+    look: dict[str, Any] = {"size": style.small() + 1, "weight": "bold", "zorder": 6}
+    look["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
     for one in markers:
         if one.group in named:
-            axes.annotate(
-                str(named.index(one.group) + 1), one.mean, (4, 4), textcoords="offset points", color=one.colour,
-                size=9, weight="bold", zorder=6, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )  # fmt: skip
+            number = str(named.index(one.group) + 1)
+            axes.annotate(number, one.mean, (4, 4), textcoords="offset points", color=one.colour, **look)
 
 
 def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], more: Sequence[Artist] = ()) -> None:
@@ -208,5 +195,4 @@ def _legend(figure: Figure, markers: Sequence[_Marker], named: Sequence[Group], 
     handles += [
         Line2D([], [], marker="o", ls="", color=colour, label=style.plain(name)) for name, colour in dots.items()
     ]
-    columns = int(16 * figure.get_figwidth()) // (8 + max(len(str(handle.get_label())) for handle in handles))
-    figure.legend(handles=handles, loc="outside lower left", ncols=max(columns, 1), **style.LEGEND)
+    style.legend(figure, handles)

@@ -1,5 +1,8 @@
 """Test images and each configuration's reconstructions of them, in rows."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -17,19 +20,27 @@ def images(results: Results) -> Figure | None:
     for group, trial, (_, reconstructed) in rows:
         mse = trial.epochs[trial.last_epoch].get("mse", np.nan)
         strips.append((f"{group.label}\nMSE {mse:.4f} · {psnr(mse):.1f} dB", reconstructed))
-    figure = style.figure(9.6, 0.6 + 0.85 * len(strips))
-    panels = figure.subplots(len(strips), 1)
-    for axes, (label, pictures) in zip(panels, strips, strict=True):
-        axes.imshow(_strip(pictures), interpolation="nearest")
-        axes.set_axis_off()
-        axes.text(
-            -0.01, 0.5, label, ha="right", va="center", size=8, linespacing=1.4, parse_math=False,
-            transform=axes.transAxes,
-        )  # fmt: skip
     title = f"Test images and reconstructions: {results.data}, the lowest seed of each, after its last epoch"
     some = f" {len(rows)} of {len(results.groups)} configurations." if len(rows) < len(results.groups) else ""
     below = f"MSE on [-1, 1] and PSNR: that seed's, on the whole test set, not on these images.{some}"
-    figure.suptitle(f"{title}\n{below}", x=0.01, ha="left", size=9, parse_math=False)
+    return in_rows(strips, title, below)
+
+
+def in_rows(strips: Sequence[tuple[str, Images]], title: str, below: str) -> Figure:
+    """A row of pictures, (n, H, W, 3), for each label: to its left, and in a paper's column above it."""
+    narrow = style.narrow()
+    figure = style.figure(9.6, 0.6 + 0.85 * len(strips), 0.56 * len(strips))
+    panels = figure.subplots(len(strips), 1, squeeze=False).flat
+    look: dict[str, Any] = {"size": style.small(), "parse_math": False}
+    for axes, (label, pictures) in zip(panels, strips, strict=True):
+        axes.imshow(_strip(pictures), interpolation="nearest")
+        axes.set_axis_off()
+        if narrow:
+            axes.set_title(" · ".join(label.split("\n")), loc="left", pad=1.5, **look)
+        else:
+            place: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
+            axes.text(-0.01, 0.5, label, linespacing=1.4, **place, **look)
+    style.heading(figure, title, below)
     return figure
 
 

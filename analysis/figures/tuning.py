@@ -21,9 +21,9 @@ def tuning(results: Results) -> Figure | None:
     made = estimator_comparison(results)
     if made is None:
         return None
-    figure = style.figure(9.6, 4.3)
+    figure = style.figure(9.6, 4.3, 3.8)
     colours = dict(zip((g.estimator for g in results.groups), style.estimator_colours(results.groups), strict=True))
-    panels = figure.subplots(1, 2)
+    panels = style.panels(figure, 2)
     for axes, objective in zip(panels, results.objectives, strict=True):
         _panel(axes, made, objective, colours)
     style.titles(
@@ -33,7 +33,7 @@ def tuning(results: Results) -> Figure | None:
         f"dots: the mean. A trial stopped early or failed was tried, and is worse than all. {made.sampler_note}",
     )
     handles, _ = panels[0].get_legend_handles_labels()
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, **style.LEGEND)
+    style.legend(figure, handles)
     return figure
 
 

@@ -19,6 +19,7 @@ from sweeps.flags import Flags, base_config, search_of
 from trainables.data import DataSet, prepare
 from trainables.journal import read
 from trainables.runs import JOURNAL, NAME
+from trainables.snapshots import snapshot_epochs
 from trainables.storage import check_disk, check_storage, join
 from trainables.tracking import accept, default_uri
 from vqcore.config import ConfigError, TrialConfig
@@ -104,6 +105,7 @@ def check_request(request: SweepRequest) -> CheckedSweep:
         problems.add(*(line for model in models for line in model.size_problems(data.image_size)))
     booking = problems.of(lambda: _booking(request))
     problems.of(lambda: accept(request.tracking_uri))
+    problems.of(lambda: snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs))
     if flags.storage is not None:
         problems.of(partial(check_storage, flags.storage))
     if booking and configs is not None:

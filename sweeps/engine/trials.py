@@ -18,6 +18,7 @@ from trainables.job import TrialJob
 from trainables.journal import Event, RunRecord, TrialRecord, read
 from trainables.recorder import JournalWriter
 from trainables.runs import JOURNAL
+from trainables.snapshots import snapshot_epochs
 from trainables.storage import join
 from vqcore.config import Scalar, TrialConfig
 
@@ -206,8 +207,10 @@ class TrialPlan:
     def _job(self, config: TrialConfig) -> TrialJob:
         ready, key = self._ready, config.key(self._ready.data.hash)
         number = self._run.trials[key].number if key in self._run.trials else next(self._numbers)
-        folder, booking = join(ready.request.trials_folder, key), ready.booking
-        return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, self._search.collapse)
+        folder, booking, flags = join(ready.request.trials_folder, key), ready.booking, ready.request.flags
+        snapshots = snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs)
+        collapse = self._search.collapse
+        return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, collapse, snapshots)
 
     def _queue(self, jobs: list[TrialJob], stopping: EarlyStopping | None, draws: bool) -> TrialQueue:
         draw = self._draw if draws else None

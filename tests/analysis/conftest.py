@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from trainables.journal import Journal
+from trainables.snapshots import write_snapshot
+from trainables.storage import Store
 from vqcore.config import TrialConfig
 
 DATA_HASH = "0123456789abcdef"
@@ -43,7 +45,8 @@ class RunMaker:
             swept=list(swept),
             epochs=4,
             trials=params.pop("trials", 6),
-            tags={"commit": "1234567", "data": "cifar10-mini", "data_hash": DATA_HASH, "hardware": "cpu"},
+            tags={"commit": "1234567", "data": "cifar10-mini", "data_hash": DATA_HASH, "hardware": "cpu"}
+            | params.pop("tags", {}),
             params={"data": "cifar10-mini", "data_hash": DATA_HASH, "image_size": 32, **params},
         )
 
@@ -80,11 +83,27 @@ class RunMaker:
 
     def reconstructions(self, key: str, noise: float = 10.0) -> None:
         path = self.folder / "trials" / key / "reconstructions.npy"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (8, 32, 32, 3))
         blurred = np.clip(images + generator.normal(0, noise, images.shape), 0, 255)
         np.save(path, np.stack([images, blurred]).astype(np.uint8))
+
+    def snapshots(self, key: str, *epochs: int, codes: int = 512, dim: int = 64, used: int = 300) -> None:
+        """Of a codebook that drifts from epoch to epoch, of whose codes the first ``used`` are used."""
+        generator = np.random.default_rng(0)
+        start, images = generator.normal(size=(codes, dim)), generator.integers(0, 256, (2, 8, 32, 32, 3), np.uint8)
+        store = Store(str(self.folder / "trials" / key))
+        (self.folder / "trials" / key).mkdir(parents=True, exist_ok=True)
+        counts = np.where(np.arange(codes) < used, np.arange(codes)[::-1] + 1, 0)
+        for epoch in epochs:
+            codebook = (start * (1 + epoch)).astype(np.float32)
+            index = generator.integers(0, used, 100)
+            arrays = {"images": images[0], "reconstructions": images[1], "counts": counts, "codebook": codebook}
+            arrays |= {"embeddings": (codebook[index] + 0.1).astype(np.float16), "codes": index}
+            arrays["patches"] = generator.integers(0, 256, (codes, 4, 4, 3), np.uint8)
+            write_snapshot(store, epoch, arrays)
+        np.save(self.folder / "trials" / key / "usage.npy", counts)
 
     def done(self) -> Path:
         self.journal.write("done")

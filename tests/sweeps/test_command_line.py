@@ -84,12 +84,15 @@ def refused(own: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Call
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_own_flags_over_those_of_the_file(own: Callable[..., int], out: Path) -> None:
-    assert own("--name", "kept", "--epochs", "2", *SMALL, "codebook=gradient", "alternate=true") == 0
+    words = ["--snapshots", "0", "99", *SMALL, "codebook=gradient", "alternate=true"]
+    assert own("--name", "kept", "--epochs", "2", *words) == 0
     assert own("--resume", "kept", "--epochs", "3") == 0
     run = read(out / "own" / "kept" / JOURNAL)
     found = [(*map(trial.config.get, ("batch_size", "codebook")), trial.last_epoch) for trial in run.trials.values()]
     assert found == [(32, "gradient", 3)] * 2
     assert read_toml(out / "own/kept/exports/best_mse.toml")["training"]["alternate"] is True
+    snapshots = sorted(file.name for file in (out / "own/kept/trials").glob("*/snapshot-*"))
+    assert snapshots == sorted([f"snapshot-0000{epoch}.npz" for epoch in (0, 2, 3)] * 2), "99 % of 2, then of 3 epochs"
     assert read_toml(out / "own" / "kept" / "sweep.toml")["flags"]["epochs"] == 3
 
 

@@ -78,6 +78,8 @@ def same_model(out: Path, *names: str) -> None:
 def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: Path) -> None:
     assert run(export, out, "--epochs", "2", "--name", "plain") == 0
     folder = out / "final" / "plain"
+    kept = sorted(file.name for file in folder.glob("trials/*/snapshot-*"))
+    assert kept == [f"snapshot-0000{epoch}.npz" for epoch in (0, 1, 2)], "at 0, 25, 50, 75 and 99 % of two epochs"
     model = vqcore.load(folder / "model.safetensors")
     assert read_toml(folder / "model.toml")["training"]["epochs"] == 2
     pixels = torch.from_numpy(prepare(str(images)).test()[:4].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -148,9 +150,9 @@ def test_terminated_then_killed_it_goes_on_and_equals_a_training_in_one_go(
 def test_everything_wrong_is_told_at_once(export: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = export.read_text().replace("decay = 0.99", "decay = 2.0")
     export.write_text(text)
-    assert run(export, out, "--epochs", "0", "--data", "nowhere", "--name", "a/b") == 2
+    assert run(export, out, "--epochs", "0", "--data", "nowhere", "--name", "a/b", "--snapshots", "200") == 2
     said = capsys.readouterr().err
-    for part in ("decay = 2.0", "epochs = 0", "nowhere", "a/b"):
+    for part in ("decay = 2.0", "epochs = 0", "nowhere", "a/b", "--snapshots 200"):
         assert part in said, part
 
 

@@ -68,16 +68,19 @@ def test_no_name_leads_out_of_a_location(location: str, name: str) -> None:
 
 
 def test_a_trial_leaves_the_same_wherever_it_is_kept(location: str, data_set: DataSet, tmp_path: Path) -> None:
-    job = TrialJob(SMALL.key(data_set.hash), 0, SMALL, data_set, location)
+    job = TrialJob(SMALL.key(data_set.hash), 0, SMALL, data_set, location, snapshots=(0, 2))
     list(run_trial(job, until=2))
     names = sorted(Store(location).names())
-    assert [name[:11] for name in names] == ["epoch-00001", "epoch-00002", "reconstruct"]
+    beside = ["reconstructions.npy", "snapshot-00000.npz", "snapshot-00002.npz", "usage.npy"]
+    assert [name[:11] for name in names] == ["epoch-00001", "epoch-00002", *(name[:11] for name in beside)]
     Store(location).write(names[1], b"damaged")
     resumed = list(run_trial(job, known=2))
     assert resumed[0]["info"]["resumed_from"] == 1
     straight = list(run_trial(replace(job, folder=str(tmp_path / "straight"))))
     assert resumed[1]["metrics"]["mse"] == straight[3]["metrics"]["mse"]
-    assert len(Store(location).names()) == 2
+    left = sorted(Store(location).names())
+    assert left[1:] == beside
+    assert all(Store(location).read(name) == (tmp_path / "straight" / name).read_bytes() for name in beside)
 
 
 def test_locations_go_on_before_their_options() -> None:

@@ -16,8 +16,9 @@ from trainables.data import DataSet
 from trainables.job import Collapse, TrialJob
 from trainables.journal import read
 from trainables.recorder import JournalWriter
+from trainables.snapshots import snapshot_epochs
 from trainables.storage import StorageError, Store
-from vqcore.config import TrialConfig
+from vqcore.config import ConfigError, TrialConfig
 
 CONFIG = TrialConfig().replace(
     channels=8, hidden_channels=12, residual_channels=4, residual_blocks=1, dim=6, codebook_size=16, batch_size=16,
@@ -82,8 +83,11 @@ def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataS
     pair = np.load(tmp_path / "reconstructions.npy")
     assert pair.shape == (2, 8, 16, 16, 3)
     assert np.array_equal(pair[0], data_set.test()[:8])
+    counts = np.load(tmp_path / "usage.npy")
+    assert counts.sum() == 24 * 4 * 4, "every position of every test image"
+    assert np.mean(counts > 0) == events[3]["metrics"]["usage"]
     kept = sorted(file.name for file in tmp_path.iterdir())
-    assert [name[:11] for name in kept] == ["epoch-00003", "reconstruct"], (
+    assert [name[:11] for name in kept] == ["epoch-00003", "reconstruct", "usage.npy"], (
         "of a trial that has ended the last is enough"
     )
 
@@ -151,6 +155,88 @@ def test_a_trial_beside_another_is_the_trial_alone(
         list(run_trial(other, until + 5))
     assert metrics_of(events) == metrics_of(straight[1])
     assert_same_checkpoint(job, straight[0])
+
+
+# Snapshots
+
+
+def snapshots_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("snapshot-*"))}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bf16"},
+        {"codebook": "gradient", "estimator": "gumbel", "affine": "statistics", "revive_below": 0.5},
+        {"layer": "fsq", "levels": "4,4", "estimator": "ste", "commitment_weight": 0.0},
+        {"normalize": "cosine", "init": "kmeans++"},
+    ],
+    ids=str,
+)
+def test_snapshots_change_no_number_of_the_training(tmp_path: Path, data_set: DataSet, changes: dict[str, Any]) -> None:
+    without = job_of(tmp_path / "without", data_set, **changes)
+    with_them = replace(without, folder=str(tmp_path / "with"), snapshots=(0, 1, 2, 3))
+    assert metrics_of(list(run_trial(without))) == metrics_of(list(run_trial(with_them)))
+    assert_same_checkpoint(with_them, without)
+    assert [len(snapshots_of(tmp_path / name)) for name in ("without", "with")] == [0, 4]
+
+
+def test_a_snapshot_is_the_quantizer_after_its_epoch(tmp_path: Path, data_set: DataSet) -> None:
+    job = replace(job_of(tmp_path, data_set), snapshots=(0, 3))
+    list(run_trial(job))
+    assert list(snapshots_of(tmp_path)) == ["snapshot-00000.npz", "snapshot-00003.npz"]
+    start, end = (np.load(tmp_path / name) for name in snapshots_of(tmp_path))
+    checkpoint = checkpoint_of(job)
+    assert checkpoint is not None
+    assert np.array_equal(end["codebook"], checkpoint.tensors["model.quantizer.codes.weight"])
+    assert np.abs(start["codebook"]).max() <= 1 / 16 < np.abs(end["codebook"]).max(), "before training"
+    assert np.array_equal(end["counts"], np.load(tmp_path / "usage.npy"))
+    assert np.array_equal(start["images"], data_set.test()[:8])
+    assert np.array_equal(np.load(tmp_path / "reconstructions.npy"), [end["images"], end["reconstructions"]])
+    assert end["patches"].shape == (16, 4, 4, 3)
+    distances = np.linalg.norm(end["embeddings"].astype(float)[:, None] - end["codebook"], axis=-1)
+    assert np.mean(distances.argmin(1) == end["codes"]) > 0.99, "of a sample that is rounded to half precision"
+    assert np.array_equal(np.bincount(end["codes"], minlength=16), end["counts"]), "of so few images, of all positions"
+
+
+def test_a_resumed_trial_ends_with_the_same_snapshots(tmp_path: Path, data_set: DataSet) -> None:
+    """Killed after the first snapshot, then after the checkpoint of epoch 2, of which the snapshot was damaged."""
+    straight = replace(job_of(tmp_path / "straight", data_set), snapshots=(0, 2, 3))
+    list(run_trial(straight))
+    job = replace(straight, folder=str(tmp_path / "resumed"))
+    list(run_trial(job, until=1))
+    checkpoints(tmp_path / "resumed")[0].unlink()
+    (tmp_path / "resumed" / "snapshot-00000.npz").write_bytes(b"half")
+    for until in (1, 2, 3):
+        list(run_trial(job, until))
+    assert snapshots_of(tmp_path / "resumed") == snapshots_of(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("percents", "numbers", "epochs", "kept"),
+    [
+        ((0, 25, 50, 75, 99), (), 100, (0, 25, 50, 75, 99)),
+        ((0, 25, 50, 75, 99), (), 20, (0, 5, 10, 15, 20)),
+        ((0, 25, 50, 75, 99), (), 10, (0, 3, 5, 8, 10)),
+        ((0.1, 99), (7, 0), 10, (0, 1, 7, 10)),
+        ((99,), (), 1, (1,)),
+        ((), (), 10, ()),
+    ],
+)
+def test_snapshots_at_per_cent_of_the_training(
+    percents: tuple[float, ...], numbers: tuple[int, ...], epochs: int, kept: tuple[int, ...]
+) -> None:
+    assert snapshot_epochs(percents, numbers, epochs) == kept
+
+
+def test_snapshots_outside_the_training_are_refused_all_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        snapshot_epochs((-1, 50, 101, math.nan), (-2, 10, 11), 10)
+    assert [problem.split(":")[0] for problem in refused.value.problems] == [
+        "--snapshots -1", "--snapshots 101", "--snapshots nan", "--snapshot-epochs -2", "--snapshot-epochs 11",
+    ]  # fmt: skip
 
 
 # Crashes
@@ -232,7 +318,7 @@ def test_a_full_disk_ends_no_trial_and_costs_no_epoch_that_was_told(
         assert next(running)["event"] == "start"
         with pytest.raises(StorageError, match="No space left on device"):
             next(running)
-    assert {file.name for file in tmp_path.iterdir()} == before | {"reconstructions.npy"}
+    assert {file.name for file in tmp_path.iterdir()} == before | {"reconstructions.npy", "usage.npy"}
     assert kinds(list(run_trial(job, known=1))) == ["start", "epoch", "epoch", "end"]
 
 
