@@ -43,7 +43,7 @@ def pictures(location: str, last_epoch: int, known: set[int]) -> Iterator[tuple[
 
 def _read(store: Store, name: str) -> tuple[Images, Images]:
     """Images and their reconstructions, of a snapshot or of ``PICTURES``. ``ValueError`` if it holds anything else."""
-    content: Any = np.load(io.BytesIO(store.read(name)), allow_pickle=False)
+    content: Any = np.load(io.BytesIO(store.read(name)))
     images, reconstructions = content if name == PICTURES else (content["images"], content["reconstructions"])
     for array in (images, reconstructions):
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.shape != images.shape:
