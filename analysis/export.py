@@ -49,7 +49,8 @@ def write_exports(results: Results) -> list[Path]:
     paths = []
     for name, group, rule in recommendations(results):
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
-        text = toml_text({**config.toml(), "data": data}, _evidence(results, group, rule))
+        origin = {"sweep": results.record.sweep.get("sweep", ""), "name": results.name, "export": name}
+        text = toml_text({**config.toml(), "data": data, "origin": origin}, _evidence(results, group, rule))
         paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths
 

@@ -19,6 +19,7 @@ from analysis.objectives import DEFAULT
 from analysis.page import write_page
 from analysis.parquet import write_parquet
 from analysis.results import Results, load
+from analysis.summary import write_summary
 from analysis.tables import groups_table, write_tables
 from trainables.commands import Terminal, run_command
 from trainables.errors import one_line, run_log
@@ -58,6 +59,7 @@ def analyse(run_folder: Path) -> Findings:
         *made("exports", write_exports),
     )
     lines, odd = made("findings", sentences), made("alarms", alarms)
+    paths += made("summary.json", lambda results: [write_summary(results, lines)])
     return Findings((*lines, *problems), run_folder, paths, _screen_table(results), odd)
 
 

@@ -17,7 +17,8 @@ from analysis.fronts import Point
 from analysis.objectives import Objective, metric_of, recorded
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, PICTURES, SHORT
+from trainables.runs import JOURNAL, PICTURES
+from trainables.runs import described as described
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 
@@ -306,17 +307,6 @@ def ranked(groups: Iterable[Group], objective: Objective) -> list[Group]:
 def seed_of(trial: TrialRecord) -> int:
     """The seed of a trial; 0 where none is recorded."""
     return int(trial.config.get("seed", 0))
-
-
-def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
-    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
-
-    def text(name: str) -> str:
-        value = config[name]
-        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
-        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
-
-    return ", ".join(text(name) for name in names if name in config)
 
 
 def configuration(results: Results, trial: TrialRecord) -> str:
