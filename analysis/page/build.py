@@ -231,6 +231,8 @@ def _group(results: Results, group: Group) -> dict[str, Any]:
         facts.append((objective.name, f"{group.text(objective.column)}{interval}"))
         if objective.column == "mse" and group.trials:
             facts.append(("PSNR", f"{psnr(estimate.mean):.2f} dB"))
+    if results.several and group.trials:
+        facts.append(("on the front", f"with probability {results.on_front[results.estimated.index(group)]:.2f}"))
     return {"name": group.label, "facts": facts}
 
 
