@@ -2,7 +2,6 @@
 
 import io
 import logging
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from trainables.runs import PICTURES
+from trainables.runs import PICTURES, SNAPSHOT
 from trainables.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,6 @@ Images = npt.NDArray[np.uint8]
 KEY = "reconstructions"
 """The name of the images in MLflow, whose step is the epoch."""
 
-_SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
 _ACROSS, _SIDE = 4, 256
 """Images side by side, and the pixels across of the copy that MLflow's grid shows."""
 
@@ -33,7 +31,7 @@ def pictures(location: str, last_epoch: int, known: set[int]) -> Iterator[tuple[
     """
     try:
         store = Store(location, patient=False)
-        files = {int(match[1]): name for name in store.names() if (match := _SNAPSHOT.fullmatch(name))}
+        files = {int(match[1]): name for name in store.names() if (match := SNAPSHOT.fullmatch(name))}
         for epoch, name in sorted({**files, last_epoch: PICTURES}.items()):
             if epoch not in known:
                 yield epoch, side_by_side(*_read(store, name))
