@@ -33,6 +33,9 @@ USAGE = "usage.npy"
 SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
 """The files of a trial's snapshots, by their epochs."""
 
+MLFLOW_PAGES = "mlflow.json"
+"""The file of a run with the address of each trial's page in MLflow, by key, for the report."""
+
 SUMMARY = "summary.json"
 """The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
 

@@ -30,6 +30,7 @@ from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
 from analysis.results import Group, Results
 from analysis.stopping import stopping_sentence
+from trainables.runs import MLFLOW_PAGES
 from vqcore.psnr import psnr
 
 logger = logging.getLogger(__name__)
@@ -239,10 +240,10 @@ def _group(results: Results, group: Group) -> dict[str, Any]:
 def _mlflow_runs(folder: Path) -> dict[str, str]:
     """The address of each trial's run in MLflow's pages, by key, as the process that tells MLflow left them."""
     try:
-        found: dict[str, str] = json.loads((folder / "mlflow.json").read_text())["trials"]
-    except (OSError, ValueError, KeyError):
+        found: dict[str, str] = json.loads((folder / MLFLOW_PAGES).read_text())
+    except (OSError, ValueError):
         return {}
-    return found
+    return {key: page for key, page in found.items() if page.startswith(("http://", "https://"))}
 
 
 def _shapes() -> Markup:
