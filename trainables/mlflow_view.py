@@ -151,8 +151,8 @@ def experiment_note(experiment: str, sweep: str, runs: Iterable[Run]) -> str:
     return (
         f"vqsweep's {kind}: {', '.join(links)}.\n\n"
         "A run at the top level is one of them; the runs below it are its trials, one for each seed of a "
-        "configuration. MSE is on images scaled to [-1, 1], over the whole test set. Newest first:\n\n"
-        + "\n".join(lines)
+        "configuration. MSE is on images scaled to [-1, 1], over the whole test set. MLflow's means are of all seeds; "
+        "those of a report leave out the seed that chose. Newest first:\n\n" + "\n".join(lines)
     )
 
 
@@ -187,15 +187,15 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
-VIEWS = {"vqsweep-trials": "trials, lowest MSE first", "vqsweep-configurations": "configurations, mean over seeds"}
+VIEWS = {"vqsweep-trials": "trials, lowest MSE first", "vqsweep-configurations": "configurations, mean over all seeds"}
 """The saved views of an experiment, by their ids."""
 
 
 def saved_view(view: str, fields: Iterable[str], known: str | None) -> str:
     """The value of a view's tag. What a user has changed in the ``known`` one stays, and columns are added to it."""
-    columns = [f"metrics.`{name}`" for name in _COLUMNS] + [f"params.`{name}`" for name in fields]
-    columns += [f"tags.`{name}`" for name in ("front", "status", "reason")]
-    widths = {column: max(90, 9 * len(column) - 70) for column in columns} | {_NAME: 260}
+    metrics, params = [f"metrics.`{name}`" for name in _COLUMNS], [f"params.`{name}`" for name in fields]
+    columns = [*metrics[:2], "tags.`front`", "tags.`status`", *params, *metrics[2:], "tags.`reason`"]
+    widths = {column: max(90, 9 * len(column) - 70) for column in columns} | {_NAME: 330}
     state: dict[str, Any] = {
         "searchFilter": "tags.`vqsweep.trial` LIKE '%'",
         "orderByKey": "metrics.`mse`",
