@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.findings import front_sentence, interval_of
 from analysis.layout import write_file
@@ -14,26 +15,42 @@ _DATA = {"source": "data", "hash": "data_hash", "image_size": "image_size"}
 _KNEE = "farthest from the chord between the scaled front's ends (Das 1999); of a front without a bulge, its "
 
 
+class Recommendation(NamedTuple):
+    """A configuration worth a full-length training."""
+
+    name: str
+    """Of its file: ``knee``."""
+    group: Group
+    rule: str
+    """Why this one, in words."""
+
+
+def recommendations(results: Results) -> list[Recommendation]:
+    """The knee of the front and the best in each objective; none if no trial has completed."""
+    chosen = [
+        Recommendation(f"best_{one.column}", group, f"{one.best} by {_means([group])}")
+        for one in results.objectives
+        for group in ranked(results.groups, one)[:1]
+    ]
+    if results.knee:
+        rule = f"knee of the front of {_means(results.front)}: {_KNEE}{results.objectives[0].best}"
+        chosen.insert(0, Recommendation("knee", results.knee, rule))
+    return chosen
+
+
 def write_exports(results: Results) -> list[Path]:
     """Write ``exports/knee.toml`` and, of each objective, ``best_mse.toml``: model, training and data.
 
     The seed is the lowest that counts of the configuration's, the epochs those that were compared. None if no trial has
     completed.
     """
-    chosen = {
-        f"best_{one.column}": (group, f"{one.best} by {_means([group])}")
-        for one in results.objectives
-        for group in ranked(results.groups, one)[:1]
-    }
-    if results.knee:
-        rule = _KNEE + results.objectives[0].best
-        chosen["knee"] = (results.knee, f"knee of the front of {_means(results.front)}: {rule}")
     found = {name: results.metadata(key) for name, key in _DATA.items()}
     data = {name: value for name, value in found.items() if value is not None}
     paths = []
-    for name, (group, rule) in chosen.items():
+    for name, group, rule in recommendations(results):
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
-        text = toml_text({**config.toml(), "data": data}, _evidence(results, group, rule))
+        origin = {"sweep": results.record.sweep.get("sweep", ""), "name": results.name, "export": name}
+        text = toml_text({**config.toml(), "data": data, "origin": origin}, _evidence(results, group, rule))
         paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths
 

@@ -1,8 +1,11 @@
-"""Tables as Markdown and for the terminal, whose cells are text and never markup, and files written whole."""
+"""Tables for the terminal, as Markdown, LaTeX and CSV, their cells text and never markup; and files written whole."""
 
+import csv
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Group as Stack
@@ -10,9 +13,12 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from analysis.latex import latex_text
 from trainables.storage import replace_file
 
 Row = tuple[str, ...]
+Record = Mapping[str, str | float | bool | None]
+"""What a row holds, by the name of the CSV's column: numbers as numbers, nothing where nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Table:
     notes: tuple[str, ...] = ()
     left: int = 1
     """The number of columns that hold text, set to the left; the others hold numbers, set to the right."""
+    records: tuple[Record, ...] = ()
+    """The same for programs: numbers in full, a column each."""
 
     def markdown(self) -> str:
         """The table as GitHub's Markdown, everything a name could smuggle in escaped."""
@@ -44,6 +52,41 @@ class Table:
         for row in self.rows:
             table.add_row(*map(shown, row))
         return Stack(table, *(shown(note, "dim") for note in self.notes))
+
+    def latex(self, label: str) -> str:
+        r"""The table as a float of LaTeX with its notes below, for ``\ref{label}``. It needs booktabs and nothing else.
+
+        Everything a name could smuggle in is escaped.
+        """
+        # a table of text alone has sentences in its cells, which break into lines
+        sentences = self.left >= len(self.columns)
+        left = rf"p{{{0.88 / len(self.columns):.2f}\linewidth}}" if sentences else "l"
+        head, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in (self.columns, *self.rows))
+        notes = [r"\par\smallskip\raggedright\footnotesize", *(rf"{latex_text(note)}\par" for note in self.notes)]
+        lines = [
+            r"\begin{table}  % \usepackage{booktabs}",
+            r"\centering",
+            rf"\caption{{{latex_text(self.title)}}}",
+            rf"\label{{{label}}}",
+            r"\small",
+            rf"\begin{{tabular}}{{{left * self.left}{'r' * (len(self.columns) - self.left)}}}",
+            *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"),
+            *(notes if self.notes else ()),
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """The records as CSV with a head, floats in full and NaN left empty; of a table without records, its text."""
+        buffer = StringIO()
+        names = dict.fromkeys(name for record in self.records for name in record)
+        rows = [[_plain(record.get(name)) for name in names] for record in self.records] if names else self.rows
+        csv.writer(buffer, lineterminator="\n").writerows([tuple(names) or self.columns, *rows])
+        return buffer.getvalue()
+
+
+def _plain(value: str | float | bool | None) -> str | float | bool | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -73,3 +116,8 @@ def enumerated(names: Sequence[str], most: int = 8) -> str:
     """The names, or the first of them and how many more there are."""
     rest = len(names) - most
     return "; ".join(names[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def shortened(name: str, most: int) -> str:
+    """The last ``most`` letters of a name: runs of one day begin alike."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -16,8 +16,10 @@ from analysis.export import write_exports
 from analysis.findings import Findings, sentences
 from analysis.layout import Table
 from analysis.objectives import DEFAULT
+from analysis.page import write_page
 from analysis.parquet import write_parquet
 from analysis.results import Results, load
+from analysis.summary import write_summary
 from analysis.tables import groups_table, write_tables
 from trainables.commands import Terminal, run_command
 from trainables.errors import one_line, run_log
@@ -29,7 +31,7 @@ _Made = TypeVar("_Made")
 
 
 def analyse(run_folder: Path) -> Findings:
-    """Write Parquet, tables, figures and exports of a run, finished or not, and return its findings.
+    """Write report, Parquet, tables, figures and exports of a run, finished or not, and return its findings.
 
     What cannot be made becomes a line of the findings and does not hide the rest. ``ConfigError`` if there is
     no run.
@@ -50,12 +52,14 @@ def analyse(run_folder: Path) -> Findings:
             return ()
 
     paths = (
+        *made("report.html", lambda results: [write_page(results)]),
         *made("results.parquet", lambda results: [write_parquet(results)]),
         *made("tables", write_tables),
         *made("figures", write_figures),
         *made("exports", write_exports),
     )
     lines, odd = made("findings", sentences), made("alarms", alarms)
+    paths += made("summary.json", lambda results: [write_summary(results, lines)])
     return Findings((*lines, *problems), run_folder, paths, _screen_table(results), odd)
 
 
@@ -71,7 +75,7 @@ def _screen_table(results: Results) -> Table | None:
 
 
 def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
-    """Write a run's tables, figures, exports and Parquet anew, and print its findings.
+    """Write a run's report.html, tables, figures, exports and Parquet anew, and print its findings.
 
     Args:
         run: A run's name, its folder, or latest.

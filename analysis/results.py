@@ -18,7 +18,8 @@ from analysis.objectives import Objective, metric_of, recorded
 from analysis.snapshots import Shown, shown
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, PICTURES, SHORT
+from trainables.runs import JOURNAL, PICTURES
+from trainables.runs import described as described
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 
@@ -215,21 +216,20 @@ class Results:
         return fronts.probability_on_front([group.points(*self.columns) for group in self.estimated], self.directions)
 
     def estimate(self, group: Group, column: str) -> Estimate:
-        """Mean and spread of an objective, MSE or perplexity, with the interval that is quoted of it.
+        """Mean and spread of a metric, with the interval that is quoted of it.
 
         The intervals of all groups hold together with 95 %, so that of whichever is picked does.
         """
+        if column not in self._margins:
+            means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
+            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
+            self._margins[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
         return replace(group.estimate(column), margin=self._margins[column].get(group.label))
 
     @cached_property
     def _margins(self) -> dict[str, dict[str, float]]:
-        """By column, then by the group's label."""
-        means = [mean for group, mean in zip(self.groups, self.means, strict=True) if group.trials]
-        found = {}
-        for column in {"mse", "perplexity", *self.columns}:
-            margins = simultaneous_margins([group.by_seed(column) for group in self.estimated], means)
-            found[column] = dict(zip((group.label for group in self.estimated), margins, strict=True))
-        return found
+        """By column, those that were asked for, then by the group's label."""
+        return {}
 
     def files_of(self, trial: TrialRecord) -> Store:
         """The folder, or prefix of a bucket, of a trial. ``ConfigError`` if its key is no plain name."""
@@ -239,10 +239,14 @@ class Results:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Of each featured group the first trial's that has any; damaged files and a lost storage become problems."""
+        """Of each featured group."""
+        return self.pictures_of(self.featured())
+
+    def pictures_of(self, groups: Iterable[Group]) -> Pictures:
+        """Of each group the first trial's that has any; damaged files and a lost storage become problems."""
         rows: list[tuple[Group, TrialRecord, Images]] = []
         problems: list[str] = []
-        for group in self.featured():
+        for group in groups:
             for trial in (*group.trials, *filter(None, [group.screened])):
                 try:
                     rows.append((group, trial, images_of(self.files_of(trial).read(PICTURES))))
@@ -311,15 +315,9 @@ def seed_of(trial: TrialRecord) -> int:
     return int(trial.config.get("seed", 0))
 
 
-def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
-    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
-
-    def text(name: str) -> str:
-        value = config[name]
-        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
-        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
-
-    return ", ".join(text(name) for name in names if name in config)
+def configuration(results: Results, trial: TrialRecord) -> str:
+    """A trial's configuration by the fields that are swept: ``rotation, beta 0.25``."""
+    return described(trial.config, estimator_first(results.swept)) or "the configuration"
 
 
 def estimator_first(swept: Sequence[str]) -> list[str]:

@@ -91,6 +91,11 @@ class Estimate:
         interval = self.interval(confidence)
         return "[{}, {}]".format(*map(self.show, interval)) if interval else "one seed" if self.n else "–"
 
+    def record(self, name: str) -> dict[str, float | None]:
+        """Mean, sd and the ends of the 95 % interval under names of columns: ``mse_mean``, ``mse_sd``, ..."""
+        low, high = self.interval() or (None, None)
+        return {f"{name}_mean": self.mean, f"{name}_sd": self.sd, f"{name}_low": low, f"{name}_high": high}
+
 
 def simultaneous_margins(configurations: Sequence[SeedValues], places: Sequence[tuple[float, float]]) -> list[float]:
     """Half the width of each one's interval around its mean; all of them hold together with 95 %.

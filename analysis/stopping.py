@@ -83,7 +83,7 @@ def estimated_cost(
     known = [curve for curve in through if np.isfinite(_scaled(aims, curve, epochs)).all()]
     known = [known[place] for place in thinned(len(known))] if known else []
     cut = [curve for curve in stopped if curve.epochs and np.isfinite(_scaled(aims, curve, max(curve.epochs))).all()]
-    ends = _forecast_ends(aims, known, cut, epochs)
+    ends = forecast_ends(aims, known, cut, epochs)
     if ends is None:
         return None
     found_NO = np.array([_scaled(aims, curve, epochs) for curve in known])
@@ -103,10 +103,14 @@ def _scaled(aims: Sequence[Objective], curve: Curve, epoch: int) -> Floats:
     return row_O
 
 
-def _forecast_ends(
+def forecast_ends(
     aims: Sequence[Objective], through: Sequence[Curve], stopped: Sequence[Curve], epochs: int
 ) -> Ends | None:
-    """Of the stopped trials, those of one epoch together. None where there is none, or too few are through."""
+    """How the stopped trials would have ended, those of one epoch together, in the order in which the epochs come.
+
+    ``through`` have had all ``epochs``, and all objectives are finite there, and at the last epoch of each that was
+    stopped. None where none was, or too few are through.
+    """
     fields = Fields([curve.config for curve in (*through, *stopped)])
     by_epoch: dict[int, list[Curve]] = defaultdict(list)
     for curve in stopped:

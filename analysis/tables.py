@@ -1,34 +1,30 @@
-"""What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours."""
+"""What was measured, in rows: our configurations, the front, the estimators, and the paper's tables beside ours.
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
+python -m analysis.tables RUN
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from tyro.conf import Positional
 
 from analysis.alarms import alarms
 from analysis.estimators import estimator_tables
 from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
-from analysis.layout import Row, Table, write_file
-from analysis.objectives import DEFAULT, METRICS
-from analysis.results import Group, Results, described, estimator_first, ranked
+from analysis.layout import Record, Row, Table, write_file
+from analysis.notes import NO_TOTAL, SIMULTANEOUS, screened_note
+from analysis.objectives import METRICS
+from analysis.paper import paper, paper_tables
+from analysis.results import Group, Results, described, estimator_first, load, ranked
+from trainables.commands import Terminal, run_command
+from trainables.runs import find_run
 from vqcore.psnr import psnr
-
-SIMULTANEOUS = "all of them hold at once with 95 %, so that of whichever is picked does"
-NO_TOTAL = "total = MSE + (1 + beta) codebook: it holds beta itself, so totals are not comparable across beta"
 
 _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
 """Metrics that the table of rates and losses leaves out: the first two have a table of their own, ``loss`` stands there
 as the paper's total, and ``commitment_loss`` is the same number as ``codebook_loss``."""
-_PAPER_COLUMNS = ("reconstruction", "perplexity", "codebook", "total")
-"""The paper's names of the columns of its tables 2 and 3."""
-_COLUMNS = ("mse", "perplexity", "codebook_loss", "total")
-"""Ours of the same."""
-_LISTED = 6
-"""The most values of a field that are listed; of more, the ends."""
-_OURS = "ours: mean ± sample sd over n seeds; what sets the two apart is listed below"
 
 
 def groups_table(results: Results, groups: Sequence[Group] | None = None, intervals: bool = True) -> Table:
@@ -36,8 +32,9 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
     first, second = results.objectives
     intervals = intervals and bool(results.several)
     others = [objective for objective in results.objectives if objective.column not in ("mse", "perplexity")]
+    chosen = results.groups if groups is None else groups
     rows: list[Row] = []
-    for group in results.groups if groups is None else groups:
+    for group in chosen:
         mse = results.estimate(group, "mse")
         interval = (mse.interval_text(),) if intervals else ()
         rest = [group.text(column) for column in ("perplexity", *(other.column for other in others))]
@@ -51,14 +48,20 @@ def groups_table(results: Results, groups: Sequence[Group] | None = None, interv
         "mean ± sample sd over n seeds" + (f"; intervals: {SIMULTANEOUS}" if intervals else ""),
         f"* on the {front}: no other configuration is as good in {first.name} and {second.name} and better in one",
     ]
-    return Table("Configurations", columns, tuple(rows), (*notes, *_screened(results)))
+    records = tuple(_record(group, results) for group in chosen)
+    return Table("Configurations", columns, tuple(rows), (*notes, *screened_note(results)), records=records)
 
 
-def _screened(results: Results) -> tuple[str, ...]:
-    """What the parentheses mean, if there are any."""
-    if results.screening is None or len(results.estimated) == len(results.groups):
-        return ()
-    return (f"in parentheses: by seed {results.screening}, which screened: an order, in no mean or star",)
+def _record(group: Group, results: Results) -> Record:
+    """A configuration for the CSV: the fields that vary, and every metric with its spread and interval."""
+    fields = {name: group.config.get(name) for name in estimator_first(results.swept)}
+    state = {"n": len(group.seeds), "epoch": group.epoch, "on_front": group in results.front}
+    numbers: dict[str, float | None] = {}
+    for column in (*METRICS, "total"):
+        numbers |= results.estimate(group, column).record(column)
+    if results.screening is not None:  # of the seed that chose: in no mean
+        numbers |= {f"{c}_screening": group.screening.mean(c) if group.screening else None for c in results.columns}
+    return {"configuration": group.label, **fields, **state, **numbers}
 
 
 def front_table(results: Results) -> Table | None:
@@ -94,7 +97,7 @@ def rates_table(results: Results) -> Table:
         cells = [group.text(metric.column, spread=metric.direction is not None) for metric in metrics]
         rows.append((group.label, *cells, group.text("total", spread=False)))
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
-    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL, *_screened(results)))
+    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL, *screened_note(results)))
 
 
 def left_out_table(results: Results) -> Table:
@@ -123,82 +126,44 @@ def all_tables(results: Results) -> dict[str, list[Table]]:
         found["results"].append(left_out_table(results))
     for number, published in paper()["tables"].items():
         if published["field"] in results.swept:
-            both = [paper_table(results, int(number), split) for split in ("test", "train")]
-            found[f"paper_table{number}"] = [*both, caveat_table(results, int(number))]
+            found[f"paper_table{number}"] = paper_tables(results, int(number))
     return {name: tables for name, tables in found.items() if tables}
 
 
 def write_tables(results: Results) -> list[Path]:
-    """Write the tables into the run's folder: ``tables/results.md`` and the others that there are."""
-    return [
-        write_file(results.folder / "tables" / f"{name}.md", "\n".join(map(Table.markdown, tables)).encode())
-        for name, tables in all_tables(results).items()
-    ]
+    """Write the tables into the run's folder: ``tables/results.md`` and the others that there are.
+
+    Those that a paper prints, also as LaTeX and as CSV: ``configurations`` and the paper's own.
+    """
+    tables = all_tables(results)
+    pages = {f"{name}.md": "\n".join(map(Table.markdown, page)) for name, page in tables.items()}
+    printed = {name: page for name, page in tables.items() if name.startswith("paper_")}
+    if results.groups:
+        printed["configurations"] = tables["results"][:1]
+    for name, page in printed.items():
+        labels = (f"tab:{name}", *(f"tab:{name}-{number}" for number in range(2, len(page) + 1)))
+        pages[f"{name}.tex"] = "\n".join(table.latex(label) for table, label in zip(page, labels, strict=True))
+        records = tuple(record for table in page for record in table.records)
+        pages[f"{name}.csv"] = replace(page[0], records=records).csv()
+    return [write_file(results.folder / "tables" / name, text.encode()) for name, text in pages.items()]
 
 
 def _starred(group: Group, results: Results) -> str:
     return group.label + (" *" if group in results.front else "")
 
 
-@cache
-def paper() -> dict[str, Any]:
-    """The numbers that the paper published, and what sets it apart (``paper_tables.toml``)."""
-    return tomllib.loads(resources.files("analysis").joinpath("paper_tables.toml").read_text(encoding="utf-8"))
+def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
+    """Print a run's tables, finished or not. ``tables/`` in its folder has them as Markdown, LaTeX and CSV.
 
-
-def paper_table(results: Results, number: int, split: str = "test") -> Table:
-    """The paper's table 2 or 3 of the ``test`` or the ``train`` set, ours under each of its rows.
-
-    Of those of ours that are alike in the table's field and in estimator, the best stands for all.
+    Args:
+        run: A run's name, its folder, or latest.
+        out: The folder that holds the runs.
     """
-    published = paper()["tables"][str(number)]
-    field = published["field"]
-    labels = {row["value"]: row.get("label", f"{row['value']:g}") for row in published["rows"]}
-    best = {(group.config[field], group.estimator): group for group in reversed(ranked(results.groups, DEFAULT[0]))}
-    ours = [group for group in results.groups if group in best.values()]
-    rows: list[Row] = []
-    for value in sorted({*labels, *(group.config[field] for group in ours)}):
-        label = labels.get(value, f"{value:g}")
-        of_paper = [row for row in published["rows"] if row["value"] == value and split in row]
-        rows += [(label, row.get("whose", "paper"), "1", *_numbers(row[split])) for row in of_paper]
-        chosen = [(label, *_ours(group, results, field, split)) for group in ours if group.config[field] == value]
-        rows += chosen or [(label, "ours", "0", *["–"] * len(_PAPER_COLUMNS))]
-    more = len(results.groups) - len(ours)
-    note = f"of those alike in {field} and estimator the lowest mean MSE; {more} more are in results.md"
-    notes = (*(published["caveats"] if split == "test" else ()), _OURS, NO_TOTAL)
-    notes = (*notes, *_screened(results), *((note,) if more else ()))
-    columns = (published["head"], "whose", "n", "MSE", "perplexity", "codebook", "total")
-    title = f"Table {number} of the paper beside ours, {'test' if split == 'test' else 'training'} set"
-    return Table(title, columns, tuple(rows), notes, left=2)
+    terminal = Terminal()
+    for tables in all_tables(load(find_run(run, out))).values():
+        for table in tables:
+            terminal.print(table.rich(), "")
 
 
-def _ours(group: Group, results: Results, field: str, split: str) -> Row:
-    prefix = "train_" if split == "train" else ""
-    rest = described(group.config, [name for name in estimator_first(results.swept) if name != field])
-    numbers = (group.text(f"{prefix}{column}", spread=column in ("mse", "perplexity")) for column in _COLUMNS)
-    return (f"ours: {rest}" if rest else "ours", str(len(group.seeds)), *numbers)
-
-
-def _numbers(row: Mapping[str, float]) -> Row:
-    return tuple(f"{row[name]:.4f}" if row[name] < 1 else f"{row[name]:.1f}" for name in _PAPER_COLUMNS)
-
-
-def caveat_table(results: Results, number: int) -> Table:
-    """The differences between the experiments of the paper's table 2 or 3 and ours, side by side."""
-    codes = paper()["tables"][str(number)]["codes"]
-    configs = [group.config for group in results.groups]
-    of_run = {"data": results.data, "epochs": str(results.epoch), "runs a row": results.seeds}
-    rows = []
-    for row in paper()["differences"]:
-        ours = row.get("ours") or of_run.get(row["what"]) or _values(configs, row["field"])
-        rows.append((row["what"], row.get("paper", codes), ours))
-    note = "so the two columns are not the same experiment, and a difference between them is not a ranking of methods"
-    return Table("What sets them apart", ("", "paper", "this run"), tuple(rows), (note,), left=3)
-
-
-def _values(configs: Sequence[dict[str, Any]], name: str) -> str:
-    values = sorted({config[name] for config in configs if name in config})
-    shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    if len(shown) > _LISTED and not isinstance(values[0], str):
-        return f"{shown[0]} to {shown[-1]} ({len(shown)} values)"
-    return ", ".join(shown) or "–"
+if __name__ == "__main__":
+    run_command(main)

@@ -1,8 +1,9 @@
 """python -m benchmarks.tracking: what tracking by MLflow costs a sweep, and how long MLflow takes to catch up.
 
 The driver's side: the CPU time of its process for a report that is recorded, with a tracker beside it and without, in
-turn. MLflow's side: a finished run's journal sent to a SQLite database and through a server of one worker, beside as
-many points sent to the same place by MLflow's client used by hand, in the fewest calls.
+turn. MLflow's side: a finished run's journal and its trials' reconstructions sent to a SQLite database and through a
+server of one worker, beside as many points alone sent to the same place by MLflow's client used by hand, in the fewest
+calls.
 """
 
 import os
@@ -20,12 +21,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 
 from benchmarks.record import circumstances, write
-from trainables.journal import Journal
-from trainables.runs import JOURNAL
+from trainables.journal import Journal, read
+from trainables.runs import JOURNAL, PICTURES
 from trainables.tracking import Tracker, check, default_uri, sync
 
 NAMES = ("mse", "perplexity", "usage", "bits", "loss", "codebook_loss", "commitment_loss")
@@ -53,7 +55,8 @@ class TrackingBenchmark:
 def write_journal(folder: Path, runs: int, epochs: int, pause: Callable[[], None] = lambda: None) -> Journal:
     """A finished sweep's, as its driver writes it; ``pause`` is called before each report."""
     rng, journal = random.Random(0), Journal(folder / JOURNAL)
-    journal.write("sweep", sweep="benchmark", name=folder.name, id=f"{folder.name}-id", swept=["field_0"])
+    facts = {"swept": ["field_0"], "params": {"data": "cifar10-mini"}}
+    journal.write("sweep", sweep="benchmark", name=folder.name, id=f"{folder.name}-id", **facts)
     for number in range(runs):
         key = f"trial{number:05}"
         journal.write("start", trial=key, number=number, config={**CONFIG, "field_0": number}, info={"device": "cpu"})
@@ -63,6 +66,14 @@ def write_journal(folder: Path, runs: int, epochs: int, pause: Callable[[], None
         journal.write("end", trial=key, status="completed", reason="", epoch=epochs)
     journal.write("done")
     return journal
+
+
+def write_pictures(folder: Path) -> None:
+    """The reconstructions that each trial of a run keeps, of 32 x 32 pixels."""
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 8, 32, 32, 3), np.uint8)
+    for key in read(folder / JOURNAL).trials:
+        (folder / "trials" / key).mkdir(parents=True)
+        np.save(folder / "trials" / key / PICTURES, pictures)
 
 
 def driver_ms(folder: Path, reports: int, uri: str | None) -> float:
@@ -102,6 +113,7 @@ def catch_up(uri: str, benchmark: TrackingBenchmark, out: Path) -> dict[str, flo
     write_journal(out / "benchmark" / "warm", 1, 1)
     sync(out / "benchmark" / "warm", uri)  # makes the schema
     write_journal(out / "benchmark" / "whole", benchmark.runs, benchmark.epochs)
+    write_pictures(out / "benchmark" / "whole")
     started = time.perf_counter()
     assert sync(out / "benchmark" / "whole", uri) == benchmark.runs + 1
     seconds = time.perf_counter() - started

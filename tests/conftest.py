@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import install_import_hook
 
@@ -115,3 +117,21 @@ def disk_of(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 def small_disk(disk_of: Callable[[str], Path]) -> Path:
     """A disk of its own of 4 MB."""
     return disk_of("4m")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright: ``browser.new_page()``. Tests that use it are marked ``service``.
+
+    For a file, not for the session: an event loop runs in this thread as long as Playwright does, and others' calls of
+    ``asyncio.run`` would fail.
+    """
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed here (Debian: apt-get install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (it comes with .[dev])")
+    words = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=words)
+        yield chromium
+        chromium.close()

@@ -29,6 +29,7 @@ from trainables.session import RunSession, open_session
 from trainables.snapshots import USUAL, snapshot_epochs
 from trainables.storage import check_disk, sync_folder
 from trainables.tracking import accept, default_uri, without_password
+from trainables.tracking_uri import started_with
 from trainables.trial import Trial
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.errors import Problems
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         job, folder = check_final(flags)
         uri = flags.tracking_uri or default_uri(flags.out)
         with open_session(folder, str(Path(job.folder).parent), uri, Terminal()) as session:
-            return _run(job, session)
+            return _run(job, session, _origin(flags.config))
 
     return exit_code(work, " before the first epoch; the same command goes on")
 
@@ -148,9 +149,16 @@ def _flag_problems(flags: Final) -> Iterator[str]:
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
-def _run(job: TrialJob, session: RunSession) -> int:
+def _origin(config: Path) -> dict[str, str]:
+    """The sweep, its name and the export that a file comes from, as an export says; empty if it does not."""
+    table = read_toml(config).get("origin")
+    names = {name: str(table.get(name)) for name in ("sweep", "name", "export")} if isinstance(table, dict) else {}
+    return names if all(map(NAME.fullmatch, names.values())) else {}
+
+
+def _run(job: TrialJob, session: RunSession, origin: dict[str, str]) -> int:
     """Train, keep the model, record the end, print what to do next; the exit code."""
-    _record(job, session)
+    _record(job, session, origin)
     session.check_tracking()
     session.warn(session.gaps, *job.data.notes)
     session.tracker.start()
@@ -205,7 +213,7 @@ def _train(job: TrialJob, session: RunSession) -> None:
         _keep_model(trial, session.folder)
 
 
-def _record(job: TrialJob, session: RunSession) -> None:
+def _record(job: TrialJob, session: RunSession, origin: dict[str, str]) -> None:
     """The training as a sweep of one trial."""
     data, uri = job.data, session.tracking_uri
     facts = {"data": data.source, "data_hash": data.hash}
@@ -218,8 +226,9 @@ def _record(job: TrialJob, session: RunSession) -> None:
         swept=[],
         trials=1,
         epochs=job.config.training.epochs,
-        tags={**facts, "torch": torch.__version__},
-        params={**facts, "image_size": data.image_size},
+        origin=origin,
+        tags={**facts, "command": started_with(), "torch": torch.__version__},
+        params={**facts, **{name: getattr(data, name) for name in ("image_size", "train_images", "test_images")}},
         **elsewhere,
     )
 

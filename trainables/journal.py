@@ -200,6 +200,8 @@ class RunRecord:
     end_time: float | None = None
     """When the run was done or paused, in seconds since 1970; None while it is under way."""
     last_time: float = field(default=0.0, compare=False)
+    sessions: list[float] = field(default_factory=list, compare=False)
+    """When the run began, and when it was taken up again each time, in seconds since 1970."""
     damaged: int = field(default=0, compare=False)
     """Lines of the journal that could not be read."""
     _arrivals: int = field(default=0, compare=False)
@@ -228,6 +230,7 @@ class RunRecord:
             self._interrupt(self.last_time)  # trials of a driver that was killed
             self.sweep, self.done, self.end_time = dict(event), False, None
             self.started = self.started or event["time"]
+            self.sessions.append(event["time"])
         elif kind == "decided":
             self.decided |= event["trials"]
         elif kind in ("pause", "done"):

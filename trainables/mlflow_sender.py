@@ -25,18 +25,32 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
-from trainables.runs import JOURNAL, SHORT
+from trainables.mlflow_model import MODEL
+from trainables.mlflow_pictures import KEY, pictures
+from trainables.runs import JOURNAL, MLFLOW_PAGES, SUMMARY
+from trainables.storage import is_bucket, join, replace_file
 from trainables.tracking import Status
 from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
 
 logger = logging.getLogger(__name__)
 
-ARTIFACTS = ("sweep.toml", "results.parquet", "report.html", "figures/*.png", "tables/*.md", "exports/*.toml")
+_TABLES = ("tables/*.md", "tables/*.tex", "tables/*.csv")
+ARTIFACTS = ("sweep.toml", "results.parquet", "report.html", "figures/*.png", *_TABLES, "exports/*.toml")
 """The files of a run's folder that its parent run gets. Checkpoints stay where they are."""
+
+REPORTS = ("report.html", "tables/results.md", "figures/pareto.png")
+"""The artifact that a description links: the first that there is."""
+
+IMAGES = "mlflow.loggedImages"
+"""The tag by which MLflow's ``log_image`` marks a run that has some."""
+
+UI = "http://127.0.0.1:5000"
+"""Where ``make ui`` shows the embedded database unless it is told another port."""
 
 PARENT = ""
 """The key of the parent run among the keys of the trials."""
@@ -52,12 +66,17 @@ class Sender:
         self._folder, self._uri, self._client = folder, uri, connect(uri)
         self._record, self._reader = RunRecord(), JournalReader(folder / JOURNAL)
         self._experiment = ""
+        self._dataset: DatasetInput | None = None
         self._found: dict[str, list[Run]] = {}
         """MLflow's runs of this sweep when the sender began, by trial."""
         self._runs: dict[str, Run] = {}
         """The run of each trial, with the parameters and tags that were sent since."""
+        self._pages = 0
+        """The number of runs whose addresses are written."""
         self._steps: dict[str, set[int]] = {}
         """The epochs that each of them has."""
+        self._pictured: dict[str, set[int]] = {}
+        """The epochs of which each of them has images."""
 
     def update(self, nobody_writes: bool = False) -> int:
         """Read on, and send what is new; the number of runs. With ``nobody_writes``, whatever still runs was killed."""
@@ -75,17 +94,33 @@ class Sender:
                 self._send_trial(record.trials[key])
             if PARENT in changed:  # it ends after its children
                 self._send_parent()
+            self._write_pages()
         return len(self._runs)
+
+    def _write_pages(self) -> None:
+        """Where a browser finds each trial: on the server, or on that of ``make ui`` for the embedded database."""
+        parts = urlsplit(self._uri)
+        if self._pages == len(self._runs) or not (parts.scheme.startswith("http") or sqlite_path(self._uri)):
+            return
+        self._pages = len(self._runs)
+        server = UI if sqlite_path(self._uri) else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        pages = {
+            key: f"{server.rstrip('/')}/#/experiments/{self._experiment}/runs/{run.info.run_id}"
+            for key, run in self._runs.items()
+        }
+        replace_file(self._folder / MLFLOW_PAGES, json.dumps(pages).encode(), durable=False)
 
     def _begin(self) -> None:
         """Find the experiment and the runs that MLflow has of this sweep; the parent is there before its children."""
         self._experiment = experiment(self._client, self._record.sweep["sweep"], sqlite_path(self._uri))
+        self._dataset = view.dataset(self._record.sweep.get("params", {}))
         query = f"tags.`vqsweep.sweep` = '{self._record.sweep['id']}'"
         for run in self._client.search_runs([self._experiment], query, max_results=50_000):
             key = run.data.tags.get("vqsweep.trial", PARENT)
             if key != PARENT or "mlflow.parentRunId" not in run.data.tags:
                 self._found.setdefault(key, []).append(run)
-        self._run(PARENT, self._record.sweep["name"], self._record.started, self._sweep_tags())
+        self._run(PARENT, self._record.sweep["name"], self._record.started, self._parent_tags())
+        self._send_experiment()
 
     def _run(self, key: str, name: str, started: float, tags: dict[str, Any]) -> Run:
         """The run of the same start, or else of the same name; made if there is none.
@@ -98,32 +133,91 @@ class Sender:
             own = own or [self._client.create_run(self._experiment, start, _texts(tags, 8000), name)]
             run = min(own, key=lambda run: (run.info.start_time != start, run.info.start_time))
             known = self._client.get_metric_history(run.info.run_id, "mse") if "mse" in run.data.metrics else []
+            if self._dataset is not None and not (run.inputs and run.inputs.dataset_inputs):
+                self._client.log_inputs(run.info.run_id, [self._dataset])
             self._runs[key], self._steps[key] = run, {point.step for point in known}
         return self._runs[key]
 
     def _sweep_tags(self) -> dict[str, Any]:
-        tags = {**self._record.sweep.get("tags", {}), "vqsweep.sweep": self._record.sweep["id"]}
-        return tags | ({"mlflow.source.git.commit": tags["commit"]} if "commit" in tags else {})
+        sweep = self._record.sweep
+        ours = {"vqsweep.sweep": sweep["id"], "run": sweep["name"]}
+        return {**sweep.get("tags", {}), **ours, **view.source_tags(sweep)}
+
+    def _parent_tags(self) -> dict[str, Any]:
+        return {**self._sweep_tags(), "vqsweep.planned": self._record.sweep.get("trials", "unknown")}
+
+    def _send_experiment(self) -> None:
+        """The interface that it opens in, its description and its views; a user's own description stays."""
+        id_, sweep = self._experiment, self._record.sweep["sweep"]
+        known = self._client.get_experiment(id_).tags
+        parents = self._client.search_runs([id_], "tags.`vqsweep.planned` LIKE '%'", max_results=view.LISTED)
+        tags = {view.KIND: known.get(view.KIND, "custom_model_development")}
+        tags |= view.described_as(view.experiment_note(id_, sweep, parents), known)
+        for name in view.VIEWS:
+            key = f"{view.VIEW}{name}"
+            tags[key] = view.saved_view(name, view.swept(self._record), known.get(key))
+        for key, value in tags.items():
+            if known.get(key) != value:
+                self._client.set_experiment_tag(id_, key, value)
 
     def _send_parent(self) -> None:
         run, record = self._runs[PARENT], self._record
-        self._send_words(run, record.sweep.get("params", {}), self._sweep_tags())
+        self._send_words(run, record.sweep.get("params", {}), self._parent_tags())
         self._send_state(run, "FINISHED" if record.done else "KILLED", record)
         if record.end_time is not None:
-            self._send_artifacts(run)
+            found = _summary(self._folder)
+            front = set(found.get("front", ()))
+            self._send_findings(run, found)
+            self._send_front(front)
+            self._send_experiment()
+            self._send_artifacts(run, view.table_of_trials(record, front))
+
+    def _send_findings(self, run: Run, found: dict[str, Any]) -> None:
+        """Metrics of the whole sweep, and its description. Of a final training the metrics are its only trial's."""
+        record, report = self._record, next(filter(self._has, REPORTS), None)
+        final, trials = record.sweep["sweep"] == "final", list(record.trials.values())
+        note = view.run_note(self._experiment, run, found.get("findings", ()), report)
+        tags = view.described_as(view.final_note(record.sweep) if final else note, run.data.tags)
+        tags[view.TABLES] = json.dumps([{"path": view.TABLE, "type": "table"}])
+        self._send_words(run, {}, tags | ({"vqsweep.report": report} if report else {}))
+        alone = trials[0].epochs.get(trials[0].last_epoch, {}) if final and trials else {}
+        metrics = {**alone, **found.get("metrics", {}), **view.trial_counts(record)}
+        new = {name: value for name, value in metrics.items() if run.data.metrics.get(name) != value}
+        if new:  # a value that has changed since must be the later one
+            when = time.time() if new.keys() & run.data.metrics.keys() else record.last_time
+            points = [Metric(name, value, round(when * 1000), 0) for name, value in new.items()]
+            self._client.log_batch(run.info.run_id, points)
+            run.data.metrics.update(new)
+
+    def _send_front(self, front: set[str]) -> None:
+        """Which trials are on the front, and which were before a resume."""
+        for key, child in self._runs.items():
+            if key in front or child.data.tags.get("front") == "yes":
+                self._send_words(child, {}, {"front": "yes" if key in front else "no"})
+
+    def _has(self, name: str) -> bool:
+        return (self._folder / name).is_file()
+
+    def _send_model(self, run: Run) -> None:
+        """The model that a final training left."""
+        sweep, trials = self._record.sweep, list(self._record.trials.values())
+        if self._record.done and sweep["sweep"] == "final" and trials and self._has(MODEL):
+            from trainables.mlflow_model import register  # and torch, which a sweep's sender has no use for
+
+            register(self._client, run.info.run_id, self._folder, sweep, trials[0])
 
     def _send_trial(self, trial: TrialRecord) -> None:
         """A child of the sweep's run: its end last, so that MLflow has all of a run that has ended there."""
-        status = _STATUS.get(trial.status, "KILLED")
-        shown = "interrupted" if status == "KILLED" and trial.end_time is not None else trial.status
+        record, status, shown = self._record, _STATUS.get(trial.status, "KILLED"), view.became(trial)
         parent = {"mlflow.parentRunId": self._runs[PARENT].info.run_id, "vqsweep.trial": trial.key}
-        result = {"vqsweep.status": shown, "vqsweep.reason": trial.reason or shown}
-        tags = {**self._sweep_tags(), **trial.info, **parent, **result}
-        swept = [name for name in (*self._record.sweep.get("swept", ()), "seed") if name in trial.config]
-        name = " ".join(f"{SHORT.get(name, name)}={trial.config[name]}" for name in dict.fromkeys(swept))
-        run = self._run(trial.key, name or f"trial {trial.number}", trial.started, tags)
-        self._send_words(run, trial.config, tags)
+        label = view.configuration(record, trial)
+        result = {"configuration": label, "status": shown, "reason": trial.reason or shown}
+        tags = {**result, **trial.info, **parent, **self._sweep_tags()}
+        run = self._run(trial.key, view.trial_name(record, trial), trial.started, tags)
+        self._send_words(run, view.params_in_order(record, trial), tags)
         self._send_epochs(run, trial)
+        if trial.end_time is not None and trial.epochs:
+            self._send_pictures(run, trial)
         self._send_state(run, status, trial)
 
     def _send_words(self, run: Run, params: dict[str, Any], tags: dict[str, Any]) -> None:
@@ -147,17 +241,44 @@ class Sender:
             self._client.log_batch(run.info.run_id, metrics)
             steps.update(part)
 
+    def _send_pictures(self, run: Run, trial: TrialRecord) -> None:
+        """Reconstructions of the epochs that have some, each once: MLflow gives every image a name of its own."""
+        if self._moved(run) is not None:  # sending the parent's artifacts says so
+            return
+        known = self._pictured.get(trial.key)
+        if known is None:
+            images = self._client.list_artifacts(run.info.run_id, "images") if run.data.tags.get(IMAGES) else []
+            names = [Path(image.path).name.split("+") for image in images if image.path.endswith(".webp")]
+            known = self._pictured[trial.key] = {int(parts[2]) for parts in names if parts[0] == KEY}
+        if trial.last_epoch in known:
+            return
+        storage = str(self._record.sweep.get("storage") or "")
+        location = storage if is_bucket(storage) else str(self._folder / "trials")
+        for epoch, picture in pictures(join(location, trial.key), trial.last_epoch, known):
+            when = round(trial.times.get(epoch, trial.started) * 1000)
+            self._client.log_image(run.info.run_id, picture, key=KEY, step=epoch, timestamp=when)
+            known.add(epoch)
+
     def _send_state(self, run: Run, status: str, record: RunRecord | TrialRecord) -> None:
         if record.end_time is None:
             self._client.update_run(run.info.run_id, "RUNNING")
         else:  # not before its start, though a clock may have been set back
             self._client.set_terminated(run.info.run_id, status, round(max(record.end_time, record.started) * 1000))
 
-    def _send_artifacts(self, run: Run) -> None:
+    def _moved(self, run: Run) -> Path | None:
+        """Where MLflow would put the artifacts of a run, if its database has been moved away from there since."""
+        path, old = (
+            sqlite_path(self._uri),
+            Path(unquote(urlsplit(run.info.artifact_uri).path).partition("/mlartifacts/")[0]),
+        )
+        return old if path is not None and old.resolve() != path.parent.resolve() else None
+
+    def _send_artifacts(self, run: Run, table: dict[str, Any]) -> None:
         """Files, unless they would go to where the database was before its folder was moved."""
-        path, files = sqlite_path(self._uri), artifacts(self._folder)
-        old = Path(unquote(urlsplit(run.info.artifact_uri).path).partition("/mlartifacts/")[0])
-        if files and path is not None and old.resolve() != path.parent.resolve():
+        path, files, old = sqlite_path(self._uri), artifacts(self._folder), self._moved(run)
+        if path is not None and old is not None:
+            if not files:
+                return
             raise FileNotFoundError(
                 f"artifacts: MLflow keeps their absolute path, {old}, and {path.name} is in {path.parent}; make the "
                 f"old path a link to the new one, or rename {path} and send each run again with `python -m sweeps.sync`"
@@ -165,6 +286,20 @@ class Sender:
         for file in files:
             place = file.parent.relative_to(self._folder).as_posix()
             self._client.log_artifact(run.info.run_id, str(file), None if place == "." else place)
+        self._client.log_dict(run.info.run_id, table, view.TABLE)
+        self._send_model(run)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """What the analysis found; empty before there was one."""
+    try:
+        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s is not sent to MLflow: %s", folder / SUMMARY, error)
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def artifacts(folder: Path) -> list[Path]:
@@ -246,7 +381,10 @@ def show(out: Path, port: int) -> None:
 
     One worker answers in 1 ms, where each of several takes 44; the processes of MLflow's jobs would take 226 MB each.
     """
-    connect(default_uri(out))
+    client, address = connect(default_uri(out)), f"http://127.0.0.1:{port}"
+    print(f"{address}: choose Model training at its top left, or open")
+    for experiment in client.search_experiments(filter_string="name LIKE 'vqsweep/%'"):
+        print(f"  {experiment.name}: {view.training_link(address, experiment.experiment_id)}", flush=True)
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlartifacts"]
     os.execve(sys.executable, server, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ})

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vqcore.errors import ConfigError
 
@@ -30,6 +32,12 @@ USAGE = "usage.npy"
 
 SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
 """The files of a trial's snapshots, by their epochs."""
+
+MLFLOW_PAGES = "mlflow.json"
+"""The file of a run with the address of each trial's page in MLflow, by key, for the report."""
+
+SUMMARY = "summary.json"
+"""The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
 
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""
@@ -58,6 +66,17 @@ def find_run(name: str, out: Path) -> Path:
     latest = ", ".join(run.name for run in runs[:5])
     there_is = f"the latest are {latest}" if runs else "there are none yet; start one with `python -m sweeps.<sweep>`"
     raise ConfigError([f"{name!r}: no such run in {out}; {there_is}"])
+
+
+def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
+    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
+
+    def text(name: str) -> str:
+        value = config[name]
+        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
+        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
+
+    return ", ".join(text(name) for name in names if name in config)
 
 
 def usable_cpus() -> int:

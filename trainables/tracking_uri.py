@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -60,6 +62,11 @@ def without_password(uri: str) -> str:
         return f"{scheme}://***"
     place, *query = re.split("[?#]", address, maxsplit=1)
     return f"{scheme}://{'***@' if at else ''}{place}{'?***' if query else ''}"
+
+
+def started_with() -> str:
+    """The command that started this process, without passwords."""
+    return shlex.join(["python", *map(without_password, sys.orig_argv[1:])])
 
 
 def mask(text: str, uri: str) -> str:

@@ -1,6 +1,7 @@
 """The quantization layers: a learned codebook's nearest code, and finite scalar quantization's grid."""
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class VectorQuantizer(nn.Module):
         learns = self.training and not self.frozen and (z_ND.shape[0] > 0 or distributed())
         if learns and self.codes.move_in_forward:
             _refuse_checkpointing()
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z):
             if learns:
                 self.codes.prepare(z_ND.detach())
             codes_KD = self.codes()
@@ -93,7 +94,7 @@ class VectorQuantizer(nn.Module):
     def vectors(self, z: Tensor, channel_dim: int = 1) -> Float[Tensor, "n d"]:
         """``z`` as the vectors that are compared with the codes: a row a position, normalised if the layer does."""
         z_ND = _rows_of(z, channel_dim, self.config.dim)
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z):
             return F.normalize(z_ND, dim=-1) if self.config.normalize in ("inputs", "cosine") else z_ND
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
@@ -127,7 +128,7 @@ class FSQ(Fp32Module):
 
     def forward(self, z: Tensor, channel_dim: int = 1) -> Quantized:
         """Quantize ``z``, whose dimension ``channel_dim`` has one entry a level; any other dimensions."""
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z):
             bounded_ND = self.vectors(z, channel_dim)
             check_finite(bounded_ND)  # infinities have an end of the grid, NaN has none
             index_N = (self._digits(bounded_ND.detach()) * self.basis).sum(-1).long()
@@ -137,7 +138,7 @@ class FSQ(Fp32Module):
 
     def vectors(self, z: Tensor, channel_dim: int = 1) -> Float[Tensor, "n d"]:
         """``z`` as the vectors that are rounded to the grid: a row a position, each of its dimensions bounded."""
-        with torch.autocast(z.device.type, enabled=False):
+        with _without_autocast(z):
             return self._bounded(_rows_of(z, channel_dim, self.config.dim))
 
     def decode(self, indices: Integer[Tensor, "..."], channel_dim: int = 1) -> Float[Tensor, "..."]:
@@ -177,6 +178,11 @@ def _require(config: QuantizerConfig, layer: str) -> None:
         raise ConfigError(
             [f"layer = {config.layer!r}: this is the layer {layer!r}; vqcore.quantizer(config) makes either"]
         )
+
+
+def _without_autocast(z: Tensor) -> AbstractContextManager[None]:
+    """No autocast; nothing while ``torch.export`` traces, whose graphs of such a region cannot be loaded."""
+    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(z.device.type, enabled=False)
 
 
 def _rows_of(z: Tensor, channel_dim: int, dim: int) -> Tensor:

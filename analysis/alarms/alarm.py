@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from analysis.layout import enumerated
-from analysis.results import Results, described, estimator_first
+from analysis.results import Results, configuration
 from trainables.journal import TrialRecord
 
 FEW = 0.03
@@ -36,11 +36,6 @@ def compared_trials(results: Results) -> list[TrialRecord]:
 def many(faulty: Sequence[TrialRecord], among: Sequence[TrialRecord]) -> bool:
     """Whether a fault is more than a trifle."""
     return len(faulty) >= max(1, FEW * len(among))
-
-
-def configuration(results: Results, trial: TrialRecord) -> str:
-    """A trial's configuration by the fields that are swept: ``rotation, beta 0.25``."""
-    return described(trial.config, estimator_first(results.swept)) or "the configuration"
 
 
 def named(results: Results, trials: Iterable[TrialRecord]) -> str:

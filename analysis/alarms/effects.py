@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc
 
+from analysis.effects import level
 from analysis.objectives import Objective, metric_of
 from analysis.results import Group
 
@@ -30,13 +31,6 @@ class Fit(NamedTuple):
     def sd(self) -> float:
         """The standard deviation of the rest; NaN where nothing tells it."""
         return math.sqrt(self.squares / self.freedom) if self.freedom > 0 else math.nan
-
-
-def level(column: str, value: float) -> float:
-    """A metric as it is compared: its logarithm where two values are compared by their ratio. NaN where it has none."""
-    if not metric_of(column).ratio:
-        return value
-    return math.log(value) if value > 0 else math.nan
 
 
 def additive_fit(cells: Iterable[Cell]) -> Fit:

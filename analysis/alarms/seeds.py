@@ -5,7 +5,8 @@ from statistics import fmean, median
 
 from analysis import fronts
 from analysis.alarms.alarm import Alarm
-from analysis.alarms.effects import as_text, level, mean_level, seed_noise
+from analysis.alarms.effects import as_text, mean_level, seed_noise
+from analysis.effects import level
 from analysis.layout import counted, enumerated
 from analysis.results import Group, Results, ranked
 from analysis.stats import POOLED

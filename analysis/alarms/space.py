@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from scipy.special import chdtrc
 
 from analysis.alarms.alarm import Alarm
-from analysis.alarms.effects import Cell, Fit, additive_fit, level, mean_level, seed_noise
-from analysis.fronts import Point, front, hypervolume
+from analysis.alarms.effects import Cell, Fit, additive_fit, mean_level, seed_noise
+from analysis.effects import level
+from analysis.fronts import Point, hypervolume
+from analysis.history import reference_point
 from analysis.layout import enumerated
 from analysis.objectives import Objective
 from analysis.results import Group, Results, described, estimator_first, ranked, seed_of
@@ -248,17 +250,6 @@ def _missed(runs: Sequence[_Run], results: Results) -> float:
     if len(results.aims) == 1:
         best, found = min(all_)[0], min(early)[0]
         return (found - best) / (1.0 if results.aims[0].metric.ratio else abs(best) or 1.0)
-    reference = _reference(all_)
+    reference = reference_point(all_)
     area = hypervolume(all_, reference)
     return 1 - hypervolume(early, reference) / area if area > 0 else 1.0
-
-
-def _reference(points: Sequence[Point]) -> Point:
-    """Beyond the worst of the front and the median of all: one bad trial must not make all others equal."""
-    ends = []
-    on_front = [points[i] for i in front(points)]
-    for axis in (0, 1):
-        values, best = sorted(point[axis] for point in points), min(point[axis] for point in on_front)
-        worst = max(*(point[axis] for point in on_front), values[len(values) // 2])
-        ends.append(worst + 0.1 * (worst - best) + 1e-9)
-    return ends[0], ends[1]

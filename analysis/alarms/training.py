@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from analysis.alarms.alarm import Alarm, compared_trials, configuration, many, named
+from analysis.alarms.alarm import Alarm, compared_trials, many, named
 from analysis.alarms.effects import seed_noise
 from analysis.layout import counted
-from analysis.results import Results, described, estimator_first
+from analysis.results import Results, configuration, described, estimator_first
 from trainables.journal import TrialRecord
 
 _COLLAPSED_CODES, _COLLAPSED_USAGE = 2.0, 0.01

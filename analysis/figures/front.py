@@ -1,10 +1,8 @@
 """Configurations as points: the objectives against each other, and MSE against both rates of an image."""
 
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from analysis.figures import style
 from analysis.findings import front_sentence
 from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
+from analysis.rates import entropy_coded, fixed_length
 from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
@@ -57,9 +56,9 @@ def front(results: Results) -> Figure | None:
     _draw(axes, markers)
     _draw_screened(axes, results, lambda group: group.points(across, up))
     on_front = [marker.mean for marker in markers if marker.group in results.front]
-    _staircase(axes, on_front, (second.direction, first.direction))
+    staircase(axes, on_front, (second.direction, first.direction), **_FRONT)
     filled = _band(axes, results)
-    style.finish(axes, _axis(second, 85), _axis(first, 60))
+    style.finish(axes, axis_label(second, 85), axis_label(first, 60))
     title = f"{first.name[0].upper()}{first.name[1:]} against {second.name}: {results.compared}"
     by = " Band: the front of the true means, by the configurations with several seeds." if filled else ""
     few = len(markers) <= MOST
@@ -84,7 +83,7 @@ def rate(results: Results) -> Figure | None:
     named: list[Group] = []
     for axes, markers in panels:  # once all marks have set the axis that the panels share
         on_front = [markers[i] for i in fronts.front([marker.mean for marker in markers])]
-        _staircase(axes, [marker.mean for marker in on_front], ("min", "min"))
+        staircase(axes, [marker.mean for marker in on_front], ("min", "min"), **_FRONT)
         named += [marker.group for marker in on_front if marker.group not in named]
     del named[MOST:]
     for axes, markers in panels:
@@ -97,21 +96,6 @@ def rate(results: Results) -> Figure | None:
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure
-
-
-def entropy_coded(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being ``bits``: those of an ideal entropy coder for an image."""
-    return group.points("bits", "mse")
-
-
-def fixed_length(group: Group) -> dict[int, Point]:
-    """Rate and MSE of each seed, the rate being codes an image times log2 K; empty where that is unknown."""
-    # bits = codes * log2(perplexity), which says nothing where one code does all
-    codes = [bits / math.log2(used) for bits, used in group.points("bits", "perplexity").values() if used > 1.001]
-    size = group.config.get("codebook_size")
-    if not codes or size is None:
-        return {}
-    return {seed: (round(median(codes)) * math.log2(size), mse) for seed, mse in group.by_seed("mse").items()}
 
 
 def _marks(results: Results) -> str:
@@ -157,10 +141,10 @@ def _draw_screened(axes: Axes, results: Results, points: Callable[[Group], dict[
         axes.scatter(places[:, 0], places[:, 1], edgecolors=[colour for _, colour in rings], **look)
 
 
-def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> None:
+def staircase(axes: Axes, front: Sequence[Point], directions: Directions, **look: Any) -> None:
     """The border of the region that the front dominates, in the axes as they stand, whose limits are kept.
 
-    ``directions`` are those of the horizontal and the vertical axis.
+    ``directions`` are those of the horizontal and the vertical axis; ``look`` is the line's.
     """
     if not front:
         return
@@ -171,7 +155,7 @@ def _staircase(axes: Axes, front: Sequence[Point], directions: Directions) -> No
     steps = [(start, corners[0][1])]
     for (x, y), (_, after) in zip(corners, [*corners[1:], (0, end)], strict=True):
         steps += [(x, y), (x, after)]
-    axes.plot(*zip(*steps, strict=True), zorder=2, **_FRONT)
+    axes.plot(*zip(*steps, strict=True), zorder=2, **look)
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
@@ -186,7 +170,8 @@ def _band(axes: Axes, results: Results) -> list[Patch]:
     return [Patch(label="95 % band of the front", **_BAND)]
 
 
-def _axis(objective: Objective, width: int) -> str:
+def axis_label(objective: Objective, width: int) -> str:
+    """The metric with its unit and its set of images, which way is better, in lines of ``width`` letters."""
     better = "less" if objective.direction == "min" else "more"
     return textwrap.fill(f"{objective.metric.label} ({better} is better)", width)
 

@@ -46,14 +46,14 @@ _DEAD: dict[str, Any] = {"color": DEAD, "marker": "x", "ls": "", "ms": 3, "mew":
 MOST_VECTORS = 300
 """Marks of a picture that are kept as shapes in SVG and PDF; more become pixels, and a page stays quick to turn."""
 
-# Okabe and Ito 2008, without yellow, which is too light for lines on white.
-_APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+APART = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito 2008, without yellow, which is too light for lines on white."""
 
 
 def estimator_colours(groups: Sequence[Group]) -> list[str]:
     """A colour a group: by its estimator where that is swept, else as ``shades``."""
     several = len({group.estimator for group in groups}) > 1
-    return _by_estimator(groups, _APART) if several else shades(groups)
+    return _by_estimator(groups, APART) if several else shades(groups)
 
 
 def shades(groups: Collection[Any]) -> list[str]:

@@ -2,15 +2,13 @@
 
 import platform
 import re
-import shlex
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
 from sweeps.engine.resources import gpu_names
 from trainables.runs import usable_cpus
-from trainables.tracking_uri import without_password
+from trainables.tracking_uri import started_with
 
 PACKAGES = ("vqsweep", "torch", "ray", "optuna", "mlflow", "numpy")
 
@@ -19,7 +17,7 @@ def provenance() -> dict[str, str]:
     """Facts about this code and this machine, as short texts by name. Holds no environment value and no password."""
     return {
         "commit": commit(),
-        "command": shlex.join(["python", *map(without_password, sys.orig_argv[1:])]),
+        "command": started_with(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "hardware": hardware(),

@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from analysis.layout import counted
 from analysis.report import analyse
 from sweeps.engine.driver import Driver
+from sweeps.engine.live import LiveReport
 from sweeps.engine.progress import Screen
 from sweeps.engine.provenance import provenance
 from sweeps.engine.queue import TrialQueue
@@ -32,7 +34,8 @@ def run_session(ready: CheckedSweep, console: Console) -> int:
     The exit code: 0; 1 if no trial completed or the machinery failed; 75 after SIGTERM; 130 after Ctrl-C.
     """
     request = ready.request
-    with open_session(request.folder, request.trials_folder, request.tracking_uri, console) as session:
+    one_thread = threadpool_limits(limits=1, user_api="blas")  # for forecasts: the cores are the trials'
+    with one_thread, open_session(request.folder, request.trials_folder, request.tracking_uri, console) as session:
         return _SweepSession(ready, session).run()
 
 
@@ -99,7 +102,7 @@ class _SweepSession:
         screen = Screen(self.console, self.writer.run, self.plan, self.ready.spec, lambda: driver.queue.slots)
         self.writer.listeners.append(screen)
         try:
-            with screen:
+            with screen, LiveReport(self.request.folder):
                 while True:
                     run(driver)
                     if self.session.signals.terminating:
@@ -186,6 +189,7 @@ class _SweepSession:
         )
         if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")
+        self.console.print(f"Look at {request.folder}/report.html in a browser: written anew while the trials run.")
         self.session.warn(*self.notes)
         self.session.check_tracking()
 
@@ -222,8 +226,9 @@ class _SweepSession:
 
     def print_next(self, ended: bool, tell_mlflow: str | None) -> None:
         """Print which commands to run next."""
-        request, lines = self.request, []
-        knee = request.folder / "exports" / "knee.toml"
+        request, lines = self.request, list[tuple[str, str | None]]()
+        knee, page = request.folder / "exports" / "knee.toml", request.folder / "report.html"
+        lines.append(("look at", str(page) if page.exists() else None))
         if not ended:
             lines.append(("go on with", command_line(*request.argv, "--resume", request.folder)))
         elif knee.exists():

@@ -45,7 +45,8 @@ class RunMaker:
             swept=list(swept),
             epochs=4,
             trials=params.pop("trials", 6),
-            tags={"commit": "1234567", "data": "cifar10-mini", "data_hash": DATA_HASH, "hardware": "cpu"},
+            tags={"commit": "1234567", "data": "cifar10-mini", "data_hash": DATA_HASH, "hardware": "cpu"}
+            | params.pop("tags", {}),
             params={"data": "cifar10-mini", "data_hash": DATA_HASH, "image_size": 32, **params},
         )
 

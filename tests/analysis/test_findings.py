@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.figures.front import entropy_coded, fixed_length, front, rate
+from analysis.figures.front import front, rate
 from analysis.findings import certainty_sentence, sentences
+from analysis.rates import entropy_coded, fixed_length
 from analysis.report import analyse
 from analysis.results import MOST, load
 from analysis.tables import all_tables, front_table

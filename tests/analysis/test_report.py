@@ -14,7 +14,9 @@ from analysis.results import load
 from vqcore.config import TrialConfig
 
 EXPORTS = {"best_mse.toml", "best_perplexity.toml", "knee.toml"}
-ALWAYS = {"results.parquet", "results.md", "paper_table3.md", "pareto.png", "curves.png", *EXPORTS}
+PAPER = {"paper_table3.md", "paper_table3.tex", "paper_table3.csv"}
+TABLES = {"results.md", "configurations.tex", "configurations.csv", *PAPER}
+ALWAYS = {"report.html", "summary.json", "results.parquet", "pareto.png", "curves.png", *TABLES, *EXPORTS}
 EVERYTHING = ALWAYS | {"front.md", "rate.png"}
 
 
@@ -39,7 +41,7 @@ def test_a_run_in_which_nothing_completed(make_run):
     run = make_run()
     run.trial([(0.1, 5)], None, commitment_weight=0.1)
     findings = analyse(run.close())
-    assert names(findings) == {"results.parquet", "results.md", "paper_table3.md"}
+    assert names(findings) == {"report.html", "summary.json", "results.parquet", "results.md", *PAPER}
     assert findings.lines == (
         "6 trials: 1 not finished, 5 not begun; the run is not finished. Nothing to compare: no trial completed.",
         "Not compared: 1 trial begun and not finished",

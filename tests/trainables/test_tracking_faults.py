@@ -266,7 +266,8 @@ def test_odd_characters_in_paths_and_a_folder_that_is_moved(tmp_path):
     (folder / "sweep.toml").write_text("[sweep]\n")
     assert sync(folder) == 2
     assert {path.name for path in tmp_path.iterdir()} == {out.name}
-    assert artifacts(default_uri(out), assert_mlflow_holds_the_journal(default_uri(out), folder)) == {"sweep.toml"}
+    parent = assert_mlflow_holds_the_journal(default_uri(out), folder)
+    assert artifacts(default_uri(out), parent) == {"sweep.toml", "trials.json"}
 
     out.rename(moved)
     with pytest.raises(ConfigError, match="make the old path a link"):
@@ -382,5 +383,5 @@ def test_a_server_that_was_never_there_gets_all_later_and_text_that_databases_di
     assert timed(lambda: tracker.close(timeout=1)) < 2
     assert sync(folder, server.uri) == 4
     assert_mlflow_holds_the_journal(server.uri, folder, state="KILLED")
-    reason = seen(server.uri, folder)[1]["aaa"].data.tags["vqsweep.reason"]
+    reason = seen(server.uri, folder)[1]["aaa"].data.tags["reason"]
     assert reason.startswith("<script>alert(1)</script> \ufffd nul, ")

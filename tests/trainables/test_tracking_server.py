@@ -146,6 +146,6 @@ def test_the_right_password_lets_in_and_is_kept_nowhere(guarded, tmp_path, where
     command = Path(f"/proc/{tracker._process.pid}/cmdline").read_bytes()
     assert tracker.close(timeout=90), tracker.problem
     parent = assert_mlflow_holds_the_journal(uri, folder)
-    assert artifacts(uri, parent) == {"sweep.toml"}
+    assert artifacts(uri, parent) == {"sweep.toml", "trials.json"}
     shown = str([run.to_dictionary() for run in find(uri, folder)[1]])
     assert PASSWORD not in shown + command.decode() + (folder / JOURNAL).read_text()

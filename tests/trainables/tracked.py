@@ -25,8 +25,8 @@ def open_sweep(folder):
         name=folder.name,
         id=f"{folder.name}-id",
         swept=["commitment_weight", "seed"],
-        tags={"commit": "abc1234", "data_hash": "d00d", "hardware": "2 cores"},
-        params={"epochs": 3, "betas": [0.25, 1.0]},
+        tags={"commit": "abc1234", "command": "python -m sweeps.beta_ablation --epochs 3", "data_hash": "d00d"},
+        params={"data": "cifar10-mini", "data_hash": "d00d", "epochs": 3, "betas": [0.25, 1.0]},
     )
     return journal
 

@@ -1,0 +1,283 @@
+"""The page put together: each part's conclusion, its drawings, and the records that the script links them by."""
+
+import hashlib
+import json
+import logging
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from threadpoolctl import threadpool_limits
+
+from analysis.alarms import ALARMS, alarms
+from analysis.findings import certainty_sentence, front_sentence, sentences
+from analysis.layout import counted, write_file
+from analysis.page import answer, codebooks, fields, pictures, trials
+from analysis.page.axes import axes
+from analysis.page.curves import curve_figures
+from analysis.page.effects import effect_figures, importance_figures
+from analysis.page.fronts import front_figure, rate_figures
+from analysis.page.provenance import missing, provenance_table
+from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
+from analysis.page.svg import Figure, element, mark, path
+from analysis.page.tuning import tuning_figures
+from analysis.page.view import View
+from analysis.results import Group, Results
+from analysis.stopping import stopping_sentence
+from trainables.runs import MLFLOW_PAGES
+from vqcore.psnr import psnr
+
+logger = logging.getLogger(__name__)
+
+PARTS = (
+    ("answer", "Train next"), ("alarms", "Alarms"), ("fronts", "Fronts"), ("curves", "Curves"),
+    ("reconstructions", "Reconstructions"), ("fields", "Fields"), ("codebooks", "Codebooks"), ("search", "Search"),
+    ("trials", "Trials"), ("provenance", "Provenance"),
+)  # fmt: skip
+"""In the order of the page: the id and the name of each."""
+
+_SHAPES = (
+    "M0-{0}A{0} {0} 0 1 1-.01-{0}Z", "M-{0}-{0}H{0}V{0}H-{0}Z", "M0-{1}L{1} {0}H-{1}Z", "M0-{1}L{1} 0L0 {1}L-{1} 0Z",
+    "M-{1}-{0}L-{0}-{1}L0-{2}L{0}-{1}L{1}-{0}L{2} 0L{1} {0}L{0} {1}L0 {2}L-{0} {1}L-{1} {0}L-{2} 0Z",
+    "M0 {1}L{1}-{0}H-{1}Z", "M-{2}-{1}H{2}V-{2}H{1}V{2}H{2}V{1}H-{2}V{2}H-{1}V-{2}H-{2}Z",
+)  # fmt: skip
+"""A marker for each of ``view.SHAPES``: circle, square, triangle, diamond, cross, triangle downwards, plus."""
+
+
+def write_page(results: Results, refresh: int = 0) -> Path:
+    """Write ``report.html`` of a run, finished or not. With ``refresh`` it loads itself anew so many seconds later."""
+    with threadpool_limits(limits=1, user_api="blas"):  # where trials have the cores, two threads wait for each other
+        return write_file(results.folder / "report.html", page(results, refresh).encode())
+
+
+def page(results: Results, refresh: int = 0) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("analysis.page", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals |= {"swatch": _swatch, "row": _row}
+    view, style, script = View(results), _asset("page.css"), _asset("page.js")
+    problems: list[str] = []
+    strips, unread = pictures.strips(view)
+    content = {
+        "title": f"{results.name}: {results.record.sweep.get('sweep') or 'sweep'} of {results.data}",
+        "compared": _compared(results),
+        "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC." + (" Loads itself anew." if refresh else ""),
+        "parts": PARTS,
+        "refresh": refresh,
+        "style": Markup(style),
+        "style_hash": _hash(style),
+        "script": Markup(script),
+        "script_hash": _hash(script),
+        "shapes": _shapes(),
+        "strips": strips,
+        "at_once": pictures.AT_ONCE,
+        **_said(view, problems),
+        **_drawn(view, problems),
+        "trial_columns": trials.columns(view),
+        "trials": trials.rows(view),
+        "provenance": provenance_table(view),
+        "data": _data(view, refresh),
+        "missing": [*missing(view), *unread, *problems],
+    }
+    return environment.get_template("page.html").render(content)
+
+
+def _said(view: View, problems: list[str]) -> dict[str, Any]:
+    """The sentence that heads each part, and the parts that are words."""
+    results = view.results
+    found, odd = (_tried(make, results, problems, ()) for make in (sentences, alarms))
+    counts = Counter(trial.status for trial in view.trials)
+    ended = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    facts = results.record.sweep.get("tags") or {}
+    return {
+        "headline": _headline(results),
+        "picks": answer.picks(view) if results.record.sweep.get("sweep") != "final" else [],
+        "findings": found,
+        "alarms": odd,
+        "alarms_lead": f"{counted(len(odd), 'thing')} of {len(ALARMS)} kinds looked for: look before you trust."
+        if odd
+        else f"Nothing looks wrong: none of {len(ALARMS)} kinds of trouble was found.",
+        "fronts_lead": _fronts_lead(results),
+        "curves_lead": _curves_lead(results),
+        "effects": [one.sentence for one in _tried(lambda view: view.effects, view, problems, ())],
+        "codebooks_lead": _tried(codebooks.lead, view, problems, ""),
+        "search_lead": _tried(stopping_sentence, results, problems, None)
+        or f"{counted(len(view.trials), 'trial')}: {ended}.",
+        "trials_lead": f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}. A click on a head sorts.",
+        "provenance_lead": f"Commit {facts.get('commit', 'not recorded')}, {facts.get('hardware', 'no machine told')}.",
+    }
+
+
+def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
+    """The figures of each part."""
+
+    def made(*makes: Callable[[View], Figure | Sequence[Figure] | None]) -> list[Figure]:
+        figures: list[Figure] = []
+        for make in makes:
+            drawn = _tried(make, view, problems, None)
+            figures += [drawn] if isinstance(drawn, Figure) else drawn or []
+        return figures
+
+    return {
+        "fronts": made(front_figure, found_over_epochs, rate_figures),
+        "curves": made(curve_figures),
+        "fields": made(effect_figures, importance_figures, tuning_figures, fields.parallel_figure),
+        "slices": made(fields.slice_figures),
+        "codebooks": made(codebooks.usage_figure, codebooks.evolution_figure),
+        "pictures": _tried(codebooks.snapshot_pictures, view, problems, []),
+        "search": made(timeline_figure, survival_figure, found_over_time),
+    }
+
+
+def _tried(make: Callable[[Any], Any], argument: object, problems: list[str], otherwise: Any) -> Any:
+    """What is made, or ``otherwise`` and a line: one drawing that fails must not hide the others."""
+    try:
+        return make(argument)
+    except Exception as error:  # the same run is shown as far as it can be
+        problems.append(
+            f"{make.__name__.strip('_').replace('_', ' ')}: could not be made ({type(error).__name__}: {error})."
+        )
+        return otherwise
+
+
+def _compared(results: Results) -> str:
+    if not results.groups:
+        return f"{results.data}; nothing to compare yet"
+    return f"{results.data}, compared after epoch {results.epoch}, {results.seeds} a configuration"
+
+
+def _headline(results: Results) -> str:
+    if not results.groups:
+        return "No trial has completed yet, so there is nothing to choose."
+    if results.record.sweep.get("sweep") == "final":
+        return f'A full-length training. Use its model: vqcore.load("{results.folder / "model.safetensors"}")'
+    knee = results.knee
+    if len(results.front) == 1 or knee is None:
+        one = results.front[0] if results.front else results.groups[0]
+        return f"{one.label}: the best in both objectives, so there is no trade-off to make."
+    sure = "" if results.several else " By one seed each, so it is an order and not a claim."
+    return f"{knee.label}: where the front bends most, a compromise between {_aims(results)}.{sure}"
+
+
+def _aims(results: Results) -> str:
+    return " and ".join(objective.best for objective in results.objectives)
+
+
+def _fronts_lead(results: Results) -> str:
+    if not results.groups:
+        return "No configuration is completed yet."
+    return " ".join(
+        filter(None, (front_sentence(results, listed=len(results.front) <= 12), certainty_sentence(results)))
+    )
+
+
+def _curves_lead(results: Results) -> str:
+    """Whether the front would still move with a longer training."""
+    changes = [
+        1 - after["mse"] / before["mse"]
+        for group in results.front
+        for trial in group.trials
+        if (before := trial.epochs.get(group.epoch - 1))
+        and (after := trial.epochs[group.epoch])
+        and before.get("mse")
+        and "mse" in after
+    ]
+    if not results.groups:
+        return "No configuration is completed yet."
+    if not changes:
+        return "One epoch: nothing to say of the course."
+    mean = 100 * sum(changes) / len(changes)
+    if mean < 0.5:
+        return f"On the front MSE has settled: {mean:.1f} % less in the last epoch."
+    longer = "a longer training changes the numbers, and may change the order"
+    return f"On the front MSE still fell by {mean:.1f} % in the last epoch: {longer}."
+
+
+def _data(view: View, refresh: int) -> Markup:
+    """What the script knows, as JSON that cannot end its element."""
+    results = view.results
+    scales = [
+        {
+            "label": one.label,
+            "low": one.scale.low,
+            "high": one.scale.high,
+            "log": one.scale.log,
+            "values": [text for _, text in one.ticks] if one.values else None,
+            "at": [round(one.scale(value), 4) for value, _ in one.ticks],
+        }
+        for one in axes(view)
+    ]
+    known = {
+        "id": str(results.record.sweep.get("id") or results.name),
+        "refresh": refresh,
+        "axes": scales,
+        "groups": [_group(results, group) for group in results.groups],
+        "trials": trials.records(view, _mlflow_runs(results.folder)),
+    }
+    return Markup(json.dumps(known, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _group(results: Results, group: Group) -> dict[str, Any]:
+    facts = [("seeds", f"{len(group.seeds)}" if group.trials else "the screening seed alone")]
+    for objective in results.objectives:
+        estimate = results.estimate(group, objective.column)
+        interval = f" {estimate.interval_text()}" if estimate.n > 1 else ""
+        facts.append((objective.name, f"{group.text(objective.column)}{interval}"))
+        if objective.column == "mse" and group.trials:
+            facts.append(("PSNR", f"{psnr(estimate.mean):.2f} dB"))
+    if results.several and group.trials:
+        facts.append(("on the front", f"with probability {results.on_front[results.estimated.index(group)]:.2f}"))
+    return {"name": group.label, "facts": facts}
+
+
+def _mlflow_runs(folder: Path) -> dict[str, str]:
+    """The address of each trial's run in MLflow's pages, by key, as the process that tells MLflow left them."""
+    try:
+        found: dict[str, str] = json.loads((folder / MLFLOW_PAGES).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: page for key, page in found.items() if page.startswith(("http://", "https://"))}
+
+
+def _shapes() -> Markup:
+    sizes = (("m", 5.0, 6.5, 2.2), ("s", 3.0, 3.9, 1.3))
+    return Markup("").join(
+        element("path", id=f"{kind}{index}", d=shape.format(half, whole, arm))
+        for kind, half, whole, arm in sizes
+        for index, shape in enumerate(_SHAPES)
+    )
+
+
+def _swatch(look: str) -> Markup:
+    """A legend's entry: ``line front``, ``area band``, or a marker's classes."""
+    kind, _, classes = look.partition(" ")
+    if kind == "line":
+        return path([(0, 7), (18, 7)], classes)
+    if classes == "end":
+        return path([(5, 3), (13, 11), (9, 7), (5, 11), (13, 3)], classes)
+    if kind == "area":
+        return element("rect", x=1, y=2, width=16, height=10, class_=classes)
+    shape = next((name[1:] for name in classes.split() if name[1:].isdigit()), "0")
+    return mark(9, 7, int(shape), look)
+
+
+def _row(strip: pictures.Strip) -> Markup:
+    number = Markup("") if strip.trial is None else Markup(' data-t="{}"').format(strip.trial)
+    return Markup('<div class="row"{0}><p>{1}<br><small>{2}</small></p><img{0} src="{3}" alt="{4}"></div>').format(
+        number, strip.label, strip.below, strip.source, f"test images, {strip.label}"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("analysis.page").joinpath(name).read_text()
+
+
+def _hash(content: str) -> str:
+    return f"sha256-{b64encode(hashlib.sha256(content.encode()).digest()).decode()}"

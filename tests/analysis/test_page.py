@@ -1,0 +1,224 @@
+"""``report.html``: what it says without a script, and what a person sees and does in a real browser."""
+
+import base64
+import hashlib
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from analysis.page import write_page
+from analysis.page.svg import Scale
+from analysis.report import analyse
+from analysis.results import load
+
+PARTS = "answer alarms fronts curves reconstructions fields codebooks search trials provenance"
+SWEPT = ("estimator", "commitment_weight", "codebook_size")
+
+
+def written(run: Path, refresh: int = 0) -> str:
+    return write_page(load(run), refresh).read_text()
+
+
+def known(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+
+@pytest.fixture
+def search(make_run):
+    """Two estimators, some trials stopped, two configurations with three seeds; one name that would be markup."""
+    run = make_run(name="<b>bold</b> & co", swept=SWEPT, trials=14, sampler="random")
+    for i in range(10):
+        curve = [(0.05 / epoch + 0.001 * i, 20.0 * epoch + 9 * i) for epoch in (1, 2, 3, 4)]
+        config = {"estimator": ("rotation", "ste")[i % 2], "commitment_weight": 0.1 * (i + 1), "codebook_size": 512}
+        stopped = i in (4, 7)
+        key = run.trial(
+            curve[: 2 if stopped else 4], "stopped" if stopped else "completed",
+            "forecast: 0.8% <script>alert(1)</script>" if stopped else "", **config,
+        )  # fmt: skip
+        if i == 0:
+            run.reconstructions(key)
+        if i < 2:
+            for seed in (1, 2):
+                run.trial([(mse * (1 + 0.01 * seed), p + seed) for mse, p in curve], seed=seed, **config)
+    return run.done()
+
+
+def test_the_parts_come_in_the_order_in_which_they_are_asked_for(search):
+    page = written(search)
+    parts = re.findall(r'<section id="(\w+)">', page)
+    assert parts == PARTS.split()
+    assert f"{search}/exports/knee.toml --epochs 100" in unescape(page)
+
+
+def test_nothing_is_asked_of_a_network_and_no_other_script_may_run(search):
+    page = written(search)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert "default-src 'none'" in unescape(policy)
+    assert "unsafe" not in policy
+    *_, script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    for content in (script, style):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"sha256-{digest}" in unescape(policy)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert len(script) < 20_000
+
+
+def test_what_users_wrote_is_text(search):
+    page = written(search)
+    assert "<b>bold" not in page
+    assert "<script>alert" not in page
+    assert {trial["why"] for trial in known(page)["trials"]} == {"", "forecast: 0.8% <script>alert(1)</script>"}
+
+
+def test_each_drawing_has_a_title_a_description_and_its_numbers(search):
+    page = written(search)
+    figures = re.findall(r"<figure class=\"(?:wide)?\">(.*?)</figure>", page, re.DOTALL)
+    assert len(figures) > 8
+    for figure in figures:
+        if "<img" not in figure:
+            assert re.search(r"<title id=[^>]+>[^<]{4,}</title><desc id=[^>]+>[^<]{10,}</desc>", figure)
+        if 'id="parallel"' not in figure:  # whose numbers are those of every trial
+            assert "<table>" in figure
+
+
+def test_a_stopped_trial_is_drawn_where_it_stopped_with_its_reason(search):
+    page = written(search)
+    front = re.search(r'<svg id="front".*?</svg>', page, re.DOTALL)[0]
+    stopped = re.findall(r'class="stopped e\d" data-t="(\d+)"', front)
+    assert [known(page)["trials"][int(number)]["state"] for number in stopped] == ["stopped early"] * 2
+
+
+def test_an_unfinished_and_damaged_run_says_what_is_missing(make_run):
+    run = make_run(swept=("commitment_weight",))
+    run.trial([(0.1, 5)], None, commitment_weight=0.1)
+    folder = run.close()
+    with (folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"event":"epoch", half a li\n')
+    page = written(folder, refresh=30)
+    assert "1 line of the journal could not be read" in page
+    assert "1 trial had not ended when this page was made" in page
+    assert "No trial has completed yet" in page
+    assert '<noscript><meta http-equiv="refresh" content="30"></noscript>' in page
+
+
+def test_a_run_without_any_trial_has_a_page(make_run):
+    assert "nothing to compare yet" in written(make_run().close())
+
+
+def test_five_hundred_trials_are_under_five_megabytes(make_run):
+    run = make_run(swept=SWEPT, trials=500)
+    for i in range(500):
+        curve = [(0.05 / epoch + 0.0001 * (i * 7919 % 500), 20.0 * epoch + i * 31 % 400) for epoch in range(1, 5)]
+        key = run.trial(curve, commitment_weight=0.1 + 0.01 * i, codebook_size=(256, 512)[i % 2])
+        if i < 60:
+            run.reconstructions(key)
+    assert len(written(run.done())) < 5_000_000
+
+
+def test_the_report_is_among_what_analysing_leaves(search):
+    assert search / "report.html" in analyse(search).paths
+
+
+def test_ticks_are_round_and_within_the_limits():
+    assert [text for _, text in Scale(0.0, 1.0, 0, 100).ticks()] == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    assert [text for _, text in Scale(30.0, 1100.0, 0, 100, log=True).ticks()] == ["50", "100", "200", "500", "1,000"]
+    assert Scale.over([3.0], 0, 100)(3.0) == pytest.approx(50)
+
+
+@pytest.fixture
+def opened(search, browser):
+    """The report of a search from its file, with the network off; whatever its console says is an error."""
+    write_page(load(search))
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((search / "report.html").as_uri())
+    yield page
+    context.close()
+    assert said == []
+
+
+@pytest.mark.service
+def test_a_trial_is_marked_everywhere_and_told_in_full(opened):
+    opened.locator("#front use.stopped").first.hover(force=True)
+    told = opened.locator("#detail").inner_text()
+    assert "rotation, beta 0.5" in told
+    assert "stopped early: forecast: 0.8% <script>" in told
+    assert "epochs" in told
+    assert "2 of 4" in told
+    assert opened.locator("#parallel .on").count() == 1
+    assert opened.locator("#every tr.on").count() == 1
+
+
+@pytest.mark.service
+def test_the_keyboard_goes_from_mark_to_mark(opened):
+    marks = opened.locator('#front [role="graphics-symbol"]')
+    marks.first.focus()
+    first = opened.locator("#detail h2").inner_text()
+    opened.keyboard.press("ArrowRight")
+    assert opened.locator("#detail h2").inner_text() != first
+    opened.keyboard.press("Enter")
+    opened.keyboard.press("Escape")
+    assert opened.locator("#detail").is_hidden()
+
+
+@pytest.mark.service
+def test_filters_and_order_hold_over_a_refresh(opened):
+    box = opened.locator("#parallel rect.brush").nth(1).bounding_box()
+    opened.locator("#parallel").scroll_into_view_if_needed()
+    box = opened.locator("#parallel rect.brush").nth(1).bounding_box()
+    opened.mouse.move(box["x"] + 4, box["y"] + 1)
+    opened.mouse.down()
+    opened.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2, steps=4)
+    opened.mouse.up()
+    kept = opened.locator("#count").inner_text()
+    assert 0 < int(kept.split()[0]) < 14
+    assert opened.locator("#every tbody tr:visible").count() == int(kept.split()[0])
+    head = opened.locator("#every thead button", has_text="MSE")
+    head.click()
+    head.click()
+    values = opened.locator("#every tbody tr td.n:nth-child(8)").all_inner_texts()
+    opened.reload()
+    assert opened.locator("#count").inner_text() == kept
+    assert opened.locator("#every tbody tr td.n:nth-child(8)").all_inner_texts() == values
+    opened.locator("#clear").click()
+    assert opened.locator("#count").inner_text() == "14 of 14 trials"
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(search, browser, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    write_page(load(search))
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)  # axe is a script of its own
+    page = context.new_page()
+    page.goto((search / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    found = Axe().run(page).response["violations"]
+    context.close()
+    assert [(one["impact"], one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+@pytest.mark.service
+def test_a_phone_scrolls_one_way(search, browser):
+    write_page(load(search))
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto((search / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_a_trial_leads_to_its_page_in_mlflow(search):
+    key = load(search).trials[0].key
+    pages = {key: "https://mlflow.example/#/experiments/1/runs/2", "": "javascript:alert(1)"}
+    (search / "mlflow.json").write_text(json.dumps(pages))
+    assert [trial.get("run") for trial in known(written(search))["trials"]][0] == pages[key]
+    assert "javascript:" not in written(search)

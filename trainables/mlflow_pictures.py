@@ -1,0 +1,65 @@
+"""A trial's reconstructions by epoch, as MLflow's image grid shows them."""
+
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from trainables.runs import PICTURES, SNAPSHOT
+from trainables.storage import Store
+
+logger = logging.getLogger(__name__)
+
+Images = npt.NDArray[np.uint8]
+"""(count, height, width, 3)."""
+
+KEY = "reconstructions"
+"""The name of the images in MLflow, whose step is the epoch."""
+
+_ACROSS, _SIDE = 4, 256
+"""Images side by side, and the pixels across of the copy that MLflow's grid shows."""
+
+
+def pictures(location: str, last_epoch: int, known: set[int]) -> Iterator[tuple[int, Image.Image]]:
+    """Each epoch whose reconstructions are kept and not ``known`` yet: the snapshots', and the last one's.
+
+    What cannot be read is logged and left out: it must hold up nothing else.
+    """
+    try:
+        store = Store(location, patient=False)
+        files = {int(match[1]): name for name in store.names() if (match := SNAPSHOT.fullmatch(name))}
+        for epoch, name in sorted({**files, last_epoch: PICTURES}.items()):
+            if epoch not in known:
+                yield epoch, side_by_side(*_read(store, name))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("reconstructions in %s are not sent to MLflow: %s", location, error)
+
+
+def _read(store: Store, name: str) -> tuple[Images, Images]:
+    """Images and their reconstructions, of a snapshot or of ``PICTURES``. ``ValueError`` if it holds anything else."""
+    content: Any = np.load(io.BytesIO(store.read(name)), allow_pickle=False)
+    images, reconstructions = content if name == PICTURES else (content["images"], content["reconstructions"])
+    for array in (images, reconstructions):
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or array.shape != images.shape:
+            raise ValueError(f"{name}: holds {array.dtype} of shape {array.shape}, and no uint8 images in pairs")
+    return images, reconstructions
+
+
+def side_by_side(images: Images, reconstructions: Images) -> Image.Image:
+    """Rows of images, each with the row of their reconstructions below it."""
+    count, height, width, _ = images.shape
+    rows = []
+    for first in range(0, count, _ACROSS):
+        for part in (images[first : first + _ACROSS], reconstructions[first : first + _ACROSS]):
+            row = np.full((height, width * min(_ACROSS, count), 3), 255, np.uint8)
+            row[:, : width * len(part)] = np.concatenate(list(part), axis=1)
+            rows.append(row)
+    picture = Image.fromarray(np.concatenate(rows))
+    scale = max(1, _SIDE // picture.width)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
