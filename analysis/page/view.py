@@ -7,7 +7,7 @@ from analysis.effects import FieldEffect, field_effects
 from analysis.history import History, hypervolume_history
 from analysis.page.svg import Scale
 from analysis.results import MOST, Group, Results, configuration
-from analysis.snapshots import Counts, Shown, shown, usage
+from analysis.snapshots import Counts, Shown, usage
 from trainables.journal import TrialRecord
 from vqcore.psnr import psnr
 
@@ -84,10 +84,10 @@ class View:
                 found.append((group, counts))
         return found
 
-    @cached_property
+    @property
     def shown(self) -> Shown | None:
         """The trial whose snapshots are shown."""
-        return shown(self.results)
+        return self.results.shown if self.results.shown.trial else None
 
     @property
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:
