@@ -40,7 +40,7 @@ def analyse(run_folder: Path) -> Findings:
     from analysis.figures import write_figures
 
     results = load(run_folder)
-    problems = list(results.pictures.problems)
+    problems = [*results.pictures.problems, *results.shown.problems]
 
     def made(what: str, make: Callable[[Results], Iterable[_Made]]) -> tuple[_Made, ...]:
         try:

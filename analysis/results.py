@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from analysis import fronts
 from analysis.fronts import Point
 from analysis.objectives import Objective, metric_of, recorded
+from analysis.snapshots import Shown, shown
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
 from trainables.runs import JOURNAL, PICTURES
@@ -258,6 +259,11 @@ class Results:
                 except (OSError, ValueError) as error:
                     problems.append(f"Reconstructions of trial {trial.key} are damaged and not shown: {error}")
         return Pictures(tuple(rows), tuple(problems))
+
+    @cached_property
+    def shown(self) -> Shown:
+        """The trial whose codebook is shown, with its snapshots."""
+        return shown(self)
 
     def featured(self, most: int = MOST) -> tuple[Group, ...]:
         """All groups if there are at most ``most``; else the front and the best in the first objective, in order."""

@@ -1,18 +1,22 @@
 """What a run's trials kept of their codebooks: snapshots of chosen epochs, and how often each code was used."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.results import Group, Images, Results
 from trainables.journal import TrialRecord
 from trainables.runs import SNAPSHOT, USAGE
 from trainables.storage import StorageError
 from vqcore.config import ConfigError
+
+if TYPE_CHECKING:  # which has the snapshots that are shown
+    from analysis.results import Group, Images, Results
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -43,10 +47,15 @@ class Snapshot:
 class Shown(NamedTuple):
     """The trial whose codebook the pictures of a run show."""
 
-    trial: TrialRecord
-    label: str
+    trial: TrialRecord | None = None
+    """None if no trial has snapshots."""
+    label: str = ""
     """Its configuration and seed, as a title has them; empty where the run has no other."""
-    snapshots: list[Snapshot]
+    snapshots: Sequence[Snapshot] = ()
+    problems: Sequence[str] = ()
+    """One sentence for each file that cannot be shown."""
+    lost: bool = False
+    """Whether the storage cannot be read."""
 
 
 def snapshots(results: Results, trial: TrialRecord, problems: list[str] | None = None) -> list[Snapshot]:
@@ -54,19 +63,25 @@ def snapshots(results: Results, trial: TrialRecord, problems: list[str] | None =
 
     Damaged files are skipped, as is all of a storage that is lost: a sentence for each is added to ``problems``.
     """
-    found, problems = [], [] if problems is None else problems
+    problems = [] if problems is None else problems
     try:
-        store = results.files_of(trial)
-        for name in sorted(name for name in store.names() if SNAPSHOT.fullmatch(name)):
-            epoch = int(SNAPSHOT.sub(r"\1", name))
-            try:
-                found.append(_snapshot(epoch, store.read(name), trial.config))
-            except (StorageError, ConfigError):
-                raise
-            except (OSError, ValueError) as error:
-                problems.append(f"The snapshot of epoch {epoch} of trial {trial.key} cannot be shown: {error}")
+        return _read(results, trial, problems)
     except (StorageError, ConfigError) as error:
         problems.append(f"Snapshots cannot be read: {error}")
+        return []
+
+
+def _read(results: Results, trial: TrialRecord, problems: list[str]) -> list[Snapshot]:
+    """As ``snapshots``; ``StorageError`` or ``ConfigError`` of a storage that is lost."""
+    store, found = results.files_of(trial), []
+    for name in filter(SNAPSHOT.fullmatch, store.names()):
+        epoch = int(SNAPSHOT.sub(r"\1", name))
+        try:
+            found.append(_snapshot(epoch, store.read(name), trial.config))
+        except (StorageError, ConfigError):
+            raise
+        except (OSError, ValueError) as error:
+            problems.append(f"The snapshot of epoch {epoch} of trial {trial.key} cannot be shown: {error}")
     return sorted(found, key=lambda snapshot: snapshot.epoch)
 
 
@@ -92,13 +107,17 @@ def thinned(found: Sequence[Snapshot], most: int) -> list[Snapshot]:
     return [found[place] for place in places]
 
 
-def shown(results: Results, problems: list[str] | None = None) -> Shown | None:
+def shown(results: Results) -> Shown:
     """The first trial with snapshots: the knee's, then of the front and the other featured configurations; in a run
-    where none is completed, of all."""
-    for trial, label in _candidates(results):
-        if found := snapshots(results, trial, problems):
-            return Shown(trial, label, found)
-    return None
+    where none is completed, of all. ``Results.shown`` keeps it."""
+    problems: list[str] = []
+    try:
+        for trial, label in _candidates(results):
+            if found := _read(results, trial, problems):
+                return Shown(trial, label, found, problems)
+    except (StorageError, ConfigError) as error:  # the next would wait as long for the same
+        return Shown(problems=[*problems, f"Snapshots cannot be read: {error}"], lost=True)
+    return Shown(problems=problems)
 
 
 def _candidates(results: Results) -> Iterator[tuple[TrialRecord, str]]:

@@ -24,7 +24,7 @@ from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
 from trainables.job import TrialJob
 from trainables.journal import Event, read
-from trainables.runs import JOURNAL, NAME, usable_cpus
+from trainables.runs import JOURNAL, NAME, command_line, usable_cpus
 from trainables.session import RunSession, open_session
 from trainables.snapshots import USUAL, snapshot_epochs
 from trainables.storage import check_disk, sync_folder
@@ -174,6 +174,7 @@ def _run(job: TrialJob, session: RunSession, origin: dict[str, str]) -> int:
     session.print_next(
         [
             ("use it", f'vqcore.load("{session.folder}/model.safetensors")' if completed else None),
+            ("see the codebook", command_line("analysis.figures", session.folder) if completed else None),
             ("go on with", "the same command" if code else None),
             ("tell MLflow", behind),
         ]

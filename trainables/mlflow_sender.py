@@ -32,8 +32,8 @@ from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
 from trainables.mlflow_model import MODEL
 from trainables.mlflow_pictures import KEY, pictures
-from trainables.runs import JOURNAL, SUMMARY
-from trainables.storage import is_bucket, join
+from trainables.runs import JOURNAL, MLFLOW_PAGES, SUMMARY
+from trainables.storage import is_bucket, join, replace_file
 from trainables.tracking import Status
 from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
 
@@ -48,6 +48,9 @@ REPORTS = ("report.html", "tables/results.md", "figures/pareto.png")
 
 IMAGES = "mlflow.loggedImages"
 """The tag by which MLflow's ``log_image`` marks a run that has some."""
+
+UI = "http://127.0.0.1:5000"
+"""Where ``make ui`` shows the embedded database unless it is told another port."""
 
 PARENT = ""
 """The key of the parent run among the keys of the trials."""
@@ -68,6 +71,8 @@ class Sender:
         """MLflow's runs of this sweep when the sender began, by trial."""
         self._runs: dict[str, Run] = {}
         """The run of each trial, with the parameters and tags that were sent since."""
+        self._pages = 0
+        """The number of runs whose addresses are written."""
         self._steps: dict[str, set[int]] = {}
         """The epochs that each of them has."""
         self._pictured: dict[str, set[int]] = {}
@@ -89,7 +94,21 @@ class Sender:
                 self._send_trial(record.trials[key])
             if PARENT in changed:  # it ends after its children
                 self._send_parent()
+            self._write_pages()
         return len(self._runs)
+
+    def _write_pages(self) -> None:
+        """Where a browser finds each trial: on the server, or on that of ``make ui`` for the embedded database."""
+        parts = urlsplit(self._uri)
+        if self._pages == len(self._runs) or not (parts.scheme.startswith("http") or sqlite_path(self._uri)):
+            return
+        self._pages = len(self._runs)
+        server = UI if sqlite_path(self._uri) else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        pages = {
+            key: f"{server.rstrip('/')}/#/experiments/{self._experiment}/runs/{run.info.run_id}"
+            for key, run in self._runs.items()
+        }
+        replace_file(self._folder / MLFLOW_PAGES, json.dumps(pages).encode(), durable=False)
 
     def _begin(self) -> None:
         """Find the experiment and the runs that MLflow has of this sweep; the parent is there before its children."""

@@ -27,14 +27,17 @@ JOURNAL = "journal.jsonl"
 PICTURES = "reconstructions.npy"
 """The file of a trial's reconstructions, beside its checkpoints."""
 
-SUMMARY = "summary.json"
-"""The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
-
 USAGE = "usage.npy"
 """The file of how often each code was used on the test set, beside the reconstructions."""
 
 SNAPSHOT = re.compile(r"snapshot-(\d{5,9})\.npz")
 """The files of a trial's snapshots, by their epochs."""
+
+MLFLOW_PAGES = "mlflow.json"
+"""The file of a run with the address of each trial's page in MLflow, by key, for the report."""
+
+SUMMARY = "summary.json"
+"""The file of a run with what its analysis found, for who shows a run without analysing it: MLflow's sender."""
 
 LOCK = ".lock"
 """Held by the driver at work on a run; the system releases it when the driver dies, in whatever way."""

@@ -41,5 +41,5 @@ def snapshot_epochs(percents: Sequence[float], numbers: Sequence[int], epochs: i
 def write_snapshot(store: Store, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
     """Keep the arrays of an epoch. The same arrays give the same bytes: an epoch that is trained again changes none."""
     content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
     store.write(f"snapshot-{epoch:05d}.npz", content.getvalue())

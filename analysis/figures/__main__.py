@@ -8,7 +8,6 @@ from tyro.conf import Positional
 
 from analysis.figures import FIGURES, FITTED, write_figures
 from analysis.results import load
-from analysis.snapshots import shown
 from trainables.commands import Terminal, run_command
 from trainables.errors import run_log
 from trainables.runs import find_run
@@ -28,12 +27,10 @@ def main(
     with run_log(folder):
         results = load(folder)
         paths = write_figures(results, fitted=True, paper=style == "paper")
-        problems = [*results.pictures.problems]
-        kept = shown(results, problems)
-    lines = [*map(str, paths), *problems]
+    lines = [*map(str, paths), *results.pictures.problems, *results.shown.problems]
     if absent := [name for name in (*FIGURES, *FITTED) if name not in {path.stem for path in paths}]:
         lines.append(f"Nothing to show in {', '.join(absent)}; docs/figures.md says what each needs.")
-    if kept is None:
+    if results.shown.trial is None and not results.shown.lost:
         lines.append("No trial has snapshots: sweeps keep them with --snapshots 0 25 50 75 99.")
     for line in lines:
         terminal.print(Text(line), soft_wrap=True)

@@ -5,15 +5,15 @@ from matplotlib.figure import Figure
 from analysis.figures import style
 from analysis.figures.images import in_rows
 from analysis.results import MOST, Results
-from analysis.snapshots import Snapshot, shown, thinned
+from analysis.snapshots import Snapshot, thinned
 from trainables.journal import TrialRecord
 from vqcore.psnr import psnr
 
 
 def epochs(results: Results) -> Figure | None:
     """First the originals, then a row a snapshot; none if no trial has any."""
-    found = shown(results)
-    if found is None:
+    found = results.shown
+    if found.trial is None:
         return None
     chosen = thinned(found.snapshots, MOST)
     strips = [("original", chosen[0].originals)]

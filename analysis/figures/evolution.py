@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.figures import style
 from analysis.projection import Floats, pca, tsne
 from analysis.results import Results
-from analysis.snapshots import Snapshot, shown, thinned
+from analysis.snapshots import Snapshot, thinned
 
 MOST_PANELS = 6
 
@@ -22,18 +22,18 @@ def evolution(results: Results) -> Figure | None:
 
     One projection is fitted to the codes of all panels, so that a code that stands still stays where it is.
     """
-    found = shown(results)
-    kept = [one for one in found.snapshots if one.codebook is not None] if found else []
+    found = results.shown
+    kept = [one for one in found.snapshots if one.codebook is not None]
     chosen = thinned(kept, MOST_PANELS)
     codebooks = [one.codebook for one in chosen if one.codebook is not None]
-    still = all(np.array_equal(codes, codebooks[0], equal_nan=True) for codes in codebooks)
-    if found is None or still:
+    if all(np.array_equal(codes, codebooks[0], equal_nan=True) for codes in codebooks):
         return None
     rows = np.concatenate(codebooks)
     projections = [made for made in (tsne(rows, results.folder / "figures"), pca(rows)) if made is not None]
     if not projections:
         return None
-    figure = style.figure(9.6, 0.9 + 1.75 * len(projections), 0.4 + 1.35 * len(chosen))
+    side = min(3.0, 9.2 / len(chosen))
+    figure = style.figure(0.4 + side * len(chosen), 1 + side * len(projections), 0.4 + 1.35 * len(chosen))
     shape = (len(chosen), len(projections)) if style.narrow() else (len(projections), len(chosen))
     panels = figure.subplots(*shape, squeeze=False)
     for number, projection in enumerate(projections):

@@ -88,9 +88,11 @@ def rate(results: Results) -> Figure | None:
     del named[MOST:]
     for axes, markers in panels:
         _write_numbers(axes, markers, named)
-    style.finish(left, "bits an image, ideal entropy coder (← better)", "MSE on [-1, 1], whole test set (← better)")
-    again = "MSE on [-1, 1], whole test set (← better)" if style.narrow() else ""
-    style.finish(right, "bits an image, fixed length: log2 K a code (← better)", again)
+    style.finish(
+        left, "bits an image, ideal entropy coder (←\u00a0better)", "MSE on [-1, 1], whole test set (←\u00a0better)"
+    )
+    again = "MSE on [-1, 1], whole test set (←\u00a0better)" if style.narrow() else ""
+    style.finish(right, "bits an image, fixed length: log2 K a code (←\u00a0better)", again)
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure

@@ -29,19 +29,27 @@ def images(results: Results) -> Figure | None:
 def in_rows(strips: Sequence[tuple[str, Images]], title: str, below: str) -> Figure:
     """A row of pictures, (n, H, W, 3), for each label: to its left, and in a paper's column above it."""
     narrow = style.narrow()
-    figure = style.figure(9.6, 0.6 + 0.85 * len(strips), 0.56 * len(strips))
+    labels = [_on_one_line(label) if narrow else label for label, _ in strips]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure = style.figure(9.6, 0.6 + 0.85 * len(strips), 0.43 * len(strips) + 0.125 * lines)
     panels = figure.subplots(len(strips), 1, squeeze=False).flat
     look: dict[str, Any] = {"size": style.small(), "parse_math": False}
-    for axes, (label, pictures) in zip(panels, strips, strict=True):
+    for axes, label, (_, pictures) in zip(panels, labels, strips, strict=True):
         axes.imshow(_strip(pictures), interpolation="nearest")
         axes.set_axis_off()
         if narrow:
-            axes.set_title(" · ".join(label.split("\n")), loc="left", pad=1.5, **look)
+            axes.set_title(label, loc="left", pad=2, **look)
         else:
             place: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.transAxes}
             axes.text(-0.01, 0.5, label, linespacing=1.4, **place, **look)
     style.heading(figure, title, below)
     return figure
+
+
+def _on_one_line(label: str) -> str:
+    """A label in a paper's column, whose second line is not broken."""
+    name, *quality = label.split("\n")
+    return style.fitting(" · ".join([name, *(words.replace(" ", "\u00a0") for words in quality)]), 56)
 
 
 def _strip(pictures: Images) -> Images:

@@ -7,14 +7,13 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.results import Images, Results
-from analysis.snapshots import shown
 
 
 def patches(results: Results) -> Figure | None:
     """Of the last snapshot that has patches; none if no trial has one."""
-    found = shown(results)
-    last = next((one for one in reversed(found.snapshots) if one.patches is not None), None) if found else None
-    if found is None or last is None or last.patches is None:
+    found = results.shown
+    last = next((one for one in reversed(found.snapshots) if one.patches is not None), None)
+    if last is None or last.patches is None:
         return None
     order = np.argsort(-last.counts, kind="stable")
     used = int((last.counts > 0).sum())

@@ -9,20 +9,19 @@ from matplotlib.lines import Line2D
 from analysis.figures import style
 from analysis.projection import pca, tsne
 from analysis.results import Results
-from analysis.snapshots import shown
 
 
 def projection(results: Results) -> Figure | None:
     """By t-SNE and by PCA, of the last snapshot that has a codebook; none if no trial has one."""
-    found = shown(results)
-    last = next((one for one in reversed(found.snapshots) if one.codebook is not None), None) if found else None
-    if found is None or last is None or last.codebook is None:
+    found = results.shown
+    last = next((one for one in reversed(found.snapshots) if one.codebook is not None), None)
+    if last is None or last.codebook is None:
         return None
     rows = np.concatenate([last.embeddings, last.codebook])
     projections = [made for made in (tsne(rows, results.folder / "figures"), pca(rows)) if made is not None]
     if not projections:
         return None
-    figure = style.figure(9.6, 5.2, 0.3 + 2.7 * len(projections))
+    figure = style.figure(9.6, 5.2, 0.2 + 2.3 * len(projections))
     for axes, made in zip(style.panels(figure, len(projections)), projections, strict=True):
         outputs, codes = np.split(made.points, [len(last.embeddings)])
         axes.plot(*outputs.T, **_OUTPUTS, rasterized=True)

@@ -1,6 +1,7 @@
 """The look of the pictures: colours that everybody can tell apart, and titles that name the measurement."""
 
 import math
+import re
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -38,8 +39,9 @@ PAPER: Any = {
 USED, DEAD, DATA = "#0072B2", "#D55E00", "0.75"
 """Of used codes, of codes that were never used, and of encoder outputs; each has a marker of its own as well."""
 
-_USED: dict[str, Any] = {"color": USED, "marker": "o", "ls": "", "ms": 2.4, "mew": 0, "zorder": 4}
-_DEAD: dict[str, Any] = {"color": DEAD, "marker": "x", "ls": "", "ms": 2.6, "mew": 0.5, "zorder": 3}
+_USED: dict[str, Any] = {"color": USED, "marker": "o", "ls": "", "ms": 2, "mew": 0, "zorder": 4}
+_DEAD: dict[str, Any] = {"color": DEAD, "marker": "x", "ls": "", "ms": 3, "mew": 0.4, "zorder": 3}
+"""Larger than what is drawn over them, under which many may lie in one place."""
 
 MOST_VECTORS = 300
 """Marks of a picture that are kept as shapes in SVG and PDF; more become pixels, and a page stays quick to turn."""
@@ -111,7 +113,7 @@ def heading(figure: Figure, title: str, below: str) -> None:
     """A title over all panels; in a paper it is left to its caption."""
     describe(figure, title, below)
     if not narrow():
-        lines = "\n".join(textwrap.wrap(below, 150))
+        lines = "\n".join(textwrap.wrap(below, int(15.5 * figure.get_figwidth())))
         figure.suptitle(f"{title}\n{lines}", x=0.01, ha="left", size=9, parse_math=False)
 
 
@@ -122,8 +124,8 @@ def describe(figure: FigureBase, title: str, below: str) -> None:
 
 def finish(axes: Axes, across: str, up: str) -> None:
     """Name the axes, and leave only the two that carry numbers, on a light grid."""
-    axes.set_xlabel(_fitting(across, 50), size=small() + 1)
-    axes.set_ylabel(_fitting(up, 34), size=small() + 1)
+    axes.set_xlabel(fitting(across, 42), size=small() + 1)
+    axes.set_ylabel(fitting(up, _characters(axes)), size=small() + 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -137,7 +139,7 @@ def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None, 
     if beside and not narrow():
         figure.legend(handles=list(handles), loc="outside right center", title=title, **look)
         return
-    labels = [_fitting(str(handle.get_label()), 52) for handle in handles]
+    labels = [fitting(str(handle.get_label()), 52) for handle in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = max(1, int((18 if narrow() else 16) * figure.get_figwidth()) // (8 + longest))
     figure.legend(list(handles), labels, loc="outside lower left", title=title, ncols=columns, **look)
@@ -146,9 +148,16 @@ def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None, 
         figure.set_figheight(figure.get_figheight() + 0.1 + 0.135 * math.ceil(lines))
 
 
-def _fitting(text: str, characters: int) -> str:
-    """``text`` in lines of so many characters in a paper's column, else as it is."""
-    return textwrap.fill(" ".join(text.split()), characters) if narrow() else text
+def _characters(axes: Axes) -> int:
+    """How many fit along the height of a panel."""
+    place = axes.get_subplotspec()
+    rows = place.get_gridspec().nrows if place else 1
+    return int(15 * (axes.figure.get_figure(root=True).get_figheight() / rows - 0.45))
+
+
+def fitting(text: str, characters: int) -> str:
+    """``text`` in lines of so many characters in a paper's column, else as it is; no-break spaces stay."""
+    return textwrap.fill(re.sub(r"[ \n]+", " ", text), characters) if narrow() else text
 
 
 def at(snapshot: Snapshot) -> str:
@@ -176,11 +185,10 @@ def code_handles(counts: NDArray[np.int64] | None = None) -> list[Line2D]:
 
 
 def square(axes: Axes, points: NDArray[np.float64]) -> None:
-    """The limits of all ``points`` (N, 2), and no numbers: the places of a projection have no unit."""
+    """A square around all ``points`` (N, 2), without numbers: the places of a projection have no unit."""
     low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
-    margin = 0.04 * (high - low).max()
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), xticks=[], yticks=[])
-    axes.set_aspect("equal", adjustable="datalim")
+    (x, y), half = (low + high) / 2, 0.54 * (high - low).max()
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_color("0.8")
 
 

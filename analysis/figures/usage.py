@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures import style
 from analysis.results import Results
-from analysis.snapshots import Counts, entropy, shown, thinned
+from analysis.snapshots import Counts, entropy, thinned
 from analysis.snapshots import usage as last_usage
 
 _LOG_FROM = 30
@@ -28,25 +28,27 @@ def usage(results: Results) -> Figure | None:
         _line(axes, f"{name}: {_in_words(counts)}", counts, colour, dash)
     sizes = {len(counts) for counts in lines.values()}
     if len(sizes) == 1:
-        axes.axhline(1 / sizes.pop(), color="0.5", lw=0.8, ls=(0, (1, 2)), zorder=1, label="all codes alike")
+        axes.axhline(1 / min(sizes), color="0.5", lw=0.8, ls=(0, (1, 2)), zorder=1, label="all codes alike")
     style.finish(axes, "codes, the most used first", "share of the test set's codes")
     if any(counts.max() > _LOG_FROM * counts[counts > 0].min() for counts in lines.values()):
         axes.set_yscale("log")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.02 * max(sizes))
     style.titles(
         axes,
         title,
         "Perplexity is 2 to the entropy of this distribution: so many codes, used alike, carry as much. A line ends at "
         "the last code that is used; dead codes are used nowhere in the test set.",
     )
-    style.legend(figure, axes.lines)
+    style.legend(figure, axes.lines, "entropy, perplexity of so many codes, dead codes")
     return figure
 
 
 def _lines(results: Results) -> tuple[dict[str, Counts], str]:
     """The counts by what they are of, and a title."""
-    found = shown(results) if len(results.groups) <= 1 else None
-    if found:
+    found = results.shown
+    if found.lost:
+        return {}, ""
+    if found.snapshots and len(results.groups) <= 1:
         lines = {style.at(one): one.counts for one in thinned(found.snapshots, 6)}
         return lines, f"Codes by use, by epoch: {results.data}{style.of(found)}"
     return dict(_by_group(results)), f"Codes by use: {results.data}, the lowest seed of each, after its last epoch"
@@ -69,5 +71,5 @@ def _line(axes: Axes, label: str, counts: Counts, colour: str, dash: str) -> Non
 
 def _in_words(counts: Counts) -> str:
     bits, dead = entropy(counts), int((counts == 0).sum())
-    words = f"entropy {bits:.2f} bits, perplexity {2**bits:,.0f} of {len(counts):,}, "
+    words = f"{bits:.2f} bits, {2**bits:,.0f} of {len(counts):,}, "
     return words + (f"{dead:,} dead" if dead else "none dead")

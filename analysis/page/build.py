@@ -30,6 +30,7 @@ from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
 from analysis.results import Group, Results
 from analysis.stopping import stopping_sentence
+from trainables.runs import MLFLOW_PAGES
 from vqcore.psnr import psnr
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def page(results: Results, refresh: int = 0) -> str:
         "trials": trials.rows(view),
         "provenance": provenance_table(view),
         "data": _data(view, refresh),
-        "missing": [*missing(view), *unread, *problems],
+        "missing": [*missing(view), *unread, *results.shown.problems, *problems],
     }
     return environment.get_template("page.html").render(content)
 
@@ -231,16 +232,18 @@ def _group(results: Results, group: Group) -> dict[str, Any]:
         facts.append((objective.name, f"{group.text(objective.column)}{interval}"))
         if objective.column == "mse" and group.trials:
             facts.append(("PSNR", f"{psnr(estimate.mean):.2f} dB"))
+    if results.several and group.trials:
+        facts.append(("on the front", f"with probability {results.on_front[results.estimated.index(group)]:.2f}"))
     return {"name": group.label, "facts": facts}
 
 
 def _mlflow_runs(folder: Path) -> dict[str, str]:
     """The address of each trial's run in MLflow's pages, by key, as the process that tells MLflow left them."""
     try:
-        found: dict[str, str] = json.loads((folder / "mlflow.json").read_text())["trials"]
-    except (OSError, ValueError, KeyError):
+        found: dict[str, str] = json.loads((folder / MLFLOW_PAGES).read_text())
+    except (OSError, ValueError):
         return {}
-    return found
+    return {key: page for key, page in found.items() if page.startswith(("http://", "https://"))}
 
 
 def _shapes() -> Markup:

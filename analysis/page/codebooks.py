@@ -58,27 +58,28 @@ def usage_figure(view: View) -> Figure | None:
 def lead(view: View) -> str:
     """What to conclude about the codebooks."""
     if not view.used_codes:
-        return "" if view.shown else "No completed trial has kept how often it used its codes."
+        return "" if view.results.shown.snapshots else "No completed trial has kept how often it used its codes."
     shares = [(group.label, np.count_nonzero(counts) / len(counts)) for group, counts in view.used_codes]
     (worst, low), (best, high) = min(shares, key=lambda one: one[1]), max(shares, key=lambda one: one[1])
     said = f"Of the configurations shown, {best} uses {high:.0%} of its codes, {worst} {low:.0%}."
-    if view.shown is None:
+    if not view.results.shown.snapshots:
         said += " Snapshots show how a codebook came about: --snapshots 0 25 50 75 99."
     return said if len(shares) > 1 else f"{best} uses {high:.0%} of its codes."
 
 
 def snapshot_pictures(view: View) -> list[Picture]:
     """Reconstructions by epoch, and what each code decodes to, of the one trial whose snapshots are shown."""
-    if view.shown is None:
+    shown = view.results.shown
+    if not shown.snapshots:
         return []
-    last = view.shown.snapshots[-1]
-    made = [_by_epoch(view.shown)]
+    last = shown.snapshots[-1]
+    made = [_by_epoch(shown)]
     if last.patches is not None:
         order = np.argsort(-last.counts, kind="stable")
         dead = int((last.counts == 0).sum())
         made.append(
             Picture(
-                f"What each code decodes to{_of(view.shown)}",
+                f"What each code decodes to{_of(shown)}",
                 f"After epoch {last.epoch}, the most used first, in rows; the last {dead} were never used."
                 if dead
                 else f"After epoch {last.epoch}, the most used first, in rows; all were used.",
@@ -122,9 +123,9 @@ def _grid(patches: Images) -> Images:
 
 def evolution_figure(view: View) -> Figure | None:
     """The codebook after several epochs, in one projection; none without snapshots of codes."""
-    shown = view.shown
-    found = [] if shown is None else [snapshot for snapshot in shown.snapshots if snapshot.codebook is not None]
-    if shown is None or not found:
+    shown = view.results.shown
+    found = [snapshot for snapshot in shown.snapshots if snapshot.codebook is not None]
+    if not found:
         return None
     found = thinned(found, _PANELS)
     books = [snapshot.codebook for snapshot in found if snapshot.codebook is not None]

@@ -83,7 +83,8 @@ def _rate_figure(view: View, name: str, title: str, points: Points, label: str) 
     _draw_points(chart, view, points)
     _draw_names(chart, view, groups, points)
     what = "the entropy of the codes used" if name == "rate" else "log2 K a code"
-    description = f"Rate: {what}. Large marks are means over seeds, small ones seeds. Numbers name the front."
+    marks = "Large marks are means over seeds, small ones seeds. Numbers name this front, the lowest rate first."
+    description = f"Rate: {what}. {marks}"
     table = rates_table(view.results)
     return Figure(name, title, description, chart.svg(name, title, description), table, view.estimator_legend)
 

@@ -7,7 +7,7 @@ from analysis.effects import FieldEffect, field_effects
 from analysis.history import History, hypervolume_history
 from analysis.page.svg import Scale
 from analysis.results import MOST, Group, Results, configuration
-from analysis.snapshots import Counts, Shown, shown, usage
+from analysis.snapshots import Counts, usage
 from trainables.journal import TrialRecord
 from vqcore.psnr import psnr
 
@@ -83,11 +83,6 @@ class View:
             if counts is not None and counts.sum():
                 found.append((group, counts))
         return found
-
-    @cached_property
-    def shown(self) -> Shown | None:
-        """The trial whose snapshots are shown."""
-        return shown(self.results)
 
     @property
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ The driver imports nothing of it, and it takes at most a hundredth of one core.
 """
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -54,9 +55,18 @@ class LiveReport:
             ) as process:  # fmt: skip
                 while process.poll() is None:
                     if self._stop.wait(0.2):
-                        process.kill()
+                        _end(process)
                 said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            if process.returncode > 0:
+            if process.returncode and not self._stop.is_set():
                 logger.warning("report.html could not be written while the sweep ran: %s", said)
         except OSError as error:
             logger.warning("report.html could not be written while the sweep ran: %s", error)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it as Ctrl-C does: it then leaves no half-written file."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()

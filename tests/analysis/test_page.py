@@ -214,3 +214,11 @@ def test_a_phone_scrolls_one_way(search, browser):
     page.goto((search / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
+
+
+def test_a_trial_leads_to_its_page_in_mlflow(search):
+    key = load(search).trials[0].key
+    pages = {key: "https://mlflow.example/#/experiments/1/runs/2", "": "javascript:alert(1)"}
+    (search / "mlflow.json").write_text(json.dumps(pages))
+    assert known(written(search))["trials"][0]["run"] == pages[key]
+    assert "javascript:" not in written(search)

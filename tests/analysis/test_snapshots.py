@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.results import load
-from analysis.snapshots import entropy, shown, snapshots, thinned, usage
+from analysis.snapshots import entropy, snapshots, thinned, usage
 from trainables.storage import Store
 
 
@@ -89,27 +89,30 @@ def test_a_trial_without_snapshots_and_a_storage_that_is_gone(run, monkeypatch):
     for file in run.glob("trials/*/*"):
         file.unlink()
     assert snapshots(results, trial_of(results), problems) == []
-    assert (shown(results), usage(results, trial_of(results)), problems) == (None, None, [])
+    assert (results.shown.trial, usage(results, trial_of(results)), problems) == (None, None, [])
     monkeypatch.setitem(results.record.sweep, "storage", "s3://gone/x?endpoint_override=127.0.0.1:9&scheme=http")
     assert snapshots(results, trial_of(results), problems) == []
     assert problems[0].startswith("Snapshots cannot be read: ")
+    again = load(run)
+    monkeypatch.setitem(again.record.sweep, "storage", "s3://gone/x?endpoint_override=127.0.0.1:9&scheme=http")
+    assert again.shown == (None, "", (), problems, True), "asked once, whatever is drawn of it"
 
 
 def test_the_pictures_of_a_sweep_show_the_knees_trial_and_name_it(make_run):
     made = make_run()
     keys = [key for beta in (0.1, 1.0) for key in made.seeds([0.02 * (1 + beta)], [300 + beta], commitment_weight=beta)]
     made.snapshots(keys[1], 0, 4)
-    found = shown(load(made.done()))
+    found = load(made.done()).shown
     assert (found.trial.key, found.label) == (keys[1], "beta 1, seed 0")
     made.snapshots(keys[0], 0, 4)
-    assert shown(load(made.folder)).label == f"{load(made.folder).knee.label}, seed 0"
+    assert load(made.folder).shown.label == f"{load(made.folder).knee.label}, seed 0"
 
 
 def test_a_training_that_is_not_finished_is_shown_as_far_as_it_is(make_run):
     made = make_run(trials=1)
     key = made.trial([(0.05, 200.0)], end=None)
     made.snapshots(key, 0, 1)
-    assert [one.epoch for one in shown(load(made.close())).snapshots] == [0, 1]
+    assert [one.epoch for one in load(made.close()).shown.snapshots] == [0, 1]
 
 
 def test_thinned_keeps_the_first_and_the_last():

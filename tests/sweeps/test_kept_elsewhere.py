@@ -39,7 +39,7 @@ def test_a_sweep_in_a_bucket_interrupted_and_resumed(
     assert not (run / "trials").exists()
     for key in metrics(run):
         names = sorted(Store(join(bucket, "beta_ablation", "cloud", "trials", key)).names())
-        assert [name[:11] for name in names] == ["epoch-00002", "reconstruct"]
+        assert [name[:11] for name in names] == ["epoch-00002", "reconstruct", "usage.npy"]
     assert (run / "figures" / "reconstructions.png").stat().st_size > 10_000
     before = (run / "figures" / "reconstructions.png").read_bytes()
     assert "figures/reconstructions.png" in [p.relative_to(run).as_posix() for p in analyse(run).paths]

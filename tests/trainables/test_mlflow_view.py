@@ -223,3 +223,10 @@ def test_the_registered_model_loads_by_mlflow_without_pickle_and_by_vqcore(out, 
     with torch.no_grad():
         theirs = mlflow.pytorch.load_model(uri)(images)
         assert torch.equal(theirs, ours(images).reconstruction)
+
+
+def test_the_report_can_lead_to_the_page_of_each_trial(out, folder):
+    pages = json.loads((folder / "mlflow.json").read_text())
+    assert pages.keys() == {"", "aaa", "bbb", "ccc"}
+    assert len({page.rpartition("/runs/")[2] for page in pages.values()}) == 4
+    assert all(page.startswith("http://127.0.0.1:5000/#/experiments/") for page in pages.values())
