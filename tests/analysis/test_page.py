@@ -249,6 +249,53 @@ def test_filters_and_order_hold_over_a_refresh(opened):
 
 
 @pytest.mark.service
+def test_a_refresh_with_more_trials_keeps_what_was_asked_for(make_run, browser):
+    run = make_run(trials=40)
+    for number in range(10):
+        run.trial([(0.02 + 0.001 * number, 100.0 + number)], commitment_weight=1 + number / 10)
+    written(run.folder)
+    page = browser.new_page()
+    page.goto((run.folder / "report.html").as_uri())
+    page.locator("#by summary").click()
+    ends = page.locator("#ranges fieldset").filter(has_text="MSE").locator("input")
+    for end, value in enumerate(("0.0215", "0.0245")):
+        ends.nth(end).fill(value)
+        ends.nth(end).press("Tab")
+    page.locator('#front use[data-g="3"]').click(force=True)
+    for number in range(4):
+        run.trial([(0.05 + 0.01 * number, 300.0 + number)], commitment_weight=0.1 + number / 10)
+    written(run.close())
+    page.reload()
+    assert page.locator("#every tbody tr:visible button").all_inner_texts() == ["2", "3", "4"]
+    assert [end.input_value() for end in ends.all()] == ["0.0215", "0.0245"]
+    assert page.locator("#detail h2").inner_text() == "beta 1.3, seed 0"
+    page.close()
+
+
+@pytest.mark.service
+def test_tab_reaches_a_drawing_whose_first_mark_is_filtered_out(opened):
+    stops = opened.locator('#parallel [tabindex="0"]')
+    first = stops.get_attribute("data-t")
+    opened.locator("#find").fill("ste")
+    assert stops.count() == 1
+    assert stops.is_visible()
+    assert stops.get_attribute("data-t") != first
+
+
+@pytest.mark.service
+def test_shares_and_intervals_are_sorted_as_numbers(opened):
+    for name, head in (("found-epochs", "this run found"), ("effects-mse", "95 % interval")):
+        table = opened.locator(f"figure:has(#{name}) details")
+        table.locator("summary").click()
+        table.locator("thead button", has_text=head).click()
+        column = table.locator("thead button").all_inner_texts().index(table.get_by_text(head).first.inner_text())
+        cells = table.locator(f"tbody tr > :nth-child({column + 1})").all_inner_texts()
+        values = [float(re.sub(r"[%[]|, .*", "", cell)) for cell in cells if cell != "–"]
+        assert values == sorted(values)
+        assert "–" not in cells[: len(values)]
+
+
+@pytest.mark.service
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(search, browser, scheme):
     from axe_playwright_python.sync_playwright import Axe
