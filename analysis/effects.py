@@ -24,6 +24,7 @@ from analysis.layout import counted, enumerated
 from analysis.objectives import Objective, metric_of, sign
 from analysis.results import Results, described, estimator_first, seed_of
 from analysis.stats import Floats
+from trainables.runs import value_text
 
 # Shape suffixes: N trials, M of them forecast, D draws, L values of a field, S seeds, B settings of the other fields.
 
@@ -212,7 +213,7 @@ def _levels(values: Sequence[Any], listed: int) -> _Levels:
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     distinct = sorted(set(values)) if numeric else sorted(set(values), key=str)
     if not numeric or len(distinct) <= listed:
-        labels = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in distinct]
+        labels = [value_text(value) for value in distinct]
         ends = [(float(value), float(value)) if numeric else (None, None) for value in distinct]
         places = {value: place for place, value in enumerate(distinct)}
         return _Levels(labels, ends, [places[value] for value in values], "at" if numeric else "with")

@@ -69,14 +69,20 @@ def find_run(name: str, out: Path) -> Path:
 
 
 def described(config: dict[str, Any], names: Iterable[str], exact: bool = False) -> str:
-    """The named fields as text: ``rotation, beta 0.25``; numbers with four digits unless ``exact``."""
+    """The named fields as text: ``rotation, beta 0.25``; numbers as ``value_text`` has them unless ``exact``."""
 
     def text(name: str) -> str:
-        value = config[name]
-        number = f"{value:.4g}" if isinstance(value, float) and not exact else str(value)
-        return number if name == "estimator" else f"{SHORT.get(name, name)} {number}"
+        value = str(config[name]) if exact else value_text(config[name])
+        return value if name == "estimator" else f"{SHORT.get(name, name)} {value}"
 
     return ", ".join(text(name) for name in names if name in config)
+
+
+def value_text(value: object) -> str:
+    """A field's value as it is read: what was drawn with four digits, what was chosen, such as 0.99995, in full."""
+    exact = str(value)
+    rounded = f"{value:.4g}" if isinstance(value, float) else exact
+    return exact if isinstance(value, float) and len(exact) <= 7 and float(rounded) != value else rounded
 
 
 def usable_cpus() -> int:

@@ -9,7 +9,7 @@ from analysis.objectives import METRICS
 from analysis.page.svg import Scale
 from analysis.page.view import View
 from trainables.journal import TrialRecord
-from trainables.runs import SHORT
+from trainables.runs import SHORT, value_text
 
 EPOCHS = "epochs trained"
 """The axis that is neither a field nor an objective."""
@@ -49,8 +49,7 @@ def axis(name: str, values: Sequence[Any], start: float, end: float) -> Axis:
     steps = tuple(sorted(seen) if len(numbers) == len(seen) else sorted(seen, key=str))
     edge = 0.35 if len(steps) > 1 else 0.5
     scale = Scale(-edge, max(len(steps) - 1, 0) + edge, start, end)
-    texts = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in steps)
-    return Axis(name, label, scale, tuple(enumerate(texts)), steps)
+    return Axis(name, label, scale, tuple(enumerate(map(value_text, steps))), steps)
 
 
 def axes(view: View, start: float = 0.0, end: float = 1.0) -> list[Axis]:

@@ -8,7 +8,7 @@ from analysis.page.axes import Axis, axes, value
 from analysis.page.view import View
 from analysis.results import seed_of
 from trainables.journal import TrialRecord
-from trainables.runs import SHORT
+from trainables.runs import SHORT, value_text
 from vqcore.psnr import psnr
 
 SHOWN = ("mse", "perplexity", "usage", "bits")
@@ -40,7 +40,7 @@ def _record(view: View, trial: TrialRecord, scales: list[Axis], run: str | None)
         "state": _BECAME.get(trial.status, trial.status),
         "why": trial.reason,
         "facts": [
-            *((SHORT.get(name, name), text_of(trial.config[name])) for name in swept),
+            *((SHORT.get(name, name), value_text(trial.config[name])) for name in swept),
             ("epochs", f"{trial.last_epoch} of {trial.config.get('epochs', '?')}"),
             *([("cost", f"{seconds:,.0f} s")] if seconds else []),
             *metrics,
@@ -53,11 +53,6 @@ def _record(view: View, trial: TrialRecord, scales: list[Axis], run: str | None)
 def cost(trial: TrialRecord) -> float:
     """Seconds that the trial's epochs took."""
     return sum(report.get("seconds", 0.0) for report in trial.epochs.values())
-
-
-def text_of(content: Any) -> str:
-    """A field's value as it is read."""
-    return f"{content:.4g}" if isinstance(content, float) else str(content)
 
 
 def columns(view: View) -> list[str]:
@@ -81,7 +76,7 @@ def _row(view: View, number: int, trial: TrialRecord) -> dict[str, Any]:
     last = trial.epochs.get(trial.last_epoch, {})
     metrics = [last.get(name, math.nan) for name in shown_metrics(view)]
     fields = [trial.config.get(name, "") for name in view.results.swept]
-    cells: list[tuple[str, Any]] = [(text_of(content), content) for content in fields]
+    cells: list[tuple[str, Any]] = [(value_text(content), content) for content in fields]
     cells += [(str(seed_of(trial)), seed_of(trial)), (_BECAME.get(trial.status, trial.status), trial.status)]
     cells += [(str(trial.last_epoch), trial.last_epoch), (f"{cost(trial):,.0f}", round(cost(trial), 1))]
     cells += [(f"{v:.5g}" if math.isfinite(v) else "–", v if math.isfinite(v) else "") for v in metrics]

@@ -176,6 +176,16 @@ def test_the_headline_claims_a_compromise_only_where_there_is_one(make_run, poin
     assert ("knee of the front" in page) == ("bends most" in said)
 
 
+def test_values_that_differ_are_not_shown_as_equal(make_run):
+    run = make_run(swept=("decay",))
+    for decay in (0.99991, 0.99992):
+        run.seeds([0.02, 0.021, 0.022], [100.0, 101.0, 102.0 + 1e5 * (decay - 0.9999)], decay=decay)
+    page = written(run.done())
+    assert [axis["values"] for axis in known(page)["axes"][:1]] == [["0.99991", "0.99992"]]
+    assert {trial["name"] for trial in known(page)["trials"]} == {"decay 0.99991", "decay 0.99992"}
+    assert not re.search(r"0\.9999\b", page)
+
+
 def test_the_report_is_among_what_analysing_leaves(search):
     assert search / "report.html" in analyse(search).paths
 
