@@ -26,6 +26,7 @@ from analysis.page.svg import (
 from analysis.page.view import View
 from analysis.results import seed_of
 from trainables.journal import TrialRecord
+from trainables.runs import value_text
 
 
 def parallel_figure(view: View) -> Figure | None:
@@ -91,7 +92,7 @@ def _slice(view: View, trials: Sequence[TrialRecord], name: str, objective: Obje
     description = f"A mark a trial of seed {seed_of(trials[0])}, after epoch {epoch}; all other fields vary too."
     drawn = f"slice-{name}-{column}"
     rows: list[Row] = [
-        (view.label(trial), str(trial.config.get(name)), f"{reached:.4g}")
+        (view.label(trial), value_text(trial.config.get(name)), f"{reached:.4g}")
         for trial, reached in zip(trials, values, strict=True)
     ]
     table = Table(title, ("configuration", across.label, objective.name), tuple(rows))

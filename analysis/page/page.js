@@ -161,7 +161,9 @@ const filter = () => {
     const seen = trials.some((trial, t) => trial.g === g && visible[t]);
     ofGroup[g].forEach((one) => one.classList.toggle("off", !seen));
   });
-  byId("count").textContent = `${visible.filter(Boolean).length} of ${trials.length} trials`;
+  const number = visible.filter(Boolean).length;
+  byId("count").textContent = `${number} of ${trials.length} trials`;
+  byId("filters").classList.toggle("some", number < trials.length);
   drawBrushes();
   reach();
 };

@@ -37,7 +37,8 @@ def _figure(view: View, made: EstimatorComparison, objective: Objective) -> Figu
     counts = [count for count in (1, 2, 4, 8, 16, 32, 64, 128, 256) if count <= most]
     rows: list[Row] = []
     for one, curve in curves:
-        cells = (f"{curve.median[n - 1]:.4g}" if n <= len(curve.median) else "–" for n in counts)
+        medians = [curve.median[n - 1] if n <= len(curve.median) else math.nan for n in counts]
+        cells = (f"{v:.4g}" if math.isfinite(v) else "–" for v in medians)  # not finite: most were stopped or failed
         rows.append((one.name, str(len(one.tried)), f"{one.epochs:,}", *cells))
     table = Table(
         title, ("estimator", "trials", "epochs", *(f"after {n}" for n in counts)), tuple(rows), (made.budget,)

@@ -186,6 +186,19 @@ def test_values_that_differ_are_not_shown_as_equal(make_run):
     assert not re.search(r"0\.9999\b", page)
 
 
+def test_a_table_of_tuning_has_no_infinite_metric(make_run):
+    run = make_run(swept=("estimator", "commitment_weight"), trials=12, sampler="random")
+    for number in range(12):
+        config = {"estimator": ("rotation", "ste")[number % 2], "commitment_weight": 0.12345678901 * (number + 1)}
+        whole = number < 4
+        curve = [(0.05 + 0.01 * number, 20.0 + number)] * (4 if whole else 1)
+        run.trial(curve, "completed" if whole else "stopped", "" if whole else "forecast: 1%", **config)
+    page = written(run.done())
+    assert 'id="tuning-mse"' in page
+    assert not re.search(r">-?inf<", page)
+    assert ">0.12345678901<" not in page
+
+
 def test_the_report_is_among_what_analysing_leaves(search):
     assert search / "report.html" in analyse(search).paths
 
@@ -290,6 +303,17 @@ def test_tab_reaches_a_drawing_whose_first_mark_is_filtered_out(opened):
     assert stops.count() == 1
     assert stops.is_visible()
     assert stops.get_attribute("data-t") != first
+
+
+@pytest.mark.service
+def test_print_says_that_it_shows_some_of_the_trials(opened):
+    opened.emulate_media(media="print")
+    assert opened.locator("#filters").is_hidden()
+    opened.emulate_media(media="screen")
+    opened.locator("#find").fill("ste")
+    opened.emulate_media(media="print")
+    assert opened.locator("#count").inner_text() == "7 of 14 trials"
+    assert opened.locator("#find").is_hidden()
 
 
 @pytest.mark.service
