@@ -49,7 +49,7 @@ def usage_figure(view: View) -> Figure | None:
         bits = entropy(counts)
         rows.append((group.label, str(len(counts)), str(len(share)), f"{2**bits:.1f}", f"{bits:.2f}"))
     title = "How evenly the codes are used"
-    description = "The share of the test set's codes that each has; after the end of a line all are dead."
+    description = "The share of the test set's codes that each has, by one seed; after the end of a line all are dead."
     table = Table(title, ("configuration", "codes", "used", "perplexity", "entropy, bits"), tuple(reversed(rows)))
     name = "usage"
     return Figure(name, title, description, chart.svg(name, title, description), table, view.estimator_legend)
@@ -61,10 +61,17 @@ def lead(view: View) -> str:
         return "" if view.results.shown.snapshots else "No completed trial has kept how often it used its codes."
     shares = [(group.label, np.count_nonzero(counts) / len(counts)) for group, counts in view.used_codes]
     (worst, low), (best, high) = min(shares, key=lambda one: one[1]), max(shares, key=lambda one: one[1])
-    said = f"Of the configurations shown, {best} uses {high:.0%} of its codes, {worst} {low:.0%}."
+    said = f"Of the configurations shown, {best} uses {_share(high)} of its codes, {worst} {_share(low)}."
+    if low == high:
+        said = f"The configurations shown use {_share(high)} of their codes."
     if not view.results.shown.snapshots:
         said += " Snapshots show how a codebook came about: --snapshots 0 25 50 75 99."
-    return said if len(shares) > 1 else f"{best} uses {high:.0%} of its codes."
+    return said if len(shares) > 1 else f"{best} uses {_share(high)} of its codes."
+
+
+def _share(share: float) -> str:
+    """In per cent; rounding makes neither all nor none of it."""
+    return "under 1%" if 0 < share < 0.01 else "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def snapshot_pictures(view: View) -> list[Picture]:

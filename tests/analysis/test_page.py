@@ -199,6 +199,13 @@ def test_a_table_of_tuning_has_no_infinite_metric(make_run):
     assert ">0.12345678901<" not in page
 
 
+def test_a_codebook_with_a_dead_code_is_not_said_to_be_used_whole(make_run):
+    run = make_run(trials=2)
+    for beta in (0.1, 0.2):
+        run.snapshots(run.trial([(0.03, 90.0)], commitment_weight=beta), 0, codes=512, used=511)
+    assert lead(written(run.done()), "codebooks") == "The configurations shown use over 99% of their codes."
+
+
 def test_the_report_is_among_what_analysing_leaves(search):
     assert search / "report.html" in analyse(search).paths
 
