@@ -53,14 +53,20 @@ class LiveReport:
                 self._command,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
             ) as process:  # fmt: skip
-                while process.poll() is None:
-                    if self._stop.wait(0.2):
-                        _end(process)
-                said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+                said = self._said(process)
             if process.returncode and not self._stop.is_set():
                 logger.warning("report.html could not be written while the sweep ran: %s", said)
         except OSError as error:
             logger.warning("report.html could not be written while the sweep ran: %s", error)
+
+    def _said(self, process: subprocess.Popen[bytes]) -> str:
+        """What it wrote, read as it comes: a pipe that is full would hold it for ever."""
+        while True:
+            try:
+                return process.communicate(timeout=0.2)[1].decode(errors="replace")
+            except subprocess.TimeoutExpired:
+                if self._stop.is_set():
+                    _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

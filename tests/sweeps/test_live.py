@@ -42,3 +42,18 @@ def test_a_report_that_cannot_be_written_hurts_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "SECONDS", 0.05)
     with live.LiveReport(tmp_path / "gone"):
         time.sleep(0.3)
+
+
+def test_a_report_that_says_much_before_it_fails_is_tried_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(live, "SECONDS", 0.05)
+    monkeypatch.setattr(live, "SHARE", 1.0)
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "__init__.py").touch()
+    (tmp_path / "analysis" / "page.py").write_text("import sys; sys.exit('said' * 100_000)")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    until = time.monotonic() + 30
+    with live.LiveReport(tmp_path):
+        while len(caplog.records) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+    assert len(caplog.records) >= 2
