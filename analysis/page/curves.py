@@ -43,7 +43,8 @@ def _figure(view: View, objective: Objective) -> Figure:
         _draw_group(chart, view, group, column)
     _draw_names(chart, view, column)
     means = "lines: means over the seeds that count, bands: ± 1 sd" if results.several else "one seed a line"
-    means += "; numbers and strong lines: the front" if results.front else ""
+    part = f"{NAMED} of the {len(results.front)} on the front" if len(results.front) > NAMED else "the front"
+    means += f"; numbers and strong lines: {part}" if results.front else ""
     rest = f"; faint: {counted(len(others), 'other trial')}" if others else ""
     title = f"{objective.name[0].upper()}{objective.name[1:]} by epoch"
     description = f"Whole test set; {means}{rest}."

@@ -54,7 +54,7 @@ def front_figure(view: View) -> Figure | None:
         legend.append(("seed ring", f"seed {results.screening}, which screened and is in no mean"))
     name = f"{first.name} against {second.name}"
     title = name[0].upper() + name[1:]
-    description = f"{spread}{faint} Numbers name the front, {first.best} first."
+    description = f"{spread}{faint} Numbers name {_named(results.front)}, {first.best} first."
     return Figure(
         "front", title, description, chart.svg("front", title, description),
         front_table(results) or (groups_table(results) if results.groups else None), tuple(legend),
@@ -83,7 +83,7 @@ def _rate_figure(view: View, name: str, title: str, points: Points, label: str) 
     _draw_points(chart, view, points)
     _draw_names(chart, view, groups, points)
     what = "the entropy of the codes used" if name == "rate" else "log2 K a code"
-    marks = "Large marks are means over seeds, small ones seeds. Numbers name this front, the lowest rate first."
+    marks = f"Large marks are means, small ones seeds. Numbers name {_named(groups, 'this')}, the lowest rate first."
     description = f"Rate: {what}. {marks}"
     table = rates_table(view.results)
     return Figure(name, title, description, chart.svg(name, title, description), table, view.estimator_legend)
@@ -211,6 +211,11 @@ def _draw_names(chart: Chart, view: View, groups: Sequence[Group], points: Point
     at = free_places([pixels[group.label] for group in named], texts, list(pixels.values()))
     for group, label, (x, y) in zip(named, texts, at, strict=True):
         chart.add(text(x, y, label, f"name {view.colour(group.estimator)}", data_g=view.group_numbers[group.label]))
+
+
+def _named(front: Sequence[Group], which: str = "the") -> str:
+    """More numbers than these could not be read."""
+    return f"{NAMED} of the {len(front)} on {which} front" if len(front) > NAMED else f"{which} front"
 
 
 def _axis(objective: Objective) -> str:

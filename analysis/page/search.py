@@ -138,7 +138,7 @@ def survival_figure(view: View) -> Figure | None:
     for one in epochs:
         _draw_epoch(chart, one)
     title = "Who went on after each epoch"
-    description = f"Trials of the screening seed that reached each epoch: {len(epochs[0].came)} began."
+    description = f"Trials of the screening seed that reached each epoch: {len(epochs[0].came)} had the first."
     kinds = (("area solid", "went on"), ("area halt", "stopped there"), ("area quiet", "waiting, or ended otherwise"))
     rows: list[Row] = [
         (str(one.epoch), *(str(len(part)) for part in (one.came, one.went_on, one.stopped, one.waiting, one.ended)))

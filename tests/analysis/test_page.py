@@ -206,6 +206,15 @@ def test_a_codebook_with_a_dead_code_is_not_said_to_be_used_whole(make_run):
     assert lead(written(run.done()), "codebooks") == "The configurations shown use over 99% of their codes."
 
 
+def test_a_front_too_long_to_be_numbered_is_not_said_to_be(make_run):
+    run = make_run(trials=15)
+    for number in range(15):
+        run.trial([(0.02 + 0.001 * number, 100.0 + number)], commitment_weight=0.1 * (number + 1))
+    page = written(run.done())
+    assert "Numbers name 12 of the 15 on the front, lowest MSE first." in page
+    assert "strong lines: 12 of the 15 on the front" in page
+
+
 def test_the_report_is_among_what_analysing_leaves(search):
     assert search / "report.html" in analyse(search).paths
 
