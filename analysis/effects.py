@@ -298,8 +298,10 @@ def _sentence(aim: Objective, at: str, levels: Sequence[LevelEffect], best: int,
         return f"its effect on {aim.name} cannot be told from {untold}."
     one = levels[far]
     if not one.told or one.interval is None:
-        bound = _size(aim, max(abs(end) for interval in intervals for end in interval))
-        return f"no effect on {aim.name} beyond noise; differences of up to {bound} are not ruled out."
+        bound = max(abs(end) for interval in intervals for end in interval)
+        if bound == 0:
+            return f"{aim.name} is the same at every value."
+        return f"no effect on {aim.name} beyond noise; differences of up to {_size(aim, bound)} are not ruled out."
     near = [other.label for other in levels if other.interval is not None and not other.told]
     tied = f" (not told apart from {enumerated(near, most=3)})" if near else ""
     least, most = sorted(map(abs, one.interval))

@@ -176,3 +176,11 @@ def test_fields_that_vary_together_are_not_told_apart() -> None:
     results = run(trials, ("codebook_size", "dim", "decay"), sampler="random")
     assert "cannot be told from those of fields it varies with" in of(results, "dim").sentence
     assert "no effect" in of(results, "decay").sentence
+
+
+def test_equal_results_are_said_to_be_equal(make_run: MakeRun) -> None:
+    made = make_run()
+    for beta in (0.1, 0.5):
+        made.seeds([0.3, 0.31, 0.32], [1.0, 1.0, 1.0], commitment_weight=beta)
+    told = field_effects(load(made.done()))
+    assert told[0].sentence == "commitment weight: MSE is the same at every value."
