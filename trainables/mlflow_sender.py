@@ -157,7 +157,7 @@ class Sender:
             key = f"{view.VIEW}{name}"
             tags[key] = view.saved_view(name, view.swept(self._record), known.get(key))
         for key, value in tags.items():
-            if known.get(key) != value:
+            if known.get(key) != value and len(value) <= view.LONGEST:
                 self._client.set_experiment_tag(id_, key, value)
 
     def _send_parent(self) -> None:
