@@ -76,17 +76,30 @@ def sentences(results: Results) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def not_begun(results: Results) -> int:
+    """Trials of the plan that are still to begin: none once the budget of epochs is spent."""
+    return 0 if _spent(results) else _planned(results) - len(results.trials)
+
+
+def _planned(results: Results) -> int:
+    return max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
+
+
+def _spent(results: Results) -> bool:
+    """Not by the journal's "done": the sweep asks for its findings before it writes that."""
+    budget = str(results.metadata("budget"))
+    return budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget)
+
+
 def _state(results: Results) -> str:
     """What became of the trials, and what of them is compared."""
-    planned = max(int(results.record.sweep.get("trials") or 0), len(results.trials))  # more seeds come on top
+    planned = _planned(results)
     counts = Counter(_BECAME.get(trial.status, trial.status) for trial in results.trials)
     counts["not begun"] = planned - len(results.trials)
     became = ", ".join(f"{counts[kind]} {kind}" for kind in (*_BECAME.values(), "not begun") if counts[kind])
     state = f"{counted(planned, 'trial')}: {became}"
-    budget = str(results.metadata("budget"))
-    # Not by the journal's "done": the sweep asks for its findings before it writes that.
-    if budget.isdecimal() and sum(trial.last_epoch for trial in results.trials) >= int(budget):
-        state += f"; the budget of {budget} epochs is spent"
+    if _spent(results):
+        state += f"; the budget of {results.metadata('budget')} epochs is spent"
     elif counts["not begun"] or counts[_BECAME["running"]]:
         state += "; the run is not finished"
     if not results.groups:

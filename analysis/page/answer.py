@@ -28,14 +28,23 @@ class Pick:
 
 
 def picks(view: View) -> list[Pick]:
-    """The knee of the front first, then the best in each objective; a configuration stands once."""
+    """The front's compromise first, then the best in each objective; a configuration stands once."""
     results = view.results
     words = {"knee": "knee of the front"} | {f"best_{one.column}": one.best for one in results.objectives}
     chosen: dict[str, list[str]] = {}
-    for name, group, _ in recommendations(results):
+    for name, group, _ in recommendations(results)[0 if compromise(results) else bool(results.knee) :]:
         chosen.setdefault(group.label, []).append(name)
     groups = {group.label: group for group in results.groups}
     return [_pick(view, groups[label], names, tuple(words[name] for name in names)) for label, names in chosen.items()]
+
+
+def compromise(results: Results) -> Group | None:
+    """The knee where it is one: none of a front that does not bend, whose knee is its end, and of a single aim."""
+    knee, front = results.knee, results.front
+    if knee is None or len(results.aims) < 2:
+        return None
+    ends = [[group.mean(column) for column in results.columns] for group in (front[0], front[-1])]
+    return None if [knee.mean(column) for column in results.columns] in ends else knee
 
 
 def _pick(view: View, group: Group, names: list[str], words: tuple[str, ...]) -> Pick:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from threadpoolctl import threadpool_limits
 
-from analysis.alarms import ALARMS, alarms
-from analysis.findings import certainty_sentence, front_sentence, sentences
+from analysis.alarms import ALARMS, Alarm, alarms
+from analysis.findings import certainty_sentence, front_sentence, not_begun, sentences
 from analysis.layout import counted, write_file
 from analysis.page import answer, codebooks, fields, pictures, trials
 from analysis.page.axes import axes
@@ -28,7 +29,7 @@ from analysis.page.search import found_over_epochs, found_over_time, survival_fi
 from analysis.page.svg import Figure, element, mark, path
 from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
-from analysis.results import Group, Results
+from analysis.results import Group, Results, ranked
 from analysis.stopping import stopping_sentence
 from trainables.runs import MLFLOW_PAGES
 from vqcore.psnr import psnr
@@ -92,7 +93,7 @@ def page(results: Results, refresh: int = 0) -> str:
 def _said(view: View, problems: list[str]) -> dict[str, Any]:
     """The sentence that heads each part, and the parts that are words."""
     results = view.results
-    found, odd = (_tried(make, results, problems, ()) for make in (sentences, alarms))
+    found, odd = _tried(sentences, results, problems, ()), _tried(alarms, results, problems, None)
     counts = Counter(trial.status for trial in view.trials)
     ended = ", ".join(f"{number} {status}" for status, number in counts.most_common())
     facts = results.record.sweep.get("tags") or {}
@@ -100,16 +101,14 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         "headline": _headline(results),
         "picks": answer.picks(view) if results.record.sweep.get("sweep") != "final" else [],
         "findings": found,
-        "alarms": odd,
-        "alarms_lead": f"{counted(len(odd), 'thing')} of {len(ALARMS)} kinds looked for: look before you trust."
-        if odd
-        else f"Nothing looks wrong: none of {len(ALARMS)} kinds of trouble was found.",
+        "alarms": odd or (),
+        "alarms_lead": _alarms_lead(view, odd),
         "fronts_lead": _fronts_lead(results),
         "curves_lead": _curves_lead(results),
         "effects": [one.sentence for one in _tried(lambda view: view.effects, view, problems, ())],
         "codebooks_lead": _tried(codebooks.lead, view, problems, ""),
         "search_lead": _tried(stopping_sentence, results, problems, None)
-        or f"{counted(len(view.trials), 'trial')}: {ended}.",
+        or f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}.",
         "trials_lead": f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}. A click on a head sorts.",
         "provenance_lead": f"Commit {facts.get('commit', 'not recorded')}, {facts.get('hardware', 'no machine told')}.",
     }
@@ -153,17 +152,47 @@ def _compared(results: Results) -> str:
     return f"{results.data}, compared after epoch {results.epoch}, {results.seeds} a configuration"
 
 
+def _alarms_lead(view: View, odd: Sequence[Alarm] | None) -> str:
+    """What was found; trials that broke are no alarm, and no reason to say that nothing is wrong."""
+    if odd is None:
+        return "What looks wrong could not be looked for."
+    if not any(trial.epochs or trial.status == "failed" for trial in view.trials):
+        return "No trial has had an epoch: there is nothing to look at."
+    counts = Counter(trial.status for trial in view.trials)
+    broke = [f"{counts[status]} {status}" for status in ("diverged", "failed") if counts[status]]
+    rest = (
+        f" Of {counted(len(view.trials), 'trial')} {' and '.join(broke)}; the table has the reasons." if broke else ""
+    )
+    if odd:
+        return f"{counted(len(odd), 'thing')} of {len(ALARMS)} kinds looked for: look before you trust.{rest}"
+    return f"{'None' if broke else 'Nothing looks wrong: none'} of {len(ALARMS)} kinds of trouble was found.{rest}"
+
+
 def _headline(results: Results) -> str:
     if not results.groups:
-        return "No trial has completed yet, so there is nothing to choose."
+        return f"No trial has completed{_yet(results)}, so there is nothing to choose."
     if results.record.sweep.get("sweep") == "final":
         return f'A full-length training. Use its model: vqcore.load("{results.folder / "model.safetensors"}")'
-    knee = results.knee
-    if len(results.front) == 1 or knee is None:
-        one = results.front[0] if results.front else results.groups[0]
-        return f"{one.label}: the best in both objectives, so there is no trade-off to make."
     sure = "" if results.several else " By one seed each, so it is an order and not a claim."
-    return f"{knee.label}: where the front bends most, a compromise between {_aims(results)}.{sure}"
+    first, *others = results.front or results.groups
+    if len(results.estimated) < 2:
+        which = "that has completed" if results.screening is None else f"with seeds beside seed {results.screening}"
+        return f"{first.label}: the only configuration {which}, so there is nothing to choose from."
+    if len(results.aims) == 1:
+        aim = results.aims[0]
+        return f"{ranked(results.groups, aim)[0].label}: the {aim.best}.{sure}"
+    if bend := answer.compromise(results):
+        return f"{bend.label}: where the front bends most, a compromise between {_aims(results)}.{sure}"
+    means = {tuple(group.mean(column) for column in results.columns) for group in (first, *others)}
+    if len(means) == 1:
+        equal = f" Equal to it: {counted(len(others), 'other configuration')}." if others else ""
+        return f"{first.label}: the best in both objectives, so there is no trade-off to make.{equal}{sure}"
+    return f"{first.label}: the {results.objectives[0].best}. The front has no bend, so no compromise stands out.{sure}"
+
+
+def _yet(results: Results) -> str:
+    """Where trials may still end."""
+    return " yet" if not_begun(results) or any(trial.status == "running" for trial in results.trials) else ""
 
 
 def _aims(results: Results) -> str:
@@ -172,7 +201,7 @@ def _aims(results: Results) -> str:
 
 def _fronts_lead(results: Results) -> str:
     if not results.groups:
-        return "No configuration is completed yet."
+        return f"No configuration is completed{_yet(results)}."
     return " ".join(
         filter(None, (front_sentence(results, listed=len(results.front) <= 12), certainty_sentence(results)))
     )
@@ -180,8 +209,12 @@ def _fronts_lead(results: Results) -> str:
 
 def _curves_lead(results: Results) -> str:
     """Whether the front would still move with a longer training."""
+    if not results.groups:
+        return f"No configuration is completed{_yet(results)}."
+    if results.epoch < 2:
+        return "One epoch: nothing to say of the course."
     changes = [
-        1 - after["mse"] / before["mse"]
+        100 * (after["mse"] / before["mse"] - 1)
         for group in results.front
         for trial in group.trials
         if (before := trial.epochs.get(group.epoch - 1))
@@ -189,15 +222,19 @@ def _curves_lead(results: Results) -> str:
         and before.get("mse")
         and "mse" in after
     ]
-    if not results.groups:
-        return "No configuration is completed yet."
     if not changes:
-        return "One epoch: nothing to say of the course."
-    mean = 100 * sum(changes) / len(changes)
-    if mean < 0.5:
-        return f"On the front MSE has settled: {mean:.1f} % less in the last epoch."
+        return f"The MSE before epoch {results.epoch} is not recorded: nothing to say of the course."
+    mean, size = fmean(changes), fmean(map(abs, changes))
     longer = "a longer training changes the numbers, and may change the order"
-    return f"On the front MSE still fell by {mean:.1f} % in the last epoch: {longer}."
+    if size < 0.5:
+        return f"On the front MSE has settled: it changed by {size:.1f} % in the last epoch."
+    if min(changes) < 0 < max(changes):
+        return (
+            f"On the front MSE changed by {min(changes):+.1f} % to {max(changes):+.1f} % in the last epoch: {longer}."
+        )
+    if mean > 0:
+        return f"On the front MSE rose by {mean:.1f} % in the last epoch: an earlier epoch was better."
+    return f"On the front MSE still fell by {-mean:.1f} % in the last epoch: {longer}."
 
 
 def _data(view: View, refresh: int) -> Markup:

@@ -6,15 +6,46 @@ const data = JSON.parse(byId("data").textContent);
 const trials = data.trials, groups = data.groups, axes = data.axes;
 const detail = byId("detail");
 
-/* what a refresh keeps: filters, order, what is open and marked, and the place */
+/* what a refresh keeps: filters, order, what is open and marked, and the place; by names and values, since numbers of
+   trials and figures, and the ends of axes, change as trials arrive */
 const place = "vqsweep " + data.id;
-const fresh = () => ({ranges: {}, find: "", unended: true, sort: {}, open: [], pin: null, scroll: 0});
-let state = fresh();
-try { state = Object.assign(state, JSON.parse(sessionStorage.getItem(place)) || {}); } catch { /* storage is refused */ }
+const home = (one) => (one.closest("figure")?.querySelector("svg[id]") ?? one.closest("section,form")).id;
+const valueAt = (axis, share) => axis.log ? axis.low * (axis.high / axis.low) ** share
+  : axis.low + share * (axis.high - axis.low);
+const shareOf = (axis, value) => axis.log ? Math.log(value / axis.low) / Math.log(axis.high / axis.low)
+  : (value - axis.low) / (axis.high - axis.low);
+const valuesIn = (axis, [low, high]) => axis.values
+  ? axis.values.filter((_, step) => axis.at[step] >= low - 1e-4 && axis.at[step] <= high + 1e-4)
+  : [low > 0 ? valueAt(axis, low) : null, high < 1 ? valueAt(axis, high) : null];
+const rangeOf = (axis, values) => {
+  if (!axis.values) return values.map((value, end) => {
+    const share = value === null ? end : shareOf(axis, Number(value));
+    return Number.isFinite(share) ? share : end;
+  });
+  const at = axis.at.filter((_, step) => values.includes(axis.values[step]));
+  return at.length ? [Math.min(...at), Math.max(...at)] : undefined;
+};
+let state = {ranges: {}, find: "", unended: true, sort: {}, open: [], pin: null, scroll: 0};
+try {
+  const kept = JSON.parse(sessionStorage.getItem(place));
+  if (kept) {
+    const ranges = axes.flatMap((axis, index) => {
+      const values = kept.ranges[axis.label];
+      const range = values && rangeOf(axis, axis.values || values.length === 2 ? values : [values[0], values.at(-1)]);
+      return range ? [[index, range]] : [];
+    });
+    const [t, g] = [trials.findIndex((one) => one.key === kept.pin?.t), groups.findIndex((one) => one.name === kept.pin?.g)];
+    const pin = t >= 0 ? {t: String(t)} : g >= 0 ? {g: String(g)} : null;
+    state = {...state, ...kept, ranges: Object.fromEntries(ranges), pin};
+  }
+} catch { /* storage is refused */ }
 const save = () => {
   state.scroll = window.scrollY;
-  state.open = all("details").flatMap((one, index) => one.open ? [index] : []);
-  try { sessionStorage.setItem(place, JSON.stringify(state)); } catch { /* storage is refused */ }
+  state.open = all("details").flatMap((one) => one.open ? [home(one)] : []);
+  const ranges = Object.entries(state.ranges).map(([index, range]) => [axes[index].label, valuesIn(axes[index], range)]);
+  const pin = state.pin && {t: trials[state.pin.t]?.key, g: groups[state.pin.g]?.name};
+  try { sessionStorage.setItem(place, JSON.stringify({...state, ranges: Object.fromEntries(ranges), pin})); }
+  catch { /* storage is refused */ }
 };
 
 /* the elements of each trial and configuration */
@@ -88,7 +119,7 @@ document.addEventListener("click", (event) => {
 /* the marks of a drawing are one stop of the tab key; arrows go from mark to mark */
 const words = (one) => one.dataset.t === undefined ? groups[one.dataset.g].name
   : `${trials[one.dataset.t].name}, seed ${trials[one.dataset.t].seed}, ${trials[one.dataset.t].state}`;
-all("figure svg").forEach((drawing) => {
+const drawings = all("figure svg").map((drawing) => {
   const marks = all("[data-t],[data-g]", drawing).filter((one) => one.tagName !== "text");
   marks.forEach((one, index) => {
     one.setAttribute("tabindex", index ? "-1" : "0");
@@ -107,6 +138,12 @@ all("figure svg").forEach((drawing) => {
     next.setAttribute("tabindex", "0");
     next.focus();
   });
+  return marks;
+});
+const reach = () => drawings.forEach((marks) => {
+  const stop = marks.find((one) => one.getAttribute("tabindex") === "0");
+  const seen = stop?.classList.contains("off") && marks.find((one) => !one.classList.contains("off"));
+  if (seen) { stop.setAttribute("tabindex", "-1"); seen.setAttribute("tabindex", "0"); }
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") { state.pin = null; show(); } });
 
@@ -126,11 +163,8 @@ const filter = () => {
   });
   byId("count").textContent = `${visible.filter(Boolean).length} of ${trials.length} trials`;
   drawBrushes();
+  reach();
 };
-const valueAt = (axis, share) => axis.log ? axis.low * (axis.high / axis.low) ** share
-  : axis.low + share * (axis.high - axis.low);
-const shareOf = (axis, value) => axis.log ? Math.log(value / axis.low) / Math.log(axis.high / axis.low)
-  : (value - axis.low) / (axis.high - axis.low);
 const brushes = all(".brush");
 const drawBrushes = () => brushes.forEach((rect) => {
   const [low, high] = state.ranges[rect.dataset.axis] || [0, 0];
@@ -189,11 +223,8 @@ axes.forEach((axis, index) => {
       return input;
     });
     ends.forEach((input) => input.addEventListener("change", () => {
-      const given = ends.map((one, end) => {
-        const share = one.value === "" ? end : shareOf(axis, Number(one.value));
-        return Number.isFinite(share) ? share : end;
-      });
-      setRange(index, ends.every((one) => one.value === "") ? null : given);
+      const given = ends.map((one) => one.value === "" ? null : one.value);
+      setRange(index, given.every((one) => one === null) ? null : rangeOf(axis, given));
     }));
   }
   byId("ranges").append(box);
@@ -210,32 +241,33 @@ byId("filters").hidden = false;
 
 /* tables sort by a click on a head */
 const key = (cell) => {
-  const number = Number(cell.dataset.v ?? cell.textContent.replace(/,/g, "").replace(/^\(|\)$/g, "").split(/[ ±*]/).find(Boolean));
+  const number = Number(cell.dataset.v ?? cell.textContent.replace(/,/g, "").replace(/^\(|\)$/g, "").split(/[ ±*%[\]]/).find(Boolean));
   return Number.isNaN(number) || cell.textContent.trim() === "" ? cell.textContent : number;
 };
 const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
 const sort = (table, column, descending) => {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   const keyed = [...body.rows].map((row) => [key(row.cells[column]), row]);
-  keyed.sort(([a], [b]) => descending ? compare(b, a) : compare(a, b));
+  keyed.sort(([a], [b]) => descending && typeof a === typeof b ? compare(b, a) : compare(a, b));  // words after numbers
   body.append(...keyed.map(([, row]) => row));
   heads.forEach((head, index) => index === column
     ? head.setAttribute("aria-sort", descending ? "descending" : "ascending") : head.removeAttribute("aria-sort"));
 };
-all("table").forEach((table, index) => {
+all("table").forEach((table) => {
   if (table.tBodies[0].rows.length < 3) return;
+  const kept = state.sort[home(table)];
   [...table.tHead.rows[0].cells].forEach((head, column) => {
-    if (!head.textContent) return;
-    const button = make("button", head.textContent, {type: "button"});
+    const name = head.textContent;
+    if (!name) return;
+    const button = make("button", name, {type: "button"});
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const descending = head.getAttribute("aria-sort") === "ascending";
-      state.sort[index] = [column, descending];
+      state.sort[home(table)] = [name, descending];
       sort(table, column, descending);
     });
+    if (kept && kept[0] === name) sort(table, column, kept[1]);
   });
-  const kept = state.sort[index];
-  if (kept && table.tHead.rows[0].cells[kept[0]]) sort(table, ...kept);
 });
 
 const restore = () => {
@@ -245,7 +277,7 @@ const restore = () => {
   filter();
   show();
 };
-all("details").forEach((one, index) => { if (state.open.includes(index)) one.open = true; });
+all("details").forEach((one) => { if (state.open.includes(home(one))) one.open = true; });
 restore();
 if (state.scroll && !location.hash) window.scrollTo({top: state.scroll, behavior: "instant"});
 window.addEventListener("pagehide", save);

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from analysis.findings import not_begun
 from analysis.layout import Row, Table, counted
 from analysis.page.view import View
 from trainables.journal import TrialRecord
@@ -27,11 +28,13 @@ def missing(view: View) -> list[str]:
     if record.damaged:
         lines.append(f"{counted(record.damaged, 'line')} of the journal could not be read and are left out.")
     if broken := [trial for trial in view.trials if not trial.whole]:
-        lines.append(f"{counted(len(broken), 'trial')} lack epochs that the journal has lost.")
+        lines.append(f"{counted(len(broken), 'trial')} without epochs that the journal has lost.")
     if not record.sweep:
         lines.append("The journal does not say what was swept: its first line is missing.")
     if going := sum(trial.status == "running" for trial in view.trials):
         lines.append(f"{counted(going, 'trial')} had not ended when this page was made.")
+    if number := not_begun(view.results):
+        lines.append(f"{counted(number, 'trial')} of the plan had not begun: what follows is of the others.")
     return lines
 
 

@@ -50,7 +50,7 @@ def test_the_parts_come_in_the_order_in_which_they_are_asked_for(search):
     page = written(search)
     parts = re.findall(r'<section id="(\w+)">', page)
     assert parts == PARTS.split()
-    assert f"{search}/exports/knee.toml --epochs 100" in unescape(page)
+    assert f"{search}/exports/best_mse.toml --epochs 100" in unescape(page)
 
 
 def test_nothing_is_asked_of_a_network_and_no_other_script_may_run(search):
@@ -117,6 +117,63 @@ def test_five_hundred_trials_are_under_five_megabytes(make_run):
         if i < 60:
             run.reconstructions(key)
     assert len(written(run.done())) < 5_000_000
+
+
+def lead(page: str, part: str) -> str:
+    return unescape(re.search(rf'<section id="{part}">.*?<p class="lead">(.*?)</p>', page, re.DOTALL)[1])
+
+
+def test_an_mse_that_rises_has_not_settled(make_run):
+    run = make_run()
+    run.trial([(0.03, 90.0), (0.02, 95.0), (0.04, 99.0)])
+    assert lead(written(run.done()), "curves").startswith("On the front MSE rose by 100.0 %")
+
+
+def test_nothing_looks_wrong_is_not_said_of_trials_that_broke_or_of_none(make_run, monkeypatch):
+    run = make_run()
+    assert "nothing to look at" in lead(written(run.folder), "alarms")
+    run.trial([(0.5, 2.0)], "diverged", "loss is not finite")
+    run.trial([], "failed", "out of memory", commitment_weight=1.0)
+    said = lead(written(run.done()), "alarms")
+    assert said.endswith("Of 2 trials 1 diverged and 1 failed; the table has the reasons.")
+    assert "Nothing looks wrong" not in said
+
+    def alarms(results):
+        raise RuntimeError
+
+    monkeypatch.setattr("analysis.page.build.alarms", alarms)
+    assert lead(written(run.folder), "alarms") == "What looks wrong could not be looked for."
+
+
+def test_a_run_that_was_left_says_how_many_trials_had_not_begun(make_run):
+    run = make_run(trials=50)
+    run.trial([(0.03, 90.0)])
+    assert "49 trials of the plan had not begun" in written(run.close())
+
+
+@pytest.mark.parametrize(
+    ("points", "params", "said"),
+    [
+        ([(0.02, 100.0), (0.03, 200.0)], {}, "beta 0.1: the lowest MSE. The front has no bend"),
+        ([(0.03, 200.0)], {}, "beta 0.1: the only configuration that has completed"),
+        ([(0.03, 90.0), (0.02, 100.0)], {}, "beta 0.2: the best in both objectives, so there is no trade-off to make."),
+        (
+            [(0.02, 100.0), (0.02, 100.0)],
+            {},
+            "beta 0.1: the best in both objectives, so there is no trade-off to make.",
+        ),
+        ([(0.02, 100.0), (0.021, 190.0), (0.03, 200.0)], {}, "beta 0.2: where the front bends most"),
+        ([(0.02, 100.0), (0.021, 190.0), (0.03, 200.0)], {"objectives": "mse:min"}, "beta 0.1: the lowest MSE. By one"),
+    ],
+)
+def test_the_headline_claims_a_compromise_only_where_there_is_one(make_run, points, params, said):
+    run = make_run(**params)
+    for number, point in enumerate(points, 1):
+        run.trial([point], commitment_weight=number / 10)
+    page = written(run.done())
+    assert lead(page, "answer").startswith(said)
+    assert "an order and not a claim" in lead(page, "answer") or len(points) == 1
+    assert ("knee of the front" in page) == ("bends most" in said)
 
 
 def test_the_report_is_among_what_analysing_leaves(search):
@@ -189,6 +246,53 @@ def test_filters_and_order_hold_over_a_refresh(opened):
     assert opened.locator("#every tbody tr td.n:nth-child(8)").all_inner_texts() == values
     opened.locator("#clear").click()
     assert opened.locator("#count").inner_text() == "14 of 14 trials"
+
+
+@pytest.mark.service
+def test_a_refresh_with_more_trials_keeps_what_was_asked_for(make_run, browser):
+    run = make_run(trials=40)
+    for number in range(10):
+        run.trial([(0.02 + 0.001 * number, 100.0 + number)], commitment_weight=1 + number / 10)
+    written(run.folder)
+    page = browser.new_page()
+    page.goto((run.folder / "report.html").as_uri())
+    page.locator("#by summary").click()
+    ends = page.locator("#ranges fieldset").filter(has_text="MSE").locator("input")
+    for end, value in enumerate(("0.0215", "0.0245")):
+        ends.nth(end).fill(value)
+        ends.nth(end).press("Tab")
+    page.locator('#front use[data-g="3"]').click(force=True)
+    for number in range(4):
+        run.trial([(0.05 + 0.01 * number, 300.0 + number)], commitment_weight=0.1 + number / 10)
+    written(run.close())
+    page.reload()
+    assert page.locator("#every tbody tr:visible button").all_inner_texts() == ["2", "3", "4"]
+    assert [end.input_value() for end in ends.all()] == ["0.0215", "0.0245"]
+    assert page.locator("#detail h2").inner_text() == "beta 1.3, seed 0"
+    page.close()
+
+
+@pytest.mark.service
+def test_tab_reaches_a_drawing_whose_first_mark_is_filtered_out(opened):
+    stops = opened.locator('#parallel [tabindex="0"]')
+    first = stops.get_attribute("data-t")
+    opened.locator("#find").fill("ste")
+    assert stops.count() == 1
+    assert stops.is_visible()
+    assert stops.get_attribute("data-t") != first
+
+
+@pytest.mark.service
+def test_shares_and_intervals_are_sorted_as_numbers(opened):
+    for name, head in (("found-epochs", "this run found"), ("effects-mse", "95 % interval")):
+        table = opened.locator(f"figure:has(#{name}) details")
+        table.locator("summary").click()
+        table.locator("thead button", has_text=head).click()
+        column = table.locator("thead button").all_inner_texts().index(table.get_by_text(head).first.inner_text())
+        cells = table.locator(f"tbody tr > :nth-child({column + 1})").all_inner_texts()
+        values = [float(re.sub(r"[%[]|, .*", "", cell)) for cell in cells if cell != "–"]
+        assert values == sorted(values)
+        assert "–" not in cells[: len(values)]
 
 
 @pytest.mark.service
