@@ -59,7 +59,7 @@ def analyse(run_folder: Path) -> Findings:
         *made("exports", write_exports),
     )
     lines, odd = made("findings", sentences), made("alarms", alarms)
-    made("summary.json", lambda results: [write_summary(results, lines)])  # for MLflow's sender, and for nobody to read
+    paths += made("summary.json", lambda results: [write_summary(results, lines)])
     return Findings((*lines, *problems), run_folder, paths, _screen_table(results), odd)
 
 

@@ -112,7 +112,12 @@ class Sender:
 
     def _begin(self) -> None:
         """Find the experiment and the runs that MLflow has of this sweep; the parent is there before its children."""
-        self._experiment = experiment(self._client, self._record.sweep["sweep"], sqlite_path(self._uri))
+        database, folder = (
+            sqlite_path(self._uri),
+            self._folder.parent.parent if self._uri.startswith(DATABASES) else None,
+        )
+        place = database.parent if database else folder  # else MLflow takes the folder that a command was started in
+        self._experiment = experiment(self._client, self._record.sweep["sweep"], place)
         self._dataset = view.dataset(self._record.sweep.get("params", {}))
         query = f"tags.`vqsweep.sweep` = '{self._record.sweep['id']}'"
         for run in self._client.search_runs([self._experiment], query, max_results=50_000):
@@ -157,7 +162,7 @@ class Sender:
             key = f"{view.VIEW}{name}"
             tags[key] = view.saved_view(name, view.swept(self._record), known.get(key))
         for key, value in tags.items():
-            if known.get(key) != value:
+            if known.get(key) != value and len(value) <= view.LONGEST:
                 self._client.set_experiment_tag(id_, key, value)
 
     def _send_parent(self) -> None:
@@ -352,9 +357,10 @@ def _prepare(path: Path, uri: str) -> None:
         beside.replace(path)
 
 
-def experiment(client: MlflowClient, sweep: str, database: Path | None) -> str:
-    """The id of the experiment ``vqsweep/<sweep>``, made if need be. A server decides itself where artifacts go."""
-    name, place = f"vqsweep/{sweep}", (database.parent / "mlartifacts" / sweep).as_uri() if database else None
+def experiment(client: MlflowClient, sweep: str, folder: Path | None) -> str:
+    """The id of the experiment ``vqsweep/<sweep>``, made if need be, with its artifacts below ``folder``. A server
+    decides itself where they go."""
+    name, place = f"vqsweep/{sweep}", (folder / "mlartifacts" / sweep).as_uri() if folder else None
     if client.get_experiment_by_name(name) is None:
         with suppress(MlflowException):  # another sweep may be first
             client.create_experiment(name, place)

@@ -31,7 +31,9 @@ TABLE = "trials.json"
 
 _CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar.html"
 LISTED = 30
-"""Runs in the description of an experiment, the newest first."""
+"""Runs in the description of an experiment at most, the newest first."""
+LONGEST = 5000
+"""Characters of an experiment's tag: what MLflow's databases take."""
 _COLUMNS = ("mse", "perplexity", "usage", "bits")
 """The metrics that tables show, where there are no others."""
 _NAME = "attributes.`Run Name`"
@@ -118,7 +120,8 @@ def run_note(experiment: str, run: Run, findings: Iterable[str], report: str | N
     links = [f"[{TABLE}]({_place(experiment, run, TABLE)}): a row for each trial"]
     if report:
         links.insert(0, f"[{report}]({_place(experiment, run, report)}): what was found")
-    return "\n\n".join([", ".join(links) + ".", "\n".join(f"- {_escaped(line)}" for line in findings)]).strip()
+    text = "\n\n".join([", ".join(links) + ".", "\n".join(f"- {_escaped(line)}" for line in findings)])
+    return text.strip()[:LONGEST]
 
 
 def final_note(sweep: dict[str, Any]) -> str:
@@ -148,12 +151,16 @@ def experiment_note(experiment: str, sweep: str, runs: Iterable[Run]) -> str:
         if report and len(links) == len(VIEWS):
             links.append(f"[newest report]({_place(experiment, run, report)})")
         lines.append(line)
-    return (
+    text = (
         f"vqsweep's {kind}: {', '.join(links)}.\n\n"
         "A run at the top level is one of them; the runs below it are its trials, one for each seed of a "
         "configuration. MSE is on images scaled to [-1, 1], over the whole test set. MLflow's means are of all seeds; "
-        "those of a report leave out the seed that chose. Newest first:\n\n" + "\n".join(lines)
+        "those of a report leave out the seed that chose. Newest first:\n\n"
     )
+    for line in lines:
+        if len(text) + len(line) < LONGEST:
+            text += f"{line}\n"
+    return text
 
 
 def described_as(note: str, known: Mapping[str, str]) -> dict[str, str]:
@@ -192,7 +199,7 @@ VIEWS = {"vqsweep-trials": "trials, lowest MSE first", "vqsweep-configurations":
 
 
 def saved_view(view: str, fields: Iterable[str], known: str | None) -> str:
-    """The value of a view's tag. What a user has changed in the ``known`` one stays, and columns are added to it."""
+    """The value of a view's tag. The ``known`` one stays as it is, but for columns of the fields that it lacks."""
     metrics, params = [f"metrics.`{name}`" for name in _COLUMNS], [f"params.`{name}`" for name in fields]
     columns = [*metrics[:2], "tags.`front`", "tags.`status`", *params, *metrics[2:], "tags.`reason`"]
     widths = {column: max(90, 9 * len(column) - 70) for column in columns} | {_NAME: 330}
@@ -212,7 +219,7 @@ def saved_view(view: str, fields: Iterable[str], known: str | None) -> str:
     try:
         before = json.loads(known or "")
         kept = json.loads(before["state"])
-        missing = [column for column in columns if column not in kept["selectedColumns"]]
+        missing = [column for column in params if column not in kept["selectedColumns"]]
     except (ValueError, KeyError, TypeError):  # none, or one that MLflow's interface has compressed
         return known or json.dumps(envelope)
     kept["selectedColumns"] = [*kept["selectedColumns"], *missing]

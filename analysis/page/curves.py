@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from analysis.layout import Row, Table, counted
 from analysis.objectives import Objective
 from analysis.page.svg import NAMED, WIDTH, Chart, Figure, free_places, mark, path, text
-from analysis.page.view import View, psnr_ticks
+from analysis.page.view import View, axis_label, psnr_ticks
 from analysis.results import Group
 from analysis.stats import Estimate
 from trainables.journal import TrialRecord
@@ -32,7 +32,7 @@ def _figure(view: View, objective: Objective) -> Figure:
     log = min(values) > 0 and max(values) / min(values) > 3
     last = max(max(epochs) for epochs in reports)
     x_values = [1, last] if last > 1 else [0.5, 1.5]
-    chart = Chart.of(x_values, values, "epoch", _label(objective), log=(False, log), right=column == "mse")
+    chart = Chart.of(x_values, values, "epoch", axis_label(objective), log=(False, log), right=column == "mse")
     chart.x_ticks = [(epoch, str(epoch)) for epoch in _epochs(last)]
     if column == "mse":
         chart.right, chart.right_label = psnr_ticks(chart.y), "PSNR, dB"
@@ -53,11 +53,6 @@ def _figure(view: View, objective: Objective) -> Figure:
         name, title, description, chart.svg(name, title, description), _table(featured, objective, last),
         view.estimator_legend,
     )  # fmt: skip
-
-
-def _label(objective: Objective) -> str:
-    better = "less" if objective.direction == "min" else "more"
-    return f"{objective.name}{objective.metric.axis or ''} ({better} is better)"
 
 
 def _epochs(last: int) -> list[int]:

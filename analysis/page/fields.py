@@ -23,7 +23,7 @@ from analysis.page.svg import (
     svg,
     text,
 )
-from analysis.page.view import View
+from analysis.page.view import View, axis_label
 from analysis.results import seed_of
 from trainables.journal import TrialRecord
 from trainables.runs import value_text
@@ -77,8 +77,7 @@ def _slice(view: View, trials: Sequence[TrialRecord], name: str, objective: Obje
     across = axis(name, [trial.config.get(name) for trial in trials], LEFT, WIDTH - 16)
     log = min(values) > 0 and max(values) / min(values) > 8
     up = Scale.over(values, HEIGHT - BOTTOM, TOP, log=log)
-    better = "less" if objective.direction == "min" else "more"
-    chart = Chart(across.scale, up, across.label, f"{objective.name}{objective.metric.axis or ''} ({better} is better)")
+    chart = Chart(across.scale, up, across.label, axis_label(objective))
     chart.x_ticks = across.ticks
     for trial, reached in zip(trials, values, strict=True):
         x = across(trial.config.get(name))

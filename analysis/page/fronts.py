@@ -8,9 +8,8 @@ from markupsafe import Markup
 from analysis import fronts
 from analysis.fronts import Directions, Point
 from analysis.layout import counted
-from analysis.objectives import Objective
 from analysis.page.svg import NAMED, Chart, Figure, free_places, mark, path, text
-from analysis.page.view import View, psnr_ticks
+from analysis.page.view import View, axis_label, psnr_ticks
 from analysis.rates import entropy_coded, fixed_length
 from analysis.results import Group
 from analysis.stats import Estimate
@@ -28,7 +27,7 @@ def front_figure(view: View) -> Figure | None:
     if not results.groups and not stopped:
         return None
     points: Points = lambda group: group.points(across, up)  # noqa: E731 (a typed name for what three calls need)
-    chart = _chart(view, points, stopped, (across, up), _axis(second), _axis(first))
+    chart = _chart(view, points, stopped, (across, up), axis_label(second), axis_label(first))
     if first.column == "mse":
         chart.right, chart.right_label = psnr_ticks(chart.y), "PSNR, dB"
     _draw_band(chart, view)
@@ -216,8 +215,3 @@ def _draw_names(chart: Chart, view: View, groups: Sequence[Group], points: Point
 def _named(front: Sequence[Group], which: str = "the") -> str:
     """More numbers than these could not be read."""
     return f"{NAMED} of the {len(front)} on {which} front" if len(front) > NAMED else f"{which} front"
-
-
-def _axis(objective: Objective) -> str:
-    better = "less" if objective.direction == "min" else "more"
-    return f"{objective.name}{objective.metric.axis or ''} ({better} is better)"

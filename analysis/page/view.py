@@ -5,6 +5,7 @@ from functools import cached_property
 
 from analysis.effects import FieldEffect, field_effects
 from analysis.history import History, hypervolume_history
+from analysis.objectives import Objective
 from analysis.page.svg import Scale
 from analysis.results import MOST, Group, Results, configuration
 from analysis.snapshots import Counts, usage
@@ -88,6 +89,12 @@ class View:
     def estimator_legend(self) -> tuple[tuple[str, str], ...]:
         """The estimators' looks."""
         return tuple((f"mean {self.colour(name)}", name) for name in self.estimators)
+
+
+def axis_label(objective: Objective) -> str:
+    """An objective as the name of an axis: ``MSE on [-1, 1] (less is better)``."""
+    better = "less" if objective.direction == "min" else "more"
+    return f"{objective.name}{objective.metric.axis or ''} ({better} is better)"
 
 
 def psnr_ticks(mse: Scale) -> list[tuple[float, str]]:

@@ -16,7 +16,7 @@ from vqcore.config import TrialConfig
 EXPORTS = {"best_mse.toml", "best_perplexity.toml", "knee.toml"}
 PAPER = {"paper_table3.md", "paper_table3.tex", "paper_table3.csv"}
 TABLES = {"results.md", "configurations.tex", "configurations.csv", *PAPER}
-ALWAYS = {"report.html", "results.parquet", "pareto.png", "curves.png", *TABLES, *EXPORTS}
+ALWAYS = {"report.html", "summary.json", "results.parquet", "pareto.png", "curves.png", *TABLES, *EXPORTS}
 EVERYTHING = ALWAYS | {"front.md", "rate.png"}
 
 
@@ -41,7 +41,7 @@ def test_a_run_in_which_nothing_completed(make_run):
     run = make_run()
     run.trial([(0.1, 5)], None, commitment_weight=0.1)
     findings = analyse(run.close())
-    assert names(findings) == {"report.html", "results.parquet", "results.md", *PAPER}
+    assert names(findings) == {"report.html", "summary.json", "results.parquet", "results.md", *PAPER}
     assert findings.lines == (
         "6 trials: 1 not finished, 5 not begun; the run is not finished. Nothing to compare: no trial completed.",
         "Not compared: 1 trial begun and not finished",

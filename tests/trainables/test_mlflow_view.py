@@ -11,6 +11,7 @@ from tracked import finish, open_sweep, report, seen, start
 
 import vqcore
 from trainables.journal import Journal
+from trainables.mlflow_view import experiment_note, saved_view
 from trainables.runs import JOURNAL
 from trainables.tracking import default_uri, sync
 from vqcore.config import TrialConfig
@@ -152,6 +153,34 @@ def test_the_experiment_says_what_it_is_and_a_persons_words_stay(out, folder):
     sync(folder, default_uri(out))
     assert client.get_experiment("1").tags["mlflow.note.content"] == "mine"
     assert seen(default_uri(out), folder)[0].data.tags["mlflow.note.content"] == "mine too"
+
+
+def test_an_experiment_of_many_runs_with_long_names_lists_what_fits():
+    from mlflow.entities import Run, RunData, RunInfo, RunTag
+
+    report = [RunTag("vqsweep.report", "report.html")]
+    facts = {"experiment_id": "1", "user_id": "", "status": "FINISHED", "end_time": None, "lifecycle_stage": "active"}
+    runs = [
+        Run(RunInfo(run_id="f" * 32, start_time=age, run_name=f"{age}{'_' * 90}", **facts), RunData(tags=report))
+        for age in range(30)
+    ]
+    note = experiment_note("1", "pareto", runs)
+    assert len(note) <= 5000
+    assert note.count("its report") > 5
+    assert note.index("[29") < note.index("[28")
+
+
+def test_a_view_gets_new_columns_and_keeps_what_a_person_chose():
+    first = saved_view("vqsweep-trials", ["commitment_weight"], None)
+    envelope = json.loads(first)
+    state = json.loads(envelope["state"]) | {"selectedColumns": ["metrics.`usage`"], "orderByKey": "metrics.`usage`"}
+    edited = json.dumps(envelope | {"name": "mine", "state": json.dumps(state)})
+    again = json.loads(saved_view("vqsweep-trials", ["decay"], edited))
+    assert again["name"] == "mine"
+    assert json.loads(again["state"])["selectedColumns"] == ["metrics.`usage`", "params.`decay`"]
+    assert json.loads(again["state"])["orderByKey"] == "metrics.`usage`"
+    assert saved_view("vqsweep-trials", ["decay"], json.dumps(again)) == json.dumps(again)
+    assert saved_view("vqsweep-trials", ["decay"], "deflate;compressed by MLflow") == "deflate;compressed by MLflow"
 
 
 def test_a_resume_replaces_what_was_found(out, folder):

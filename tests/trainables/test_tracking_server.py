@@ -99,6 +99,7 @@ def test_postgresql_is_taken_and_its_password_shown_nowhere(postgres, tmp_path):
     journal.write("done")
     assert tracker.close(timeout=90), tracker.problem
     assert_mlflow_holds_the_journal(postgres, folder)
+    assert (tmp_path / "mlartifacts" / "beta_ablation").is_dir()  # beside the runs, not where pytest was started
     assert check(postgres) is None
     with pytest.raises(ConfigError, match="password authentication failed") as refused:
         sync(folder, postgres.replace(PASSWORD, "wr0ng-p4ss"))
