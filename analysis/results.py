@@ -29,6 +29,11 @@ MOST = 12
 """The most configurations that a picture has room for, and that can be told apart in it by name or colour."""
 
 _NOT_COMPARED = ("seed", "epochs")
+_FOLLOW = {
+    "levels": ("codebook_size", "dim"),
+    "layer": ("levels", "codebook_size", "dim", "estimator", "commitment_weight"),
+}
+"""Fields that vary because another is swept: nothing is to be learned of them."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +294,9 @@ def load(run_folder: Path) -> Results:
     some = list(filter(None, reported.values()))
     epoch = max(set.intersection(*some), default=0) if some else 0
     compared = {trial.key: trial for trial in trials if epoch in reported.get(trial.key, ())}
-    swept = tuple(dict.fromkeys([*(record.sweep.get("swept") or ()), *_varying(trials)]))
+    named = record.sweep.get("swept") or ()
+    follow = {field for name in named for field in _FOLLOW.get(name, ())}
+    swept = tuple(dict.fromkeys([*named, *(name for name in _varying(trials) if name not in follow)]))
     left_out = tuple((trial, _reason(trial)) for trial in trials if trial.key not in compared)
     seeds = {seed_of(trial) for trial in compared.values()}
     screening = min(map(seed_of, trials)) if params.get("sampler") and len(seeds) > 1 else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.errors import one_line
 from trainables.journal import TrialRecord
 from trainables.runs import SNAPSHOT, USAGE
 from trainables.storage import StorageError
@@ -85,13 +86,18 @@ def _read(results: Results, trial: TrialRecord, problems: list[str]) -> list[Sna
     return sorted(found, key=lambda snapshot: snapshot.epoch)
 
 
-def usage(results: Results, trial: TrialRecord) -> Counts | None:
-    """How often each code of a trial was used on the test set in its last epoch, (K,); none if that is not kept."""
+def usage(results: Results, trial: TrialRecord, problems: list[str] | None = None) -> Counts | None:
+    """How often each code of a trial was used on the test set in its last epoch, (K,); none if that is not kept.
+
+    Of a file that is damaged, or a storage that is lost, a sentence is added to ``problems``.
+    """
     try:
         return _counts(np.load(BytesIO(results.files_of(trial).read(USAGE))))
-    except (
-        Exception
-    ):  # there is none, or it is damaged: numpy reads the header as Python's literals, which can be wrong in many ways
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # numpy reads the header as Python's literals, which can be wrong in many ways
+        if problems is not None:
+            problems.append(f"The use of codes of trial {trial.key} cannot be shown: {one_line(error)}")
         return None
 
 

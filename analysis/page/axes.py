@@ -42,7 +42,7 @@ def axis(name: str, values: Sequence[Any], start: float, end: float) -> Axis:
     label = METRICS[name].name if name in METRICS else SHORT.get(name, name).replace("_", " ")
     seen = list(dict.fromkeys(value for value in values if value is not None))
     numbers = [v for v in seen if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
-    if len(numbers) == len(seen) and len(numbers) > FEW:
+    if len(numbers) == len(seen) and (len(numbers) > FEW or (name in METRICS and len(numbers) > 1)):
         positive = min(numbers) > 0 and max(numbers) / min(numbers) > 8
         scale = Scale.over(numbers, start, end, 0.03, positive)
         return Axis(name, label, scale, tuple(scale.ticks()))

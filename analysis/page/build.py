@@ -85,7 +85,7 @@ def page(results: Results, refresh: int = 0) -> str:
         "trials": trials.rows(view),
         "provenance": provenance_table(view),
         "data": _data(view, refresh),
-        "missing": [*missing(view), *unread, *results.shown.problems, *problems],
+        "missing": [*missing(view), *unread, *results.shown.problems, *view.problems, *problems],
     }
     return environment.get_template("page.html").render(content)
 

@@ -67,14 +67,15 @@ def importance_figures(view: View) -> list[Figure]:
 def _importance(told: Importance, objective: Objective) -> Figure:
     shares, chance = told.shares[objective.column], told.chance[objective.column]
     height = TOP + _ROW * len(shares) + BOTTOM
-    x = Scale(0.0, 1.04 * max(*shares.values(), *chance.values(), 0.01), _LABELS, WIDTH - 16)
+    x = Scale(0.0, 1.04, _LABELS, WIDTH - 16)
     chart = Chart(x, Scale(0.0, len(shares), TOP, height - BOTTOM), "share of the importance", "", height=height)
     chart.y_ticks = [(place + 0.5, named(field)) for place, field in enumerate(shares)]
     for place, (field, share) in enumerate(shares.items()):
         top, y = chart.y(place + 0.2), chart.y(place + 0.5)
         look = "solid" if share > chance[field] else "quiet"
         chart.add(element("rect", x=x(0.0), y=top, width=x(share) - x(0.0), height=0.6 * _ROW, class_=look))
-        chart.add(path([(x(chance[field]), y - 9), (x(chance[field]), y + 9)], "plain"))
+        by_chance = x(min(chance[field], 1.04))  # of the same whole, and so perhaps more than it
+        chart.add(path([(by_chance, y - 9), (by_chance, y + 9)], "plain"))
     title = f"Importance of each field for {objective.name}"
     name, description = f"importance-{objective.column}", told.sentences[objective.column]
     rows: list[Row] = [(named(field), f"{share:.2f}", f"{chance[field]:.2f}") for field, share in shares.items()]

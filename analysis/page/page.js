@@ -208,19 +208,23 @@ axes.forEach((axis, index) => {
   const box = make("fieldset"), range = () => state.ranges[index];
   box.append(make("legend", axis.label));
   if (axis.values) {
-    axis.values.forEach((text, step) => {
+    const choice = (text, at) => {
       const label = make("label"), input = make("input", undefined, {type: "radio", name: "axis" + index});
-      const at = axis.at[step];
       label.append(input, " " + text);
-      input.addEventListener("change", () => setRange(index, [at, at]));
-      inputs.push(() => { input.checked = Boolean(range()) && range()[0] <= at && at <= range()[1]; });
+      input.addEventListener("change", () => setRange(index, at === null ? null : [at, at]));
+      inputs.push(() => { input.checked = at === null ? !range() : Boolean(range()) && range()[0] <= at && at <= range()[1]; });
       box.append(label);
-    });
+    };
+    choice("any", null);
+    axis.values.forEach((text, step) => choice(text, axis.at[step]));
   } else {
     const ends = ["from", "to"].map((word, end) => {
       const label = make("label", word + " "), input = make("input", undefined, {type: "number", step: "any"});
       label.append(input);
-      inputs.push(() => { input.value = range() ? String(Number(valueAt(axis, range()[end]).toPrecision(4))) : ""; });
+      inputs.push(() => {
+        const free = !range() || (end ? range()[1] >= 1 : range()[0] <= 0);  // this end is as far as it goes
+        input.value = free ? "" : String(Number(valueAt(axis, range()[end]).toPrecision(4)));
+      });
       box.append(label);
       return input;
     });
@@ -283,5 +287,14 @@ all("details").forEach((one) => { if (state.open.includes(home(one))) one.open =
 restore();
 if (state.scroll && !location.hash) window.scrollTo({top: state.scroll, behavior: "instant"});
 window.addEventListener("pagehide", save);
-if (data.refresh) setTimeout(() => { save(); location.reload(); }, data.refresh * 1000);
+/* not while someone types, drags, or is at a mark with the keyboard */
+let held = false;
+document.addEventListener("pointerdown", () => { held = true; });
+document.addEventListener("pointerup", () => { held = false; });
+const refresh = () => {
+  if (held || ![null, document.body].includes(document.activeElement)) { setTimeout(refresh, 5000); return; }
+  save();
+  location.reload();
+};
+if (data.refresh) setTimeout(refresh, data.refresh * 1000);
 })();

@@ -74,13 +74,20 @@ class View:
         return field_effects(self.results)
 
     @cached_property
+    def problems(self) -> list[str]:
+        """A sentence for each file that cannot be shown, filled as they are read."""
+        return []
+
+    @cached_property
     def used_codes(self) -> list[tuple[Group, Counts]]:
         """Of the front and other featured configurations the use of each code, of the first seed that has kept it."""
         groups = {group.label: group for group in (*self.results.front, *self.results.featured())}
         found = []
         for group in list(groups.values())[:MOST]:
             trials = (*group.trials, *filter(None, [group.screened]))
-            counts = next((counts for trial in trials if (counts := usage(self.results, trial)) is not None), None)
+            counts = next(
+                (counts for trial in trials if (counts := usage(self.results, trial, self.problems)) is not None), None
+            )
             if counts is not None and counts.sum():
                 found.append((group, counts))
         return found

@@ -376,3 +376,21 @@ def test_a_trial_leads_to_its_page_in_mlflow(search):
     (search / "mlflow.json").write_text(json.dumps(pages))
     assert known(written(search))["trials"][0]["run"] == pages[key]
     assert "javascript:" not in written(search)
+
+
+def test_what_follows_from_a_swept_field_is_no_field_of_its_own(make_run):
+    run = make_run(swept=("levels",), trials=6)
+    for levels in ("8,5,5,5", "8,6,5"):
+        for seed in range(3):
+            mse = 0.02 + 0.001 * seed + 0.01 * len(levels)
+            fsq = {"layer": "fsq", "estimator": "ste", "commitment_weight": 0.0, "levels": levels}
+            run.trial([(0.1, 50.0), (mse, 200.0 + seed)], seed=seed, **fsq)
+    results = load(run.done())
+    assert results.swept == ("levels",)
+    assert [group.label for group in results.groups] == ["levels 8,5,5,5", "levels 8,6,5"]
+
+
+def test_a_damaged_file_of_the_use_of_codes_is_said(search):
+    key = load(search).trials[0].key
+    (search / "trials" / key / "usage.npy").write_bytes(b"half a fi")
+    assert f"The use of codes of trial {key} cannot be shown" in written(search)
