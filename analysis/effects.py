@@ -22,9 +22,9 @@ from analysis.contrasts import Contrasts, paired, regression
 from analysis.ends import ScreenedEnds, screened_ends
 from analysis.layout import counted, enumerated
 from analysis.objectives import Objective, metric_of, sign
-from analysis.results import Results, described, estimator_first, seed_of
+from analysis.results import Results, estimator_first, seed_of
 from analysis.stats import Floats
-from trainables.runs import value_text
+from trainables.runs import described, value_text
 
 # Shape suffixes: N trials, M of them forecast, D draws, L values of a field, S seeds, B settings of the other fields.
 

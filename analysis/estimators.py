@@ -12,9 +12,10 @@ from itertools import combinations
 
 from analysis.layout import Row, Table
 from analysis.objectives import Objective
-from analysis.results import Group, Results, described, seed_of
+from analysis.results import Group, Results, seed_of
 from analysis.stats import Estimate, PairedTest, TuningCurve, corrected, paired_test, tuning_curve
 from trainables.journal import TrialRecord
+from trainables.runs import described
 
 LEAST = 3
 """Trials that an estimator must have tried to be compared as tuned."""

@@ -15,9 +15,10 @@ from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
 from analysis.layout import Table, counted, enumerated, shown
 from analysis.objectives import Objective
-from analysis.results import Group, Results, described, ranked
+from analysis.results import Group, Results, ranked
 from analysis.stats import Estimate, significant_differences
 from analysis.stopping import stopping_sentence
+from trainables.runs import described
 from vqcore.psnr import psnr
 
 _BECAME = {
@@ -59,8 +60,9 @@ class Findings:
         if (more := len(self.alarms) - _ALARMS) > 0:
             parts.append(shown(f"{counted(more, 'more alarm')} in tables/results.md"))
         if self.paths:
-            names = ", ".join(path.relative_to(self.folder).as_posix() for path in self.paths)
-            parts.append(Text(f"Written to {self.folder}: {names}", style="dim", overflow="fold"))
+            parts_of = (path.relative_to(self.folder).parts for path in self.paths)
+            names = dict.fromkeys(first + ("/" if rest else "") for first, *rest in parts_of)
+            parts.append(Text(f"Written to {self.folder}: {', '.join(names)}", style="dim", overflow="fold"))
         return Stack(*parts)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from analysis.layout import Record, Row, Table
 from analysis.notes import NO_TOTAL, SIMULTANEOUS, screened_note
 from analysis.objectives import DEFAULT
-from analysis.results import Group, Results, described, estimator_first, ranked
+from analysis.results import Group, Results, estimator_first, ranked
 from analysis.stats import Estimate
+from trainables.runs import described
 
 _THEIRS = ("reconstruction", "perplexity", "codebook", "total")
 """The paper's names of the columns of its tables 2 and 3."""

@@ -18,8 +18,7 @@ from analysis.objectives import Objective, metric_of, recorded
 from analysis.snapshots import Shown, shown
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, PICTURES
-from trainables.runs import described as described
+from trainables.runs import JOURNAL, PICTURES, described
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 

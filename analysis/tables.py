@@ -17,9 +17,9 @@ from analysis.layout import Record, Row, Table, write_file
 from analysis.notes import NO_TOTAL, SIMULTANEOUS, screened_note
 from analysis.objectives import METRICS
 from analysis.paper import paper, paper_tables
-from analysis.results import Group, Results, described, estimator_first, load, ranked
+from analysis.results import Group, Results, estimator_first, load, ranked
 from trainables.commands import Terminal, run_command
-from trainables.runs import find_run
+from trainables.runs import described, find_run
 from vqcore.psnr import psnr
 
 _ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from analysis.layout import counted
-from analysis.results import Results, described, estimator_first, seed_of
+from analysis.results import Results, estimator_first, seed_of
 from analysis.stopping import EARLY
 from trainables.commands import duration
 from trainables.journal import TrialRecord
+from trainables.runs import described
 
 _OVERLAP = 0.05
 """By how much two epochs on one slot may overlap, in seconds and as a share of the later one: times are rounded."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from analysis.alarms.alarm import Alarm, compared_trials, named
 from analysis.layout import counted, enumerated
-from analysis.results import Results, described, estimator_first, seed_of
+from analysis.results import Results, estimator_first, seed_of
 from trainables.journal import TrialRecord
+from trainables.runs import described
 
 _COMPARED = ("codebook_size", "estimator")
 """Fields whose values are what a sweep compares, so that a value without an end is a gap."""

@@ -15,9 +15,10 @@ from analysis.fronts import Point, hypervolume
 from analysis.history import reference_point
 from analysis.layout import enumerated
 from analysis.objectives import Objective
-from analysis.results import Group, Results, described, estimator_first, ranked, seed_of
+from analysis.results import Group, Results, estimator_first, ranked, seed_of
 from analysis.stats import LEVEL, POOLED
 from trainables.journal import TrialRecord
+from trainables.runs import described
 
 _SIZES = ("codebook_size", "dim", "channels", "hidden_channels", "residual_channels", "residual_blocks")
 """Fields that buy quality with size: that the most is best is no news."""

@@ -7,8 +7,9 @@ from statistics import median
 from analysis.alarms.alarm import Alarm, compared_trials, many, named
 from analysis.alarms.effects import seed_noise
 from analysis.layout import counted
-from analysis.results import Results, configuration, described, estimator_first
+from analysis.results import Results, configuration, estimator_first
 from trainables.journal import TrialRecord
+from trainables.runs import described
 
 _COLLAPSED_CODES, _COLLAPSED_USAGE = 2.0, 0.01
 """A codebook of which less than two codes are in use, or less than 1 %, is none."""

@@ -15,13 +15,12 @@ from rich.text import Text
 
 from analysis.layout import shown
 from analysis.objectives import DEFAULT, METRICS, metric_of
-from analysis.results import described
 from sweeps.engine.spec import SweepSpec
 from sweeps.engine.trials import TrialPlan
 from trainables.commands import duration
 from trainables.job import TrialJob
 from trainables.journal import Event, RunRecord, TrialRecord
-from trainables.runs import SHORT
+from trainables.runs import SHORT, described
 
 LINE_SECONDS = 5.0
 """Between two lines where there is no terminal, at the least."""
