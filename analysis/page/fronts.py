@@ -39,7 +39,8 @@ def front_figure(view: View) -> Figure | None:
         _draw_bars(chart, results.estimate(group, across), results.estimate(group, up), view.colour(group.estimator))
     _draw_names(chart, view, results.front, points)
     spread = (
-        "Small marks are seeds, large ones means with their 95 % intervals, which hold together."
+        "Small marks are seeds, large ones means with their 95 % intervals, which hold together; one that touches an "
+        "edge reaches beyond it."
         if results.several
         else "One seed a configuration: an order, and no claim."
     )
