@@ -104,10 +104,7 @@ class Sender:
             return
         self._pages = len(self._runs)
         server = UI if sqlite_path(self._uri) else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        pages = {
-            key: f"{server.rstrip('/')}/#/experiments/{self._experiment}/runs/{run.info.run_id}"
-            for key, run in self._runs.items()
-        }
+        pages = {key: f"{server.rstrip('/')}/{view.place(self._experiment, run)}" for key, run in self._runs.items()}
         replace_file(self._folder / MLFLOW_PAGES, json.dumps(pages).encode(), durable=False)
 
     def _begin(self) -> None:

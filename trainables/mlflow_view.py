@@ -117,9 +117,9 @@ def table_of_trials(record: RunRecord, front: Iterable[str]) -> dict[str, Any]:
 
 def run_note(experiment: str, run: Run, findings: Iterable[str], report: str | None) -> str:
     """The description of a sweep's parent run: where its report is, and what was found."""
-    links = [f"[{TABLE}]({_place(experiment, run, TABLE)}): a row for each trial"]
+    links = [f"[{TABLE}]({place(experiment, run, TABLE)}): a row for each trial"]
     if report:
-        links.insert(0, f"[{report}]({_place(experiment, run, report)}): what was found")
+        links.insert(0, f"[{report}]({place(experiment, run, report)}): what was found")
     text = "\n\n".join([", ".join(links) + ".", "\n".join(f"- {_escaped(line)}" for line in findings)])
     return text.strip()[:LONGEST]
 
@@ -143,13 +143,13 @@ def experiment_note(experiment: str, sweep: str, runs: Iterable[Run]) -> str:
     lines = []
     for run in sorted(runs, key=lambda run: -run.info.start_time):
         line, report = (
-            f"- [{_escaped(run.info.run_name)}]({_place(experiment, run)})",
+            f"- [{_escaped(run.info.run_name)}]({place(experiment, run)})",
             run.data.tags.get("vqsweep.report"),
         )
         if report:
-            line += f", [its report]({_place(experiment, run, report)})"
+            line += f", [its report]({place(experiment, run, report)})"
         if report and len(links) == len(VIEWS):
-            links.append(f"[newest report]({_place(experiment, run, report)})")
+            links.append(f"[newest report]({place(experiment, run, report)})")
         lines.append(line)
     text = (
         f"vqsweep's {kind}: {', '.join(links)}.\n\n"
@@ -185,7 +185,8 @@ def training_link(server: str, experiment: str) -> str:
     return f"{server}/{_TRAINING.format(experiment, '')}"
 
 
-def _place(experiment: str, run: Run, artifact: str = "") -> str:
+def place(experiment: str, run: Run, artifact: str = "") -> str:
+    """Where the server's pages have a run, or an artifact of it."""
     return _TRAINING.format(experiment, f"/{run.info.run_id}" + (f"/artifacts/{artifact}" if artifact else ""))
 
 
