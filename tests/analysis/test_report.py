@@ -130,7 +130,7 @@ def test_the_command_prints_the_findings_and_a_run_that_is_not_there_exits_2_wit
     done = subprocess.run([*command, "run"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "By the means" in done.stdout
-    assert "knee.toml" in done.stdout
+    assert "exports/" in done.stdout
     missing = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=False)
     assert missing.returncode == 2
     assert "nowhere" in missing.stderr
