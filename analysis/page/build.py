@@ -169,25 +169,31 @@ def _alarms_lead(view: View, odd: Sequence[Alarm] | None) -> str:
 
 
 def _headline(results: Results) -> str:
+    """What to train next, and whether more than one seed says so."""
     if not results.groups:
         return f"No trial has completed{_yet(results)}, so there is nothing to choose."
     if results.record.sweep.get("sweep") == "final":
         return f'A full-length training. Use its model: vqcore.load("{results.folder / "model.safetensors"}")'
-    sure = "" if results.several else " By one seed each, so it is an order and not a claim."
     first, *others = results.front or results.groups
     if len(results.estimated) < 2:
         which = "that has completed" if results.screening is None else f"with seeds beside seed {results.screening}"
         return f"{first.label}: the only configuration {which}, so there is nothing to choose from."
     if len(results.aims) == 1:
         aim = results.aims[0]
-        return f"{ranked(results.groups, aim)[0].label}: the {aim.best}.{sure}"
+        best = ranked(results.groups, aim)[0]
+        return f"{best.label}: the {aim.best}.{_doubt(best)}"
     if bend := answer.compromise(results):
-        return f"{bend.label}: where the front bends most, a compromise between {_aims(results)}.{sure}"
+        return f"{bend.label}: where the front bends most, a compromise between {_aims(results)}.{_doubt(bend)}"
     means = {tuple(group.mean(column) for column in results.columns) for group in (first, *others)}
     if len(means) == 1:
         equal = f" Equal to it: {counted(len(others), 'other configuration')}." if others else ""
-        return f"{first.label}: the best in both objectives, so there is no trade-off to make.{equal}{sure}"
-    return f"{first.label}: the {results.objectives[0].best}. The front has no bend, so no compromise stands out.{sure}"
+        return f"{first.label}: the best in both objectives, so there is no trade-off to make.{equal}{_doubt(first)}"
+    lowest = results.objectives[0].best
+    return f"{first.label}: the {lowest}. The front has no bend, so no compromise stands out.{_doubt(first)}"
+
+
+def _doubt(group: Group) -> str:
+    return "" if len(group.seeds) > 1 else " By one seed, so it is an order and not a claim."
 
 
 def _yet(results: Results) -> str:

@@ -83,10 +83,14 @@ def _read_mlflow(uri: str, found: Outcome) -> None:
         key = run.data.tags.get(TRIAL_TAG, "parent")
         found.runs.setdefault(key, []).append(run.info.status)
         found.params |= {f"{key}: {name}": value for name, value in run.data.params.items()}
+        if key == "parent":  # a summary, which a run that was interrupted had before: the last one counts
+            shown = {name: _shown(name, value) for name, value in run.data.metrics.items()}
+            found.points |= {f"parent: {name}": [value] for name, value in shown.items()}
+            continue
         for name in run.data.metrics:
             for point in client.get_metric_history(run.info.run_id, name):
-                shown = _shown(name, point.value)
-                found.points.setdefault(f"{key} epoch {point.step}: {name}", []).append(shown)
+                value = _shown(name, point.value)
+                found.points.setdefault(f"{key} epoch {point.step}: {name}", []).append(value)
 
 
 def compare(wanted: Outcome, found: Outcome) -> dict[str, list[str]]:
