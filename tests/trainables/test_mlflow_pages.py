@@ -83,7 +83,7 @@ def shown(image):
 
 def test_the_printed_link_opens_the_experiment_for_training_and_its_description_leads_on(links, page):
     page.goto(links[1])
-    page.get_by_role("link", name="looked-at", exact=True).wait_for()
+    page.get_by_role("link", name="looked-at", exact=True).first.wait_for()
     page.get_by_text("Model registry").first.wait_for()  # a part of the interface for training alone
     page.get_by_text("Evaluation runs").first.wait_for(state="hidden")  # the other one may be there for a moment
     with page.expect_popup() as trials:
