@@ -215,7 +215,10 @@ def test_latex_has_a_caption_a_label_the_numbers_and_the_notes(ablation):
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+@pytest.mark.skipif(
+    not shutil.which("pdflatex"),
+    reason="pdflatex is not installed here (Debian: texlive-latex-base); what is escaped is tested without it",
+)
 def test_latex_compiles_whatever_the_names(ablation, tmp_path):
     cells = (HOSTILE, f"*{HOSTILE}"), (f"[{HOSTILE}", "[1]")
     hostile = [Table(HOSTILE, ("", "n"), cells, (HOSTILE,), left=left).latex(f"tab:{left}") for left in (1, 2)]
