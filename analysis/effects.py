@@ -22,7 +22,7 @@ from analysis.contrasts import Contrasts, paired, regression
 from analysis.ends import ScreenedEnds, screened_ends
 from analysis.layout import counted, enumerated
 from analysis.objectives import Objective, metric_of, sign
-from analysis.results import Results, estimator_first, seed_of
+from analysis.results import Results, estimator_first, once, seed_of
 from analysis.stats import Floats
 from trainables.runs import described, value_text
 
@@ -128,6 +128,7 @@ def level(column: str, value: float) -> float:
     return math.log(value) if value > 0 else math.nan
 
 
+@once
 def field_effects(results: Results) -> tuple[FieldEffect, ...]:
     """Every swept field with both objectives, the estimator first; nothing while no trial has an end to compare."""
     fields = estimator_first(results.swept)

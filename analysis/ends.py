@@ -13,7 +13,7 @@ import numpy as np
 from analysis.forecast import Floats, thinned
 from analysis.improvement import Ends, scaled
 from analysis.objectives import Objective
-from analysis.results import Results, seed_of
+from analysis.results import Results, once, seed_of
 from analysis.stopping import forecast_ends
 from trainables.journal import TrialRecord
 
@@ -37,6 +37,7 @@ class ScreenedEnds:
     """Diverged or failed."""
 
 
+@once
 def screened_ends(results: Results, aims: Sequence[Objective]) -> ScreenedEnds:
     """By the lowest seed: in a search, the one that screens."""
     screens = min(map(seed_of, results.trials), default=0)

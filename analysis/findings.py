@@ -15,7 +15,7 @@ from analysis.estimators import estimator_sentences
 from analysis.fronts import DOUBT
 from analysis.layout import Table, counted, enumerated, shown
 from analysis.objectives import Objective
-from analysis.results import Group, Results, ranked
+from analysis.results import Group, Results, once, ranked
 from analysis.stats import Estimate, significant_differences
 from analysis.stopping import stopping_sentence
 from trainables.runs import described
@@ -66,6 +66,7 @@ class Findings:
         return Stack(*parts)
 
 
+@once
 def sentences(results: Results) -> tuple[str, ...]:
     """The state of the run, its best configurations, its front, its estimators, and what is not compared."""
     lines = [_state(results)]

@@ -21,7 +21,7 @@ from analysis.fronts import Point, front, hypervolume
 from analysis.improvement import unscaled
 from analysis.layout import counted
 from analysis.objectives import Objective
-from analysis.results import Results, seed_of
+from analysis.results import Results, once, seed_of
 from analysis.stats import Floats
 from trainables.journal import TrialRecord
 
@@ -83,6 +83,7 @@ class _Drawn(NamedTuple):
     """That it takes."""
 
 
+@once
 def hypervolume_history(results: Results) -> History | None:
     """What was found over what was spent; None for fewer than two trials with an end at the compared epoch.
 

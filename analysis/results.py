@@ -2,12 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 
 Images = NDArray[np.uint8]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MOST = 12
 """The most configurations that a picture has room for, and that can be told apart in it by name or colour."""
@@ -105,6 +108,21 @@ class Pictures(NamedTuple):
     """One sentence for each trial whose images cannot be shown."""
 
 
+def once(make: "Callable[Concatenate[Results, P], T]") -> "Callable[Concatenate[Results, P], T]":
+    """A function of a run's results, and of what can be hashed, that is computed once for them: report, tables and
+    findings ask for the same."""
+
+    @wraps(make)
+    def kept(results: "Results", *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (make, args, *kwargs.items())
+        if key not in results.kept:
+            results.kept[key] = make(results, *args, **kwargs)
+        found: T = results.kept[key]
+        return found
+
+    return kept
+
+
 @dataclass(frozen=True)
 class Results:
     """A run as its journal records it."""
@@ -121,6 +139,11 @@ class Results:
     """Trials that are not compared, each with the reason."""
     screening: int | None = None
     """The seed that chose, in a search, which configurations got more; none in a grid, and before there are more."""
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What ``once`` has computed."""
+        return {}
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:

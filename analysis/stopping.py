@@ -16,7 +16,7 @@ from analysis.fronts import Point, hypervolume
 from analysis.improvement import Ends, scaled, unscaled
 from analysis.layout import counted
 from analysis.objectives import Objective
-from analysis.results import Results, seed_of
+from analysis.results import Results, once, seed_of
 
 # Shape suffixes: N trials that are through, M stopped trials, D draws, E epochs, O objectives.
 
@@ -48,6 +48,7 @@ class Cost(NamedTuple):
     """In 95 % of the draws it is less."""
 
 
+@once
 def stopping_sentence(results: Results) -> str | None:
     """What stopping saved and is estimated to have cost, of the trials that screen; None where nobody was stopped."""
     screens = min(map(seed_of, results.trials), default=0)

@@ -250,12 +250,6 @@ class Rung:
     """Those that ended here in another way: complete, collapsed, diverged, failed, or with the budget spent."""
 
 
-def rungs(results: Results) -> tuple[Rung, ...]:
-    """The epochs at which trials waited to go on, whatever the rule; none without early stopping."""
-    waited = {epoch for trial in _screened(results) for epoch in trial.rungs}
-    return tuple(rung for rung in survival(results) if rung.epoch in waited)
-
-
 def survival(results: Results) -> tuple[Rung, ...]:
     """Every epoch: how many reached it and how many of them ended there.
 

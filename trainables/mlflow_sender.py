@@ -10,28 +10,25 @@ import argparse
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
-from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 
 from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
 from trainables.mlflow_model import MODEL
 from trainables.mlflow_pictures import KEY, pictures
+from trainables.mlflow_store import connect, experiment
 from trainables.runs import JOURNAL, MLFLOW_PAGES, SUMMARY
 from trainables.storage import is_bucket, join, replace_file
 from trainables.tracking import Status
@@ -56,7 +53,6 @@ PARENT = ""
 """The key of the parent run among the keys of the trials."""
 
 _STATUS = {"completed": "FINISHED", "stopped": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}
-_HALF_MADE = re.compile(r"already exists|duplicate column|no such (table|index|column)|malformed", re.IGNORECASE)
 
 
 class Sender:
@@ -315,60 +311,6 @@ def _texts(values: dict[str, Any], longest: int) -> dict[str, str]:
     return {name: str(value).replace("\0", "\ufffd")[:longest] for name, value in values.items()}
 
 
-def connect(uri: str) -> MlflowClient:
-    """MLflow's client, which has had an answer. The folder of a SQLite database becomes this process's."""
-    if (path := sqlite_path(uri)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.chdir(path.parent)
-        uri = re.sub(":///[^?]*/", ":///", uri)  # MLflow makes a stray folder of a path with percent signs
-        with FileLock(f"{path}.lock"):
-            _prepare(path, uri)
-    elif uri.startswith(DATABASES):
-        from sqlalchemy import create_engine, pool
-
-        create_engine(uri, poolclass=pool.NullPool).connect().close()  # MLflow's client would ask for 100 seconds
-    client = MlflowClient(uri)
-    client.search_experiments(max_results=1)
-    return client
-
-
-def _prepare(path: Path, uri: str) -> None:
-    """Make a database beside its place and move it there whole: a kill at any moment leaves all of it or none.
-
-    One that was left half made, by MLflow's server or versions before, is renamed, and the journals fill the new one.
-    """
-    if path.exists() and path.stat().st_size:
-        try:
-            MlflowClient(uri).search_experiments(max_results=1)
-            return
-        except Exception as error:
-            if not _HALF_MADE.search(str(error)):
-                raise
-        broken = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
-        path.rename(broken)
-        logger.warning("%s was left half made; renamed to %s, and the journal fills a new one", path, broken.name)
-    for left_over in (beside := path.with_name(".mlflow.db.new"), path.with_name(".mlflow.db.new-journal")):
-        left_over.unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{beside.name}").search_experiments(max_results=1)
-    if not path.exists() or not path.stat().st_size:  # MLflow's own server may have made it meanwhile
-        beside.replace(path)
-
-
-def experiment(client: MlflowClient, sweep: str, folder: Path | None) -> str:
-    """The id of the experiment ``vqsweep/<sweep>``, made if need be, with its artifacts below ``folder``. A server
-    decides itself where they go."""
-    name, place = f"vqsweep/{sweep}", (folder / "mlartifacts" / sweep).as_uri() if folder else None
-    if client.get_experiment_by_name(name) is None:
-        with suppress(MlflowException):  # another sweep may be first
-            client.create_experiment(name, place)
-    found = client.get_experiment_by_name(name)
-    if found is None or found.name != name:
-        raise ConnectionError(f"no experiment {name} could be made there: is it an MLflow server?")
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
 def noted(error: Exception, uri: str) -> str:
     """An error in one line of at most 300 characters, without secrets; its traceback is logged."""
     logger.warning("cannot send to MLflow\n%s", mask("".join(traceback.format_exception(error)), uri))
@@ -386,8 +328,8 @@ def show(out: Path, port: int) -> None:
     """
     client, address = connect(default_uri(out)), f"http://127.0.0.1:{port}"
     print(f"{address}: choose Model training at its top left, or open")
-    for experiment in client.search_experiments(filter_string="name LIKE 'vqsweep/%'"):
-        print(f"  {experiment.name}: {view.training_link(address, experiment.experiment_id)}", flush=True)
+    for one in client.search_experiments(filter_string="name LIKE 'vqsweep/%'"):
+        print(f"  {one.name}: {view.training_link(address, one.experiment_id)}", flush=True)
     server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server += ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlartifacts"]
     os.execve(sys.executable, server, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ})

@@ -11,7 +11,7 @@ from analysis.alarms.comparison import identical_metrics, mixed_budgets, mixed_m
 from analysis.alarms.seeds import best_within_noise, front_of_one_seed
 from analysis.alarms.space import best_on_bound, field_without_effect, flat_end
 from analysis.alarms.training import codes_lost, collapsed, nothing_learned, slow_trials, training_like_test
-from analysis.results import Results
+from analysis.results import Results, once
 
 __all__ = ["Alarm", "alarms"]
 
@@ -34,6 +34,7 @@ ALARMS: tuple[Callable[[Results], Alarm | None], ...] = (
 """Those first that put most in doubt: a screen shows the first few."""
 
 
+@once
 def alarms(results: Results) -> tuple[Alarm, ...]:
     """The alarms of a run, finished or not, at most one of a kind; none of a healthy one."""
     return tuple(filter(None, (check(results) for check in ALARMS)))

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from threadpoolctl import threadpool_limits
 
 from analysis.alarms import ALARMS, Alarm, alarms
+from analysis.effects import field_effects
 from analysis.findings import certainty_sentence, front_sentence, not_begun, sentences
 from analysis.layout import counted, write_file
 from analysis.page import answer, codebooks, fields, pictures, trials
@@ -105,7 +106,7 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         "alarms_lead": _alarms_lead(view, odd),
         "fronts_lead": _fronts_lead(results),
         "curves_lead": _curves_lead(results),
-        "effects": [one.sentence for one in _tried(lambda view: view.effects, view, problems, ())],
+        "effects": [one.sentence for one in _tried(field_effects, results, problems, ())],
         "codebooks_lead": _tried(codebooks.lead, view, problems, ""),
         "search_lead": _tried(stopping_sentence, results, problems, None)
         or f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from analysis.effects import FieldEffect, LevelEffect
+from analysis.effects import FieldEffect, LevelEffect, field_effects
 from analysis.importance import Importance, importance
 from analysis.layout import Row, Table
 from analysis.objectives import Objective
@@ -19,7 +19,7 @@ def effect_figures(view: View) -> list[Figure]:
     """Each objective's effects; none where no field has any."""
     figures = []
     for objective in view.results.objectives:
-        if of := [one for one in view.effects if one.objective == objective and len(one.levels) > 1]:
+        if of := [one for one in field_effects(view.results) if one.objective == objective and len(one.levels) > 1]:
             figures.append(_effects(of, objective))
     return figures
 

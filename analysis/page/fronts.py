@@ -123,11 +123,6 @@ def _mean(by_seed: dict[int, Point]) -> Point:
     return Estimate.of(xs).mean, Estimate.of(ys).mean
 
 
-def _inside(chart: Chart, place: Point) -> bool:
-    x, y = place
-    return chart.x.low <= x <= chart.x.high and chart.y.low <= y <= chart.y.high
-
-
 def _draw_stopped(chart: Chart, view: View, stopped: Sequence[TrialRecord], columns: tuple[str, str]) -> None:
     """Faint marks; those outside the axes lie on their edge."""
     for trial in stopped:

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from analysis.history import Spending
+from analysis.history import Spending, hypervolume_history
 from analysis.layout import Row, Table
 from analysis.page.svg import BOTTOM, HEIGHT, LEFT, TOP, WIDE, WIDTH, Chart, Figure, Scale, element, path, text
 from analysis.page.view import View
@@ -14,13 +14,13 @@ _UNITS = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "secon
 
 def found_over_epochs(view: View) -> Figure | None:
     """What was found over the epochs that were spent; none before two trials have ended."""
-    history = view.history
+    history = hypervolume_history(view.results)
     return None if history is None else _history(history.epochs, history.what, history.sentence, history.note)
 
 
 def found_over_time(view: View) -> Figure | None:
     """What was found over the seconds of trials; none before two trials have ended, or where none are recorded."""
-    history = view.history
+    history = hypervolume_history(view.results)
     if history is None or history.seconds is None:
         return None
     return _history(history.seconds, history.what, "The same over the seconds that trials took.", history.note)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.effects import FieldEffect, field_effects
-from analysis.history import History, hypervolume_history
 from analysis.objectives import Objective
 from analysis.page.svg import Scale
 from analysis.results import MOST, Group, Results, configuration
@@ -62,16 +60,6 @@ class View:
     def label(self, trial: TrialRecord) -> str:
         """The trial's configuration by the fields that are swept."""
         return configuration(self.results, trial)
-
-    @cached_property
-    def history(self) -> History | None:
-        """What the search had found after each epoch."""
-        return hypervolume_history(self.results)
-
-    @cached_property
-    def effects(self) -> tuple[FieldEffect, ...]:
-        """What each field did to each objective."""
-        return field_effects(self.results)
 
     @cached_property
     def problems(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.results import load
-from analysis.timeline import Timeline, rungs, survival, timeline
+from analysis.timeline import Timeline, survival, timeline
 from trainables.journal import Journal
 from vqcore.config import TrialConfig
 
@@ -113,11 +113,11 @@ def test_a_trial_without_an_epoch_is_marked_where_it_ended(times: Times) -> None
     assert "1 failed" in times.timeline().sentence
 
 
-def test_of_a_run_without_an_epoch_there_is_no_timeline_and_no_rung(times: Times) -> None:
+def test_of_a_run_without_an_epoch_there_is_no_timeline_and_no_survival(times: Times) -> None:
     assert timeline(load(times.folder)) is None
     times.start(0)
     assert timeline(load(times.folder)) is None
-    assert rungs(load(times.folder)) == ()
+    assert survival(load(times.folder)) == ()
 
 
 def test_a_rung_tells_who_came_and_what_became_of_them(times: Times) -> None:
@@ -133,7 +133,7 @@ def test_a_rung_tells_who_came_and_what_became_of_them(times: Times) -> None:
     times.end(3, 20, 2, "stopped", "collapsed: usage 0.1%, under 1.0% for 3 epochs")
     times.epochs(4, 10)
     results = load(times.folder)
-    (rung,) = rungs(results)
+    rung = survival(results)[1]
     named = [[times.keys.index(key) for key in keys] for keys in (rung.came, rung.went_on, rung.stopped, rung.waiting)]
     assert (rung.epoch, named) == (2, [[0, 1, 2, 3], [0], [1], [2]])
     assert [times.keys.index(key) for key in rung.ended] == [3]
