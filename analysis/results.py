@@ -113,7 +113,7 @@ def once(make: "Callable[Concatenate[Results, P], T]") -> "Callable[Concatenate[
     findings ask for the same."""
 
     @wraps(make)
-    def kept(results: "Results", *args: P.args, **kwargs: P.kwargs) -> T:
+    def kept(results: "Results", /, *args: P.args, **kwargs: P.kwargs) -> T:
         key = (make, args, *kwargs.items())
         if key not in results.kept:
             results.kept[key] = make(results, *args, **kwargs)
