@@ -10,7 +10,7 @@ from analysis.page.svg import BOTTOM, TOP, WIDTH, Chart, Figure, Scale, element,
 from analysis.page.view import View
 from trainables.runs import SHORT
 
-_LABELS = 176
+_LABELS = 206
 """Width of the labels on the left."""
 _ROW = 21
 
