@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from trainables.journal import TrialRecord
+from trainables.models import MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +19,6 @@ CHAMPION = "champion"
 
 RECOMMENDED = "knee"
 """The export that a sweep recommends."""
-
-MODEL = "model.safetensors"
 
 
 def model_name(sweep: dict[str, Any]) -> str:

@@ -26,9 +26,9 @@ from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
 
 from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
-from trainables.mlflow_model import MODEL
 from trainables.mlflow_pictures import KEY, pictures
 from trainables.mlflow_store import connect, experiment
+from trainables.models import MODEL
 from trainables.runs import JOURNAL, MLFLOW_PAGES, SUMMARY
 from trainables.storage import is_bucket, join, replace_file
 from trainables.tracking import Status
