@@ -52,7 +52,7 @@ class TrainedModel:
 
 
 def find_model(name: str, out: Path) -> TrainedModel:
-    """A model by its file, or by the name or the folder of its training in ``out``; ``ConfigError`` if there is none."""
+    """A model by its file, or by name or folder of its training in ``out``; ``ConfigError`` if there is none."""
     given = Path(name)
     if given.is_file() and given.suffix == ".safetensors":
         path = given
