@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from analysis.objectives import HELP, Objective, objectives, reported
+from analysis.objectives import HELP, RATES, Objective, objectives, reported
 from sweeps.engine.scheduler import Halving
 from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
@@ -190,7 +190,7 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
 
 
 def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> Rule | None:
-    group = None if "bits" in (aim.column for aim in aims) else "codebook_size"
+    group = None if any(aim.column in RATES for aim in aims) else "codebook_size"
     if flags.compare_within != "auto":
         group = None if flags.compare_within == "all" else flags.compare_within
     elif stratify_by:  # strata are searched apart: none is stopped by the trials of another
