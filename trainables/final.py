@@ -20,6 +20,7 @@ from rich.text import Text
 from trainables.checkpoint import AT_MOST
 from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet, prepare
+from trainables.device import device_problems
 from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
 from trainables.job import TrialJob
@@ -140,11 +141,7 @@ def _check_folder(folder: Path, key: str, epochs: int) -> None:
 
 
 def _flag_problems(flags: Final) -> Iterator[str]:
-    gpus, cores = torch.cuda.device_count(), usable_cpus()
-    if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
-        yield f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}"
-    if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
-        yield f"--num-cpus {flags.num_cpus}: this machine has {cores}; ask for 1 to {cores}"
+    yield from device_problems(flags.num_cpus, flags.num_gpus)
     if flags.name is not None and not NAME.fullmatch(flags.name):
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
