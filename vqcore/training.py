@@ -156,8 +156,8 @@ class Trainer:
         batch = images.batch(slice(0, count))
         with self._autocast():
             reconstruction = self.model(batch).reconstruction.float()
-        pixels: np.ndarray = _pixels(torch.stack([batch, reconstruction])).cpu().numpy()
-        return pixels
+        pictures: np.ndarray = pixels(torch.stack([batch, reconstruction])).cpu().numpy()
+        return pictures
 
     @torch.no_grad()
     def snapshot(self, images: Images) -> dict[str, np.ndarray]:
@@ -190,7 +190,7 @@ class Trainer:
             with self._autocast():
                 images = self.model.decode(codes)
             patches.append(images[..., top : top + side, left : left + side].float())
-        return _pixels(torch.cat(patches))
+        return pixels(torch.cat(patches))
 
     def state(self) -> dict[str, Tensor]:
         """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors.
@@ -266,7 +266,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+def pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
     """Images on [-1, 1] as bytes, channels last."""
     return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
