@@ -1,7 +1,7 @@
 """What a driver and a trial's process tell each other: the job, then a report a step. It needs no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from trainables.data import DataSet
 from vqcore.config import TrialConfig
@@ -24,6 +24,11 @@ class Collapse:
         return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
 
 
+Rate = Literal["unigram", "learned"]
+"""The last of the rates that a trial reports: of a unigram code, after each epoch; of a learned prior, after the last
+one as well, since it takes a training of its own."""
+
+
 @dataclass(frozen=True)
 class TrialJob:
     """One trial to run: what, on which data, where its files go, and what was booked for it."""
@@ -42,6 +47,7 @@ class TrialJob:
     """Whether to stop when the codebook collapses."""
     snapshots: tuple[int, ...] = ()
     """Epochs after which a snapshot is kept (``trainables.snapshots``); 0 is before the training."""
+    rate: Rate = "unigram"
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,8 @@ class Trial:
         started = time.perf_counter()
         trained = trainer.train_epoch(train)
         metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
+        if self.job.rate == "learned" and trainer.epoch == self.job.config.training.epochs:
+            metrics["bits_learned"] = self._learned_rate(train, test)
         if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
         metrics["seconds"] = round(time.perf_counter() - started, 3)
@@ -186,6 +188,14 @@ class Trial:
             if trainer.epoch in self.job.snapshots:
                 self._keep_snapshot(self._store, pictures, test)
             self._checkpoint = save_checkpoint(self._store, trainer.epoch, trainer.state(), self.facts())
+
+    def _learned_rate(self, train: Images, test: Images) -> float:
+        """Bits an image that the test codes take under a small prior of the training codes; no state changes."""
+        from vqcore.prior_training import learned_bits  # which few trials need
+
+        trainer, config = self.trainer, self.job.config
+        size, seed = config.model.quantizer.codebook_size, config.training.seed
+        return learned_bits(trainer.codes(train), trainer.codes(test), size, seed, self._device)
 
     def _keep_snapshot(self, store: Store, pictures: np.ndarray, test: Images) -> None:
         """Of this epoch, which was evaluated last; ``pictures`` are the originals and their reconstructions."""

@@ -75,8 +75,12 @@ def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataS
     assert (events[-1]["status"], events[-1]["reason"]) == ("completed", "")
     names = {"mse", "perplexity", "usage", "bits", "loss", "codebook_loss", "commitment_loss"}
     for event in events[1:4]:
-        assert set(event["metrics"]) == names | {f"train_{name}" for name in names} | {"seconds"}
-        assert all(math.isfinite(value) for value in event["metrics"].values())
+        metrics = event["metrics"]
+        rates = {"bits_uniform", "bits_unigram"}
+        assert set(metrics) == names | rates | {f"train_{name}" for name in names} | {"seconds"}
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert metrics["bits"] <= metrics["bits_unigram"]
+        assert metrics["bits_uniform"] == 4 * 4 * math.log2(16)
     info = events[0]["info"]
     assert (info["device"], info["resumed_from"]) == ("cpu", 0)
     assert json.loads(json.dumps(events)) == events, "events travel as JSON"
