@@ -1,13 +1,14 @@
 """Full-length training of one configuration: ``python -m trainables.final exports/knee.toml --epochs 100``.
 
-Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads. Started again with the same words it goes
-on from its checkpoint, to the last bit on the CPU.
+Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads, and ``README.md``, a model card. Started
+again with the same words it goes on from its checkpoint, to the last bit on the CPU.
 """
 
 import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -17,13 +18,16 @@ import torch
 import tyro
 from rich.text import Text
 
+from trainables.card import CARD, write_card
 from trainables.checkpoint import AT_MOST
 from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet, prepare
+from trainables.device import device_problems
 from trainables.errors import one_line
 from trainables.interruption import Preempted, leave
 from trainables.job import TrialJob
 from trainables.journal import Event, read
+from trainables.revision import commit
 from trainables.runs import JOURNAL, NAME, command_line, usable_cpus
 from trainables.session import RunSession, open_session
 from trainables.snapshots import USUAL, snapshot_epochs
@@ -140,23 +144,34 @@ def _check_folder(folder: Path, key: str, epochs: int) -> None:
 
 
 def _flag_problems(flags: Final) -> Iterator[str]:
-    gpus, cores = torch.cuda.device_count(), usable_cpus()
-    if flags.num_gpus is not None and not 0 <= flags.num_gpus <= min(1, gpus):
-        yield f"--num-gpus {flags.num_gpus}: one training uses 0 or 1; this machine has {gpus}"
-    if flags.num_cpus is not None and not 1 <= flags.num_cpus <= cores:
-        yield f"--num-cpus {flags.num_cpus}: this machine has {cores}; ask for 1 to {cores}"
+    yield from device_problems(flags.num_cpus, flags.num_gpus)
     if flags.name is not None and not NAME.fullmatch(flags.name):
         yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
-def _origin(config: Path) -> dict[str, str]:
-    """The sweep, its name and the export that a file comes from, as an export says; empty if it does not."""
-    table = read_toml(config).get("origin")
-    names = {name: str(table.get(name)) for name in ("sweep", "name", "export")} if isinstance(table, dict) else {}
-    return names if all(map(NAME.fullmatch, names.values())) else {}
+def _origin(config: Path) -> dict[str, Any]:
+    """The sweep, its name and the export that a file comes from, as an export says; empty if it does not.
+
+    Beside them the ``seeds`` that had a part in choosing and the ``data_hash`` of the images, where it names them, and
+    its ``evidence``, line by line.
+    """
+    tables = read_toml(config)
+    table = tables.get("origin")
+    if not isinstance(table, dict):
+        return {}
+    names = {name: str(table.get(name)) for name in ("sweep", "name", "export")}
+    if not all(map(NAME.fullmatch, names.values())):
+        return {}
+    seeds, lines = table.get("seeds"), config.read_text(encoding="utf-8-sig").splitlines()
+    return {
+        **names,
+        "seeds": seeds if isinstance(seeds, list) and all(type(seed) is int for seed in seeds) else [],
+        "data_hash": str(tables.get("data", {}).get("hash", "")),
+        "evidence": [line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), lines)],
+    }
 
 
-def _run(job: TrialJob, session: RunSession, origin: dict[str, str]) -> int:
+def _run(job: TrialJob, session: RunSession, origin: dict[str, Any]) -> int:
     """Train, keep the model, record the end, print what to do next; the exit code."""
     _record(job, session, origin)
     session.check_tracking()
@@ -174,7 +189,9 @@ def _run(job: TrialJob, session: RunSession, origin: dict[str, str]) -> int:
     session.print_next(
         [
             ("use it", f'vqcore.load("{session.folder}/model.safetensors")' if completed else None),
+            ("read its card", f"{session.folder / CARD}" if completed else None),
             ("see the codebook", command_line("analysis.figures", session.folder) if completed else None),
+            ("learn its prior", command_line("trainables.prior", session.folder) if completed else None),
             ("go on with", "the same command" if code else None),
             ("tell MLflow", behind),
         ]
@@ -211,9 +228,13 @@ def _train(job: TrialJob, session: RunSession) -> None:
         return
     if report.status == "completed":
         _keep_model(trial, session.folder)
+        try:
+            write_card(session.folder)
+        except ConfigError as error:  # a README of somebody's own
+            session.warn(*error.problems)
 
 
-def _record(job: TrialJob, session: RunSession, origin: dict[str, str]) -> None:
+def _record(job: TrialJob, session: RunSession, origin: dict[str, Any]) -> None:
     """The training as a sweep of one trial."""
     data, uri = job.data, session.tracking_uri
     facts = {"data": data.source, "data_hash": data.hash}
@@ -227,7 +248,7 @@ def _record(job: TrialJob, session: RunSession, origin: dict[str, str]) -> None:
         trials=1,
         epochs=job.config.training.epochs,
         origin=origin,
-        tags={**facts, "command": started_with(), "torch": torch.__version__},
+        tags={**facts, "commit": commit(), "command": started_with(), "torch": torch.__version__},
         params={**facts, **{name: getattr(data, name) for name in ("image_size", "train_images", "test_images")}},
         **elsewhere,
     )

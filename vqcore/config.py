@@ -8,18 +8,18 @@ import dataclasses
 import hashlib
 import json
 import math
-import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import tomli_w
 
 from vqcore.errors import ConfigError as ConfigError
 from vqcore.errors import Problems
 from vqcore.errors import problems_of as problems_of
+from vqcore.fields import MOST, Checked, name_from, number, whole
 from vqcore.registry import ARCHITECTURES, GUMBEL, estimator_names, reads
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -35,73 +35,22 @@ Scalar = str | int | float | bool
 MAX_SEED = 2**32 - 1
 """Leaves room in torch's 64 bits for mixing in the epoch."""
 
-MOST = 2**24
-"""Of anything that a tensor is as large as; more overflows somewhere, and fits nowhere."""
-
 _AT_LEAST_0, _ABOVE_0, _SHARE = "a finite number, 0 or more", "a finite number above 0", "a share, 0 to 1"
 
 
-def _whole(default: int, least: int, most: int = MOST) -> Any:
-    """A field that takes whole numbers."""
-    rule = f"must be a whole number, {least} to {most:,}"
-    return field(default=default, metadata={"rule": rule, "holds": lambda value: least <= value <= most})
-
-
-def _number(default: float, rule: str, holds: Callable[[float], bool]) -> Any:
-    """A field that takes finite numbers."""
-    return field(default=default, metadata={"rule": f"must be {rule}", "holds": holds})
-
-
-def _name(default: str, names: Callable[[], Iterable[str]]) -> Any:
-    """A field that takes a name from a registry."""
-    return field(default=default, metadata={"names": names})
-
-
-def _broken_rule(one: dataclasses.Field[Any], value: Any) -> str:
-    """The rule that the value of a field breaks; nothing if it keeps to it."""
-    names = tuple(one.metadata["names"]()) if "names" in one.metadata else get_args(one.type)  # a Literal's
-    if names:
-        return "" if value in names else f"there are {', '.join(names)}"
-    if one.type in (bool, str):
-        return "" if isinstance(value, one.type) else f"must be {'true or false' if one.type is bool else 'text'}"
-    number = isinstance(value, int if one.type is int else int | float) and not isinstance(value, bool)
-    # compared, not converted: an integer may be no float at all
-    fits = number and abs(value) <= sys.float_info.max and one.metadata["holds"](value)
-    return "" if fits else one.metadata["rule"]
-
-
-class _Checked:
-    """A dataclass that refuses to exist with problems."""
-
-    def __post_init__(self) -> None:
-        fields: list[dataclasses.Field[Any]] = [*dataclasses.fields(self)]  # type: ignore[arg-type]
-        plain = {one: getattr(self, one.name) for one in fields if one.default is not dataclasses.MISSING}
-        broken = [(one, rule) for one, value in plain.items() if (rule := _broken_rule(one, value))]
-        problems = [f"{one.name} = {plain[one]!r}: {rule}" for one, rule in broken]
-        if problems := [*problems, *self._contradictions()]:
-            raise ConfigError(problems)
-        for one, value in plain.items():
-            if one.type is float:  # 1 and 1.0 are equal, and must give a trial one key
-                object.__setattr__(self, one.name, float(value))
-
-    def _contradictions(self) -> Iterable[str]:
-        """Combinations that mean nothing, each with why."""
-        return ()
-
-
 @dataclass(frozen=True)
-class QuantizerConfig(_Checked):
+class QuantizerConfig(Checked):
     """One quantization layer. A field that does not apply to a choice must keep its default."""
 
-    codebook_size: int = _whole(512, 2)
+    codebook_size: int = whole(512, 2)
     """Number of codes K, at least 2. With ``fsq`` it follows from ``levels``."""
-    dim: int = _whole(64, 1)
+    dim: int = whole(64, 1)
     """Length D of a code. With ``fsq`` it follows from ``levels``."""
-    estimator: str = _name("rotation", estimator_names)
+    estimator: str = name_from("rotation", estimator_names)
     """How the gradient crosses the quantizer: a name in ``vqcore.registry.estimator_names()``."""
-    commitment_weight: float = _number(0.25, f"{_AT_LEAST_0}; 0.25 is usual", lambda v: v >= 0)
+    commitment_weight: float = number(0.25, f"{_AT_LEAST_0}; 0.25 is usual", lambda v: v >= 0)
     """β of van den Oord et al. 2017, equation 3: the weight of ‖z − sg q‖²."""
-    decay: float = _number(
+    decay: float = number(
         0.99, "strictly between 0 and 1; 0.99 is usual, 0.8 to 0.9 for short runs", lambda v: 0 < v < 1
     )
     """γ of the moving averages, between 0 and 1; with ``gradient`` only those of how often a code is used."""
@@ -111,18 +60,18 @@ class QuantizerConfig(_Checked):
     """``fsq`` alone: values a dimension can take, such as ``8,5,5,5``; K is their product, D their number."""
     symmetric: bool = False
     """``fsq`` alone: a grid symmetric about 0, its outermost values at -1 and 1."""
-    max_rescale: float = _number(10.0, _ABOVE_0, lambda v: v > 0)
+    max_rescale: float = number(10.0, _ABOVE_0, lambda v: v > 0)
     """``rotation`` alone: bound on the rescaling ‖q‖/‖z‖, without which a z near 0 gets a gradient without bound."""
     obtuse: Obtuse = "rotate"
     """Rotations alone: where z and its code are more than 90° apart, rotate all the same, or ``ste``
     (arXiv 2410.06424, section 6, names them as the trick's limitation)."""
-    temperature: float = _number(1.0, _ABOVE_0, lambda v: v > 0)
+    temperature: float = number(1.0, _ABOVE_0, lambda v: v > 0)
     """``gumbel`` alone: of the softmax over squared distances, above 0."""
-    nu: float = _number(0.0, _AT_LEAST_0, lambda v: v >= 0)
+    nu: float = number(0.0, _AT_LEAST_0, lambda v: v >= 0)
     """Share of the task's gradient that each code receives (Huh et al. 2023, synchronised commitment)."""
     codebook: Codebook = "ema"
     """How the codes move: ``ema``, ``ema_debiased`` (started from zero, corrected as in Adam), ``gradient``."""
-    codebook_weight: float = _number(1.0, _AT_LEAST_0, lambda v: v >= 0)
+    codebook_weight: float = number(1.0, _AT_LEAST_0, lambda v: v >= 0)
     """``gradient`` alone: the weight of ‖sg z − q‖²; 1 in van den Oord et al. 2017, equation 3."""
     init: Init = "uniform"
     """The first codes: ``uniform`` on (-1/K, 1/K), ``normal``, or ``kmeans++`` of the first training batch."""
@@ -130,13 +79,13 @@ class QuantizerConfig(_Checked):
     """To unit length: ``inputs`` before they are quantized, ``codes`` in effect, or both, the ``cosine`` codebook."""
     affine: Affine = "none"
     """Affine reparameterisation of the codes (Huh et al. 2023): ``learned``, or from running ``statistics``."""
-    affine_groups: int = _whole(1, 1)
+    affine_groups: int = whole(1, 1)
     """Groups of consecutive codes, each with its own affine map; divides K."""
-    affine_rate: float = _number(1.0, _ABOVE_0, lambda v: v > 0)
+    affine_rate: float = number(1.0, _ABOVE_0, lambda v: v > 0)
     """``learned`` alone: η in (1 + η s) c + η b, a learning rate of the map relative to the codes'."""
-    revive_below: float = _number(0.0, _SHARE, lambda v: 0 <= v <= 1)
+    revive_below: float = number(0.0, _SHARE, lambda v: 0 <= v <= 1)
     """A code used less than this share of the average N/K is moved to a vector of the batch; 0 leaves it dead."""
-    revive_share: float = _number(0.1, _SHARE, lambda v: 0 <= v <= 1)
+    revive_share: float = number(0.1, _SHARE, lambda v: 0 <= v <= 1)
     """At most this share of the codes is moved in one step."""
 
     def __post_init__(self) -> None:
@@ -216,20 +165,20 @@ def meaningless(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(Checked):
     """Encoder, quantizer, decoder."""
 
-    channels: int = _whole(64, 1)
+    channels: int = whole(64, 1)
     """Channels after the first convolution (half the image's sides)."""
-    hidden_channels: int = _whole(128, 1)
+    hidden_channels: int = whole(128, 1)
     """Channels after the second convolution (a quarter of the image's sides) and in the residual blocks."""
-    residual_channels: int = _whole(32, 1)
+    residual_channels: int = whole(32, 1)
     """Channels between the two convolutions of a residual block."""
-    residual_blocks: int = _whole(2, 0, 10_000)
+    residual_blocks: int = whole(2, 0, 10_000)
     """Residual blocks in the encoder, and again in the decoder."""
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     """The layer between encoder and decoder."""
-    architecture: str = _name("residual", lambda: ARCHITECTURES)
+    architecture: str = name_from("residual", lambda: ARCHITECTURES)
     """Encoder and decoder: a name in ``vqcore.registry.ARCHITECTURES``."""
 
     def size_problems(self, image_size: int) -> Iterable[str]:
@@ -249,19 +198,19 @@ PRESETS: dict[Preset, ModelConfig] = {
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_Checked):
+class TrainingConfig(Checked):
     """How the model is trained: Adam at a constant rate, on images scaled to [-1, 1]."""
 
-    epochs: int = _whole(50, 1, 10**9 - 1)
+    epochs: int = whole(50, 1, 10**9 - 1)
     """Passes over the training set: the budget. Not part of a trial's identity, so that a trial can be extended."""
-    batch_size: int = _whole(128, 1)
+    batch_size: int = whole(128, 1)
     """Images a step; what is left over at the end of an epoch is left out of it."""
-    learning_rate: float = _number(2e-4, f"{_ABOVE_0}; 2e-4 is usual", lambda v: v > 0)
+    learning_rate: float = number(2e-4, f"{_ABOVE_0}; 2e-4 is usual", lambda v: v > 0)
     """Adam's."""
     precision: Precision = "auto"
     """``auto``: bf16 and channels-last where the hardware computes bf16 itself, else fp32. Distances, codebook, losses
     and metrics are fp32 either way."""
-    seed: int = _whole(0, 0, MAX_SEED)
+    seed: int = whole(0, 0, MAX_SEED)
     """Of the initial weights and the order of the data; the same for every configuration compared."""
     alternate: bool = False
     """First a step of the codebook on its own loss, then one of the rest on the task's (Huh et al. 2023)."""

@@ -183,8 +183,8 @@ class Trainer:
         batch = images.batch(slice(0, count))
         with self._autocast():
             reconstruction = self.model(batch).reconstruction.float()
-        pixels: np.ndarray = _pixels(torch.stack([batch, reconstruction])).cpu().numpy()
-        return pixels
+        pictures: np.ndarray = pixels(torch.stack([batch, reconstruction])).cpu().numpy()
+        return pictures
 
     @torch.no_grad()
     def snapshot(self, images: Images) -> dict[str, np.ndarray]:
@@ -217,7 +217,7 @@ class Trainer:
             with self._autocast():
                 images = self.model.decode(codes)
             patches.append(images[..., top : top + side, left : left + side].float())
-        return _pixels(torch.cat(patches))
+        return pixels(torch.cat(patches))
 
     def state(self) -> dict[str, Tensor]:
         """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors.
@@ -226,7 +226,7 @@ class Trainer:
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            state |= {f"{name}.{key}": tensor for key, tensor in _adam_state(optimizer).items()}
+            state |= {f"{name}.{key}": tensor for key, tensor in adam_state(optimizer).items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -239,7 +239,7 @@ class Trainer:
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
         for name, optimizer in self.optimizers.items():
             own = f"{name}."
-            _load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
+            load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
@@ -294,7 +294,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+def pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
     """Images on [-1, 1] as bytes, channels last."""
     return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
@@ -302,7 +302,7 @@ def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
-def _adam_state(optimizer: Adam) -> dict[str, Tensor]:
+def adam_state(optimizer: Adam) -> dict[str, Tensor]:
     """Step counts and moments as ``<parameter's number>.<name>``; zero before the first step."""
     state: dict[str, Tensor] = {}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
@@ -312,7 +312,7 @@ def _adam_state(optimizer: Adam) -> dict[str, Tensor]:
     return state
 
 
-def _load_adam_state(optimizer: Adam, state: dict[str, Tensor]) -> None:
+def load_adam_state(optimizer: Adam, state: dict[str, Tensor]) -> None:
     """The inverse. Raises ``KeyError`` or ``RuntimeError`` if ``state`` is of other parameters."""
     loaded = {}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
