@@ -220,6 +220,15 @@ def counted(codes: Int[np.ndarray, "n y x"], codebook_size: int) -> Int[Tensor, 
     return histogram.counts
 
 
+def small_prior(train: CodeSet, codebook_size: int, seed: int, device: torch.device) -> PriorTrainer:
+    """The prior of ``learned_bits`` before its training on these codes."""
+    _, rows, columns = train.codes.shape
+    config = PriorConfig(codebook_size=codebook_size, rows=rows, columns=columns, width=64, layers=2, heads=4)
+    epochs = max(1, round(SMALL_VISITS / len(train.codes)))
+    training = PriorTraining(epochs=epochs, learning_rate=2e-3, patience=3, seed=seed)
+    return PriorTrainer(config, training, counted(train.codes, codebook_size), device)
+
+
 def learned_bits(
     train_codes: Int[np.ndarray, "n y x"],
     test_codes: Int[np.ndarray, "m y x"],
@@ -233,14 +242,10 @@ def learned_bits(
     An upper bound of what a larger prior needs, and the same for all models that are compared by it.
     """
     train, validation = split(CodeSet(train_codes))
-    grid = {"rows": train_codes.shape[1], "columns": train_codes.shape[2]}
-    config = PriorConfig(codebook_size=codebook_size, **grid, width=64, layers=2, heads=4)
-    epochs = max(1, round(SMALL_VISITS / len(train.codes)))
-    training = PriorTraining(epochs=epochs, learning_rate=2e-3, patience=3, seed=seed)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        trainer = PriorTrainer(config, training, counted(train.codes, codebook_size), device)
+        trainer = small_prior(train, codebook_size, seed, device)
         while not trainer.finished:
             trainer.train_epoch(train, validation)
         trainer.take_best()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -20,10 +21,15 @@ from trainables.data import DataSet
 from trainables.storage import free_bytes, size
 from trainables.trial import prepare_process
 from vqcore.config import ConfigError, TrialConfig
+from vqcore.registry import ARCHITECTURES
 from vqcore.training import Images, Trainer
 
 PROBE_STEPS = 12
 """Training steps that are measured, the first quarter of them as warm-up."""
+
+
+PRIOR_PROBE = 512
+"""Images whose made-up codes the prior of a learned rate is timed on."""
 
 
 class Probe(NamedTuple):
@@ -63,16 +69,23 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
         yield "stopping", f"{reached}: about {epochs / (trials * per_trial):.0%} of training all in full"
     if search and spec.seeds > 1:
         yield "seeds", f"one to screen, which counts in no mean; near the front up to {spec.seeds - 1} more, on top"
-    if checked.request.flags.rate == "learned":
-        yield "learned rate", "a small prior is trained after each trial's last epoch: its time comes on top"
     about = f"{epochs:,} in all" if epochs == most else f"about {epochs:,}, at most {most:,}"
     yield "epochs", f"{about}, of {data.train_images:,} training images each"
     if booking.gpus and not torch.cuda.is_available():
         yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
     else:
         yield from _measured(probe(largest(spec, checked.configs), data, booking), (epochs, most), at_once, booking)
+        if checked.request.flags.rate == "learned":
+            yield "learned rate", _learned_rate(largest(spec, checked.configs), data, booking, trials, at_once)
     disk, free = checkpoints_bytes(spec, checked.configs, booking.slots), free_bytes(checked.request.trials_folder)
     yield "checkpoints", f"{size(disk)}, " + ("in a bucket" if free is None else f"of {size(free)} free")
+
+
+def _learned_rate(config: TrialConfig, data: DataSet, booking: Booking, trials: int, at_once: int) -> str:
+    """What the priors take at the ends of trials, in words."""
+    seconds = prior_seconds(config, data, booking)
+    every = duration(seconds * trials / at_once)
+    return f"on top: at most {duration(seconds)} for the prior of a trial, {every} if all {trials} reach their end"
 
 
 def _most_epochs(spec: SweepSpec, trials: int) -> int:
@@ -115,6 +128,23 @@ def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
         torch.set_num_threads(threads)
     seconds = step * data.train_images + image * data.test_images
     return Probe(seconds, *_memory(booking.gpus > 0))
+
+
+def prior_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float:
+    """The most that the learned rate of a trial takes, from a few steps on codes drawn by chance."""
+    from vqcore.prior_training import SMALL_VISITS, VALIDATION_SHARE, CodeSet, small_prior
+
+    side, codes = data.image_size // ARCHITECTURES[config.model.architecture].downsampling, config.model.quantizer
+    drawn = CodeSet(np.random.default_rng(0).integers(codes.codebook_size, size=(PRIOR_PROBE, side, side)))
+    held = drawn.part(np.arange(max(1, round(VALIDATION_SHARE * PRIOR_PROBE))))
+    threads = torch.get_num_threads()
+    try:
+        trainer = small_prior(drawn, codes.codebook_size, 0, prepare_process(booking.cpus, booking.gpus))
+        trainer.train_epoch(held, held)
+        seconds = _seconds(lambda: trainer.train_epoch(drawn, held))
+    finally:
+        torch.set_num_threads(threads)
+    return seconds / PRIOR_PROBE * max(SMALL_VISITS, data.train_images)
 
 
 def _memory(on_gpu: bool) -> tuple[int, int]:

@@ -8,11 +8,19 @@ import pytest
 from read_back import Sweep, folder, metrics, without_mlflow
 
 from sweeps.cli import command
+from sweeps.engine import session
 from sweeps.pareto import Pareto, spec
 from trainables.journal import Journal, JournalReader, RunRecord, read
 from trainables.runs import JOURNAL
+from vqcore import prior_training
 
 NEW = ("bits_uniform", "bits_unigram")
+
+
+@pytest.fixture(autouse=True)
+def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Priors of a few steps."""
+    monkeypatch.setattr(prior_training, "SMALL_VISITS", 300)
 
 
 def learned(run: RunRecord) -> dict[str, list[int]]:
@@ -54,7 +62,9 @@ def pareto(images: Path, out: Path) -> Callable[..., int]:
 
 
 @pytest.mark.slow
-def test_a_search_for_the_learned_rate_finds_its_front_and_resumes(pareto: Callable[..., int], out: Path) -> None:
+def test_a_search_for_the_learned_rate_finds_its_front_and_resumes(
+    pareto: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Screened by one seed, then more of them; longer trials are drawn and chosen by their own ends again."""
     assert pareto("--name", "by-rate") == 0
     run = out / "pareto" / "by-rate"
@@ -64,8 +74,18 @@ def test_a_search_for_the_learned_rate_finds_its_front_and_resumes(pareto: Calla
     assert {trial.config["seed"] for trial in record.trials.values()} == {0, 1}, "the finalists were chosen by it"
     assert (run / "exports" / "best_bits_learned.toml").is_file()
 
+    monkeypatch.setattr(session, "analyse", lambda folder: None)  # seconds each time, for what is there already
     assert pareto("--resume", "by-rate", "--trials", "5") == 0
     assert pareto("--resume", "by-rate", "--epochs", "1", "--trials", "6") == 0, "where the others have none"
+
+
+def test_a_plan_says_what_the_priors_take(pareto: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert pareto("--name", "planned", "--plan") == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "learned rate on top: at most " in said
+    assert "if all 4 reach their end" in said
+    assert pareto("--name", "planned", "--plan", "--rate", "unigram", "--objectives", "mse") == 0
+    assert "learned rate" not in capsys.readouterr().out
 
 
 def test_a_run_keeps_its_rate(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +95,7 @@ def test_a_run_keeps_its_rate(sweep: Sweep, capsys: pytest.CaptureFixture[str]) 
     assert "--rate learned: run kept-rate has unigram, and a run keeps what" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_such_rates_goes_on(out: Path, sweep: Sweep) -> None:
     """Its flags say nothing of a rate, and its epochs have the entropy alone."""
     assert sweep("--name", "whole-rates", "--seeds", "1", "--epochs", "2") == 0

@@ -18,6 +18,7 @@ from trainables.journal import read
 from trainables.recorder import JournalWriter
 from trainables.snapshots import snapshot_epochs
 from trainables.storage import StorageError, Store
+from vqcore import prior_training
 from vqcore.config import ConfigError, TrialConfig
 
 CONFIG = TrialConfig().replace(
@@ -174,9 +175,10 @@ def without_learned(events: list[Event]) -> tuple[dict[int, dict[str, float]], d
 
 
 def test_a_learned_rate_comes_with_the_last_epoch_and_changes_no_number(
-    straight: tuple[TrialJob, list[Event]], tmp_path: Path
+    straight: tuple[TrialJob, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one piece, in slices with an epoch that is trained again, and extended, after which it is computed again."""
+    monkeypatch.setattr(prior_training, "SMALL_VISITS", 300)
     job = replace(straight[0], rate="learned", folder=str(tmp_path / "learned"))
     metrics, learned = without_learned(list(run_trial(job)))
     assert list(learned) == [3]
