@@ -80,13 +80,13 @@ METRICS = {
         Metric(
             "bits_unigram", "unigram rate",
             "bits an image: cross entropy under the training set's code counts of the epoch, plus one each", "min",
-            axis=", bits an image under the training set's unigram code", scale="bits an image", head="unigram code",
+            axis=", bits an image under the training set's unigram code", scale="bits an image", head="unigram",
             trained=False,
         ),
         Metric(
             "bits_learned", "learned rate",
             "bits an image: under a causal prior that was trained on the training set's codes after the last epoch",
-            "min", axis=", bits an image under a learned prior", scale="bits an image", head="learned prior",
+            "min", axis=", bits an image under a learned prior", scale="bits an image", head="learned",
             trained=False, at_end=True,
         ),
         Metric("loss", "loss", "total training objective on [-1, 1]; not comparable across commitment_weight"),

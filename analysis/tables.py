@@ -98,7 +98,7 @@ def rates_table(results: Results) -> Table | None:
         cells = [group.text(column, spread=column != "bits_uniform") for column in columns]
         rows.append((group.label, *cells))
     records = tuple(_rate_record(group, results) for group in results.groups)
-    return _of_rates(results, "Rate: bits an image, whole test set", rows, records)
+    return _of_rates(results, "Rate: bits an image, whole test set", "bits/image", rows, records)
 
 
 def dimension_rates_table(results: Results) -> Table | None:
@@ -111,15 +111,17 @@ def dimension_rates_table(results: Results) -> Table | None:
         values = [[bits / size for bits in shown.by_seed(column).values()] for column in recorded_rates(results)]
         texts = [Estimate.of(one).mean_text for one in values]
         rows.append((group.label, *(texts if group.trials else [f"({text})" for text in texts])))
-    return _of_rates(results, f"Rate: bits a dimension, of {size:,} an image, whole test set", rows)
+    return _of_rates(results, f"Rate: bits a dimension, of {size:,} an image, whole test set", "bits/dim", rows)
 
 
-def _of_rates(results: Results, title: str, rows: Sequence[Row], records: tuple[Record, ...] = ()) -> Table | None:
+def _of_rates(
+    results: Results, title: str, unit: str, rows: Sequence[Row], records: tuple[Record, ...] = ()
+) -> Table | None:
     columns = recorded_rates(results)
     if not columns:
         return None
     notes = (RATES_NOTE, *([LEARNED_NOTE] if "bits_learned" in columns else []), *screened_note(results))
-    heads = (METRICS[column].head for column in columns)
+    heads = (f"{METRICS[column].head}, {unit}" for column in columns)
     return Table(title, ("configuration", *heads), tuple(rows), notes, records=records)
 
 

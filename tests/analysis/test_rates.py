@@ -38,8 +38,9 @@ def learned(make_run) -> Path:
 def test_rates_an_image_and_a_dimension_by_what_the_code_knows(learned):
     results = load(learned)
     image, dimension = rates_table(results), dimension_rates_table(results)
-    assert image.columns == dimension.columns
-    assert image.columns == ("configuration", "uniform", "entropy", "unigram code", "learned prior")
+    codes = ("uniform", "entropy", "unigram", "learned")
+    assert image.columns == ("configuration", *(f"{code}, bits/image" for code in codes))
+    assert dimension.columns == ("configuration", *(f"{code}, bits/dim" for code in codes))
     assert image.rows[0] == ("beta 0.1", "576.0", "450.0 ± 0.0", "455.0 ± 0.0", "420.50 ± 0.71")
     assert dimension.rows[0][1:4] == (f"{576 / UNITS:.4f}", f"{450 / UNITS:.4f}", f"{455 / UNITS:.4f}")
     assert "of 3,072 an image" in dimension.title
@@ -74,12 +75,12 @@ def test_without_learned_rates_of_two_configurations_there_is_no_such_front(make
     results = load(run.done())
     assert len(rate(results).axes) == 2
     assert 'id="learned-rate"' not in write_page(results).read_text()
-    assert ("learned prior" in rates_table(results).columns) == (some is not None)
+    assert ("learned, bits/image" in rates_table(results).columns) == (some is not None)
 
 
 def test_an_older_run_shows_the_rate_that_it_has(ablation):
     results = load(ablation)
-    assert rates_table(results).columns == ("configuration", "entropy")
+    assert rates_table(results).columns == ("configuration", "entropy, bits/image")
     table = pq.read_table(write_parquet(results))
     assert set(table["bits_learned"].to_pylist()) == set(table["bits_unigram"].to_pylist()) == {None}
 
