@@ -61,7 +61,10 @@ class Table:
         # a table of text alone has sentences in its cells, which break into lines
         sentences = self.left >= len(self.columns)
         left = rf"p{{{0.88 / len(self.columns):.2f}\linewidth}}" if sentences else "l"
-        head, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in (self.columns, *self.rows))
+        head, *rows = (
+            " & ".join(map(cell, line)) + r" \\"
+            for line, cell in [(self.columns, _stacked), *((row, latex_text) for row in self.rows)]
+        )
         notes = [r"\par\smallskip\raggedright\footnotesize", *(rf"{latex_text(note)}\par" for note in self.notes)]
         lines = [
             r"\begin{table}  % \usepackage{booktabs}",
@@ -83,6 +86,12 @@ class Table:
         rows = [[_plain(record.get(name)) for name in names] for record in self.records] if names else self.rows
         csv.writer(buffer, lineterminator="\n").writerows([tuple(names) or self.columns, *rows])
         return buffer.getvalue()
+
+
+def _stacked(head: str) -> str:
+    """A head for LaTeX, its lines above each other."""
+    lines = r" \\ ".join(map(latex_text, head.split("\n")))
+    return rf"\shortstack[r]{{{lines}}}" if "\n" in head else lines
 
 
 def _plain(value: str | float | bool | None) -> str | float | bool | None:

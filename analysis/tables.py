@@ -121,7 +121,7 @@ def _of_rates(
     if not columns:
         return None
     notes = (RATES_NOTE, *([LEARNED_NOTE] if "bits_learned" in columns else []), *screened_note(results))
-    heads = (f"{METRICS[column].head}, {unit}" for column in columns)
+    heads = (f"{METRICS[column].head},\n{unit}" for column in columns)  # in two lines, where a terminal is narrow
     return Table(title, ("configuration", *heads), tuple(rows), notes, records=records)
 
 

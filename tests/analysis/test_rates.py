@@ -39,8 +39,8 @@ def test_rates_an_image_and_a_dimension_by_what_the_code_knows(learned):
     results = load(learned)
     image, dimension = rates_table(results), dimension_rates_table(results)
     codes = ("uniform", "entropy", "unigram", "learned")
-    assert image.columns == ("configuration", *(f"{code}, bits/image" for code in codes))
-    assert dimension.columns == ("configuration", *(f"{code}, bits/dim" for code in codes))
+    assert image.columns == ("configuration", *(f"{code},\nbits/image" for code in codes))
+    assert dimension.columns == ("configuration", *(f"{code},\nbits/dim" for code in codes))
     assert image.rows[0] == ("beta 0.1", "576.0", "450.0 ± 0.0", "455.0 ± 0.0", "420.50 ± 0.71")
     assert dimension.rows[0][1:4] == (f"{576 / UNITS:.4f}", f"{450 / UNITS:.4f}", f"{455 / UNITS:.4f}")
     assert "of 3,072 an image" in dimension.title
@@ -50,7 +50,9 @@ def test_rates_an_image_and_a_dimension_by_what_the_code_knows(learned):
 def test_the_rates_are_printed_and_have_a_csv(learned):
     paths = {path.name: path.read_text() for path in write_tables(load(learned))}
     assert "## Rate: bits an image, whole test set" in paths["results.md"]
+    assert "| configuration | uniform, bits/dim | entropy, bits/dim |" in paths["results.md"]
     assert paths["rates.tex"].count(r"\begin{table}") == 2
+    assert r"configuration & \shortstack[r]{uniform, \\ bits/image} &" in paths["rates.tex"]
     first, *_ = csv.DictReader(io.StringIO(paths["rates.csv"]))
     assert (first["commitment_weight"], first["n"], first["bits_learned_mean"]) == ("0.1", "2", "420.5")
     assert float(first["bits_learned_per_dimension_mean"]) == 420.5 / UNITS
@@ -75,12 +77,12 @@ def test_without_learned_rates_of_two_configurations_there_is_no_such_front(make
     results = load(run.done())
     assert len(rate(results).axes) == 2
     assert 'id="learned-rate"' not in write_page(results).read_text()
-    assert ("learned, bits/image" in rates_table(results).columns) == (some is not None)
+    assert ("learned,\nbits/image" in rates_table(results).columns) == (some is not None)
 
 
 def test_an_older_run_shows_the_rate_that_it_has(ablation):
     results = load(ablation)
-    assert rates_table(results).columns == ("configuration", "entropy, bits/image")
+    assert rates_table(results).columns == ("configuration", "entropy,\nbits/image")
     table = pq.read_table(write_parquet(results))
     assert set(table["bits_learned"].to_pylist()) == set(table["bits_unigram"].to_pylist()) == {None}
 

@@ -34,7 +34,7 @@ def test_a_grid_has_learned_rates_and_an_extended_one_new_ones(out: Path, sweep:
     run = folder(out, "learned")
     before = metrics(run)
     assert list(learned(read(run / JOURNAL)).values()) == [[2], [2]]
-    assert "learned, bits/image" in (run / "tables" / "rates.tex").read_text()
+    assert "| learned, bits/image |" in (run / "tables" / "results.md").read_text()
     assert 'id="learned-rate"' in (run / "report.html").read_text()
 
     assert sweep("--resume", "learned", "--epochs", "3") == 0
