@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from trainables.commands import duration, run_command
-from trainables.models import MODEL, find_model
+from trainables.models import MODEL, PRIOR, RATES, find_model
 from trainables.runs import value_text
 from trainables.sources import KNOWN
 from trainables.storage import replace_file
@@ -27,9 +27,6 @@ from vqcore.sizes import parameters
 
 CARD = "README.md"
 """The file's name: where model hubs look for a card."""
-
-PRIOR, RATES = "prior.safetensors", "rates.json"
-"""The files of a learned prior beside its model: its weights, and what codes cost under it."""
 
 KEPT = "<!-- What stands below this line is yours: it is kept when the card is written again. -->"
 """The line that ends what this module writes."""
