@@ -4,6 +4,7 @@
 ``model.toml`` and the files of a prior beside them; what a person writes below it stays.
 """
 
+import html
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import tyro
 
 from trainables.commands import duration, run_command
 from trainables.models import MODEL, find_model
-from trainables.runs import value_text
+from trainables.runs import NAME, value_text
 from trainables.sources import KNOWN
 from trainables.storage import replace_file
 from trainables.training_record import TrainingRecord, finals, training_of
@@ -54,18 +55,17 @@ def write_card(folder: Path) -> Path:
     ``ConfigError`` if a ``README.md`` of somebody else's is there, or a file that the card is made of is damaged.
     """
     path = folder / CARD
-    before = path.read_text(encoding="utf-8") if path.exists() else KEPT
-    if KEPT not in before:
+    _, ours, kept = path.read_bytes().partition(KEPT.encode()) if path.exists() else (b"", KEPT.encode(), b"\n")
+    if not ours:
         raise ConfigError([f"{path}: is no card of this command, which would overwrite it; move it away"])
-    own = before.partition(KEPT)[2].strip("\n")
     config = TrialConfig.from_toml(read_toml((folder / MODEL).with_suffix(".toml")))
     training = training_of(folder)
     sections = [_use(folder, config), _model(config)]
     sections += [] if training is None else [_data(training), _training(training), _metrics(training)]
     sections += [] if training is None else [_seeds(training, folder), _choice(training)]
     sections += [_prior(folder), _limits(training, folder), _configuration(config)]
-    text = "\n".join([_head(training), _opening(folder, config, training), *filter(None, sections), f"{KEPT}\n"])
-    replace_file(path, (text + (f"\n{own}\n" if own else "")).encode())
+    text = "\n".join([_head(training), _opening(folder, config, training), *filter(None, sections), KEPT])
+    replace_file(path, text.encode() + kept)
     return path
 
 
@@ -86,7 +86,8 @@ def _opening(folder: Path, config: TrialConfig, training: TrainingRecord | None)
     else:
         side, codes = training.params["image_size"], _codes(training)
         said += f" An image of {side} x {side} pixels becomes {codes} codes, and these an image."
-    return f"# {folder.absolute().name}\n\n{said}\n"
+    name = folder.absolute().name
+    return f"# {name if NAME.fullmatch(name) else _code(name)}\n\n{said}\n"
 
 
 def _use(folder: Path, config: TrialConfig) -> str:
@@ -219,7 +220,7 @@ def _choice(training: TrainingRecord) -> str:
     origin = training.origin
     if not origin:
         return ""
-    said = f"It is `{origin['export']}` of the sweep `{origin['sweep']}/{origin['name']}`"
+    said = f"It is {_code(origin.get('export'))} of the sweep {_code(origin.get('sweep'))}, {_code(origin.get('name'))}"
     evidence = [f"    {_plain(line)}" for line in origin.get("evidence", ()) if line]
     if not evidence:
         return _section("Why this configuration", f"{said}. The file that was trained held no evidence.")
@@ -248,14 +249,14 @@ def _read_json(path: Path) -> Any:
 def _rate_tables(rates: Any) -> Iterator[str]:
     """A JSON object as Markdown: its single values as one table, each group of alike rows as one more."""
     groups = rates.items() if isinstance(rates, dict) else [("rates", rates)]
-    single = [(_plain(name), _figure(value)) for name, value in groups if not isinstance(value, dict | list)]
+    single = [(_cell(name), _figure(value)) for name, value in groups if not isinstance(value, dict | list)]
     if single:
         yield from ("", _table(("rate", "value"), single))
     for title, group in groups:
         if rows := _rows(group):
             names = list(dict.fromkeys(name for row in rows for name in row))
             cells = ([_figure(row.get(name, "")) for name in names] for row in rows)
-            yield from ("", f"{_plain(title)}:", "", _table(list(map(_plain, names)), cells))
+            yield from ("", f"{_cell(title)}:", "", _table(list(map(_cell, names)), cells))
 
 
 def _rows(group: Any) -> list[dict[str, Any]]:
@@ -267,7 +268,7 @@ def _rows(group: Any) -> list[dict[str, Any]]:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else _plain(str(value)).replace("|", "/")
+    return f"{value:.5g}" if isinstance(value, float) else _cell(value)
 
 
 def _limits(training: TrainingRecord | None, folder: Path) -> str:
@@ -287,7 +288,7 @@ def _limit_lines(training: TrainingRecord | None, folder: Path) -> Iterator[str]
         elif training.epoch > 1:
             yield "The MSE was lowest after the last epoch: a longer training may lower it further."
         if (precision := training.trial.info.get("precision")) not in (None, "fp32"):
-            yield f"The metrics are of passes in {precision}; `vqcore.load` computes in fp32, which differs a little."
+            yield f"Metrics were computed in {_code(precision)}; `vqcore.load` computes in fp32: not quite the same."
         if unused := size - _used(training):
             yield f"{unused:,} of {size:,} codes stand for nothing in the test set."
         if training.origin.get("data_hash") == training.params.get("data_hash"):
@@ -343,6 +344,11 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _code(value: object) -> str:
     """A recorded text as Markdown code, on one line, also in a table."""
     return "not recorded" if value is None else f"`{_plain(str(value)).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _cell(value: object) -> str:
+    """A recorded text as text, also in a table: neither Markdown's lines nor HTML."""
+    return html.escape(_plain(str(value)), quote=False).replace("|", "/")
 
 
 def _plain(text: str) -> str:
