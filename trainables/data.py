@@ -100,7 +100,7 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
         rule = f"must be a whole number of pixels, a multiple of {_STEP} under {_MOST}; 32 is usual"
         problems.append(f"image_size = {image_size!r}: {rule}")
     try:
-        splits = find(source, _cache() / "downloads")
+        splits = find_splits(source)
         if not problems:
             folder = _cache() / "data" / _key(splits, image_size)
             if not _intact(folder):
@@ -112,6 +112,23 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
     except ConfigError as error:
         problems += error.problems
     raise ConfigError(problems)
+
+
+def find_splits(source: str) -> tuple[Split, Split]:
+    """Train and test of ``source`` as ``prepare`` reads them, not decoded. Raises ``ConfigError`` if there are none."""
+    return find(source, _cache() / "downloads")
+
+
+def decode(split: Split, side: int) -> Images:
+    """The images of a split without the cache, for who needs them once.
+
+    ``ConfigError`` names those that do not decode, or are not of ``side`` x ``side`` pixels.
+    """
+    problems: list[str] = []
+    blocks = list(_decoded(split, side, False, problems))
+    if problems:
+        raise ConfigError(problems)
+    return np.concatenate(blocks)
 
 
 def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> DataSet:

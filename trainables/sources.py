@@ -1,9 +1,10 @@
 """Where images come from: a layout on disk, read as two splits of undecoded images in an order that never changes."""
 
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from vqcore.errors import ConfigError
 
 Images = npt.NDArray[np.uint8]
 """(rows, height, width, 3)."""
+Labels = npt.NDArray[np.int64]
+"""(rows,): the number of each image's class."""
 Item = tuple[str, bytes | Path | Images | None]
 """Where an image is, for people, and the image: encoded, in a file of its own, or as (height, width, 3) pixels; None
 where its row has none."""
@@ -24,6 +27,9 @@ where its row has none."""
 EMBEDDED = Path(__file__).parent / "embedded"
 KNOWN = ("cifar10-mini", "cifar10")
 """Data sets by name; anything else is a folder."""
+
+LABEL_COLUMNS = ("label", "fine_label", "coarse_label")
+"""Columns of a Parquet file that are read as labels, the first that is there."""
 
 _OFFICIAL = "cifar-10-batches-py"
 _NAMES = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
@@ -52,6 +58,17 @@ class Split:
         """The images, not yet decoded."""
         return ((str(file.relative_to(self.folder)), file) for file in self.files)
 
+    def labels(self) -> tuple[Labels, tuple[str, ...]] | None:
+        """A label an image, in the order of ``items``, and the classes' names, empty where nothing says them.
+
+        None if an image has no label. In a folder of images the folders in it are the classes, in the order of names.
+        """
+        places = [file.relative_to(self.folder).parts[1:-1] for file in self.files]
+        if not all(places):
+            return None
+        names, labels = np.unique([place[0] for place in places], return_inverse=True)
+        return labels.astype(np.int64), tuple(map(str, names))
+
 
 class ParquetSplit(Split):
     """A Hugging Face export: encoded images in a binary column, or in the ``bytes`` of a struct."""
@@ -67,6 +84,24 @@ class ParquetSplit(Split):
                     for image in values.field("bytes") if "." in column else values:
                         yield f"{self.name} row {next(row)} ({file.name})", image.as_py()
 
+    def labels(self) -> tuple[Labels, tuple[str, ...]] | None:
+        """Of the first of ``LABEL_COLUMNS`` that each file has with a whole number, not below 0, in each row."""
+        import pyarrow as pa
+
+        parts, names = list[Labels](), tuple[str, ...]()
+        for file in self.files:
+            with _parquet(file) as parquet:
+                column = next((name for name in LABEL_COLUMNS if name in parquet.schema_arrow.names), None)
+                if column is None or not pa.types.is_integer(parquet.schema_arrow.field(column).type):
+                    return None
+                values = parquet.read([column])[column]
+                if values.null_count:
+                    return None
+                parts.append(values.to_numpy().astype(np.int64))
+                names = _class_names(parquet.schema_arrow.metadata, column)
+        labels = np.concatenate(parts)
+        return (labels, names) if labels.size and labels.min() >= 0 else None  # -1: Hugging Face's word for none
+
 
 class BatchSplit(Split):
     """The official ``cifar-10-batches-py``, read by torchvision once every file has the official checksum."""
@@ -78,6 +113,14 @@ class BatchSplit(Split):
         with _readable(self.folder, "copy of CIFAR-10"):
             images = CIFAR10(self.folder.parent, train=self.name == "train").data
         return ((f"{self.name} row {row}", pixels) for row, pixels in enumerate(images))
+
+    def labels(self) -> tuple[Labels, tuple[str, ...]] | None:
+        """As torchvision reads them."""
+        from torchvision.datasets import CIFAR10
+
+        with _readable(self.folder, "copy of CIFAR-10"):
+            split = CIFAR10(self.folder.parent, train=self.name == "train")
+        return np.array(split.targets, np.int64), tuple(split.classes)
 
 
 def find(source: str, downloads: Path) -> tuple[Split, Split]:
@@ -98,6 +141,13 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
         what = f"cannot be read ({error})"
     problem = f"data = {source[:200]!r}: {what[:300]}; there are {', '.join(KNOWN)}, or name a folder of images"
     raise ConfigError([problem])
+
+
+def plain_folder(folder: Path) -> Split | None:
+    """All images below a folder that holds some itself, which no layout of a data set does; None if it holds none."""
+    if not folder.is_dir() or not any(map(_is_image, folder.iterdir())):
+        return None
+    return Split("images", folder, *_images_under(folder))
 
 
 def _layout(folder: Path) -> tuple[Split, Split]:
@@ -249,6 +299,15 @@ def _image_column(file: Path, parquet: Any) -> str:
             return columns[name]
     have = f"{', '.join(columns)} could all be it" if columns else f"there are {', '.join(parquet.schema_arrow.names)}"
     raise ConfigError([f"{file}: no image column; {have}; name it image (binary, or a struct with bytes)"])
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
+    """The classes' names as Hugging Face's ``datasets`` writes them into a schema; empty if they are not there."""
+    try:
+        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        return tuple(names) if all(isinstance(name, str) for name in names) else ()
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 @contextmanager

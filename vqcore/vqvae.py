@@ -71,7 +71,8 @@ class VQVAE(nn.Module):
 def save(model: VQVAE, config: TrialConfig, path: Path) -> None:
     """Write ``path`` (safetensors) and, beside it, the configuration as TOML: what ``load`` reads."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "vqcore", "version": "1"})
+    # one entry: safetensors writes several in random order, and equal models are to be equal files
+    save_file(tensors, path, metadata={"format": "vqcore 1"})
     write_toml(path.with_suffix(".toml"), config.toml(), header="The model beside this file; vqcore.load reads both.")
 
 

@@ -150,6 +150,12 @@ def kept(folder: Path, layout: torch.memory_format = torch.contiguous_format) ->
     return model.eval(), folder / "model.safetensors"
 
 
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    for number in range(8):
+        vqcore.save(seeded(SMALL, 0), TrialConfig(SMALL), tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path, layout: torch.memory_format) -> None:
     model, path = kept(tmp_path, layout)
