@@ -144,24 +144,29 @@ def with_prior(folder: Path, beside: Path) -> Path:
         (beside / name).write_bytes((folder / name).read_bytes())
     (beside / "prior.safetensors").write_bytes(b"")
     (beside / "prior.toml").write_text('[prior]\nkind = "causal"\n')
-    rates = {"bits_a_code": 5.25, "kinds": {"causal": {"bits": 336.0}, "<b>|": {"bits": 340.5}}}
+    named = ("uniform <b>|", 256.0, 256.0, 256.0, 0.083), ("causal prior", 170.25, 168.5, 172.0, 0.0554)
+    keys = ("prior", "bits", "low", "high", "bits_per_dimension")
+    saved = {"percent_under_entropy": 11.46, "percent_low": 11.0, "percent_high": 12.0}
+    rates = {"test_images": 500, **saved, "rates": [dict(zip(keys, rate, strict=True)) for rate in named]}
     (beside / "rates.json").write_text(json.dumps(rates))
     return beside
 
 
 def test_a_prior_beside_the_model_has_its_section_and_the_model_its_record(train: Train, tmp_path: Path) -> None:
     card = card_of(with_prior(train(), tmp_path / "prior" / "one"))
-    assert "of the kind `causal`" in card
-    assert "| bits_a_code | 5.25 |" in card
-    assert "| causal | 336 |\n| &lt;b&gt;/ | 340.5 |" in card
+    assert "A prior over the codes lies beside the model: `causal`." in card
+    assert "| uniform &lt;b&gt;/ | 256.00 | [256.00, 256.00] | 0.0830 |" in card
+    assert "| causal prior | 170.25 | [168.50, 172.00] | 0.0554 |" in card
+    assert "It saves 11.5 % [11.0, 12.0] of that entropy." in card
     assert "| MSE | 0.01000 |" in card
     assert "needs a prior" not in card
 
 
-def test_a_damaged_file_of_the_prior_is_named(train: Train, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"rates": [', "[]", '{"test_images": 500}', '{"rates": [{"prior": "causal"}]}'])
+def test_a_damaged_file_of_the_prior_is_named(train: Train, tmp_path: Path, content: str) -> None:
     folder = with_prior(train(), tmp_path / "prior" / "one")
-    (folder / "rates.json").write_text('{"bits": 5')
-    with pytest.raises(ConfigError, match=r"rates\.json: is no JSON"):
+    (folder / "rates.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"rates\.json: holds no rates"):
         write_card(folder)
 
 
