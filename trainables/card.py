@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from trainables.commands import duration, run_command
+from trainables.graphs import DECODER, ENCODER, graphs_of
 from trainables.models import MODEL, find_model
 from trainables.runs import NAME, value_text
 from trainables.sources import KNOWN
@@ -108,12 +109,15 @@ def _use(folder: Path, config: TrialConfig) -> str:
         "",
         "`model.safetensors` holds the weights, `model.toml` the configuration. Loading them runs no code of theirs.",
     ]
-    if (folder / "encoder.pt2").exists():
+    graphs = graphs_of(folder)
+    if graphs == {find_model(str(folder), folder).hash}:
         lines += [
             "`encoder.pt2` and `decoder.pt2` hold the same as graphs that need only torch:",
             '`torch.export.load("encoder.pt2").module()(images)`. They hold no pickle, but torch would unpickle what',
             "another file of that kind asks it to: load them from a place that you trust.",
         ]
+    elif graphs:
+        lines.append(f"The graphs beside it, `{ENCODER}` and `{DECODER}`, are not of these weights: export them again.")
     return "\n".join([*lines, ""])
 
 

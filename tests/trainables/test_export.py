@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import vqcore
-from trainables.export import DECODER, ENCODER, export_model
+from trainables.card import write_card
+from trainables.export import export_model
+from trainables.graphs import DECODER, ENCODER
 from trainables.models import find_model
 from vqcore import VQVAE, ConfigError, TrialConfig, save
 from vqcore.config import ModelConfig
@@ -84,6 +86,16 @@ def test_the_files_load_without_this_package_and_hold_no_pickle_and_no_path_of_t
             assert not content.startswith((b"\x80", b"PK")), f"{name}: a pickle, or an archive of one"
             assert str(Path(vqcore.__file__).parent).encode() not in content, name
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.toml", ENCODER, DECODER}
+
+
+@pytest.mark.slow
+def test_the_card_names_the_graphs_as_long_as_they_are_of_these_weights(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    assert 'torch.export.load("encoder.pt2")' in write_card(folder).read_text()
+    save(VQVAE(SMALL.model), SMALL, folder / "model.safetensors")
+    assert "are not of these weights: export them again" in write_card(folder).read_text()
+    (folder / ENCODER).write_bytes(b"cut off")
+    assert "are not of these weights: export them again" in write_card(folder).read_text()
 
 
 class Counting(nn.Module):
