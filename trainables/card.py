@@ -207,6 +207,8 @@ def _seeds(training: TrainingRecord, folder: Path) -> str:
         claim = f"The interval is Student's t, of the mean over {len(counted)} seeds."
     else:
         claim = "Fewer than two seeds had no part in choosing the configuration, so there is no mean and no claim."
+    if not chose:
+        claim += " Whether one of them had a part in choosing the configuration is not recorded."
     said = (
         f"Full trainings of this configuration on the same images, each after epoch {training.epoch:,}. "
         f"{claim} {_chosen(chose & by_seed.keys())}"
@@ -327,9 +329,14 @@ def _columns(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> Itera
 
 
 def _interval(values: Sequence[float]) -> str:
-    """The 95 % t interval of the mean of several values, none of which can be below 0."""
+    """The 95 % t interval of the mean of several values, none of which can be below 0; a dash of equal ones.
+
+    All codes used with every seed, say, is a limit that was reached, and no measure of how seeds spread.
+    """
     from scipy.special import stdtrit
 
+    if not stdev(values):
+        return "–"
     mean, half = fmean(values), float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     return f"[{_rounded(max(mean - half, 0.0), values)}, {_rounded(mean + half, values)}]"
 

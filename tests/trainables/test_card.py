@@ -94,6 +94,8 @@ def test_several_seeds_have_a_mean_and_students_interval(train: Train) -> None:
     assert "| mean | 0.0130 |" in card
     assert "| 95 % interval | [0.0040, 0.0220] |" in card  # 0.013 ± 4.303 · 0.003606 / √3
     assert card.count("| 2 | 0.01700 |") == 1
+    assert "| [0.0040, 0.0220] | – | – | – |" in card, "values that do not spread"
+    assert "had a part in choosing the configuration is not recorded" in card
 
 
 def test_a_seed_that_chose_the_configuration_is_in_no_mean(train: Train) -> None:
