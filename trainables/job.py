@@ -1,10 +1,10 @@
 """What a driver and a trial's process tell each other: the job, then a report a step. It needs no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from trainables.data import DataSet
-from vqcore.config import TrialConfig
+from vqcore.config import Scalar, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,41 @@ class Collapse:
 Rate = Literal["unigram", "learned"]
 """The last of the rates that a trial reports: of a unigram code, after each epoch; of a learned prior, after the last
 one as well, since it takes a training of its own."""
+
+
+class Described(Protocol):
+    """A configuration, of whatever is trained."""
+
+    def flat(self) -> dict[str, Scalar]:
+        """Every field under its own name."""
+
+
+class Job(Protocol):
+    """A training to run: what, where its files go, and what was booked for it."""
+
+    @property
+    def key(self) -> str:
+        """Names it among others."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the run."""
+
+    @property
+    def config(self) -> Described:
+        """What is trained, and how."""
+
+    @property
+    def folder(self) -> str:
+        """Where its checkpoints lie."""
+
+    @property
+    def cpus(self) -> float:
+        """Threads."""
+
+    @property
+    def gpus(self) -> float:
+        """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from sweeps.engine.resources import Booking
 from sweeps.engine.spec import SweepSpec
 from trainables.commands import duration
 from trainables.data import DataSet
+from trainables.device import prepare_process
 from trainables.storage import free_bytes, size
-from trainables.trial import prepare_process
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.registry import ARCHITECTURES
 from vqcore.training import Images, Trainer
