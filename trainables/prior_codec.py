@@ -150,7 +150,8 @@ def open_codec(name: str, out: Path, kind: Kind | None) -> Codec:
         train = command_line("trainables.prior", name)
         raise ConfigError([f"{name}: {found.folder} holds no {PRIOR}; name a prior's run, or train one with {train}"])
     prior = load_prior(path)
-    of_model = read_toml(path.with_suffix(".toml")).get("model", {}).get("hash")
+    table = read_toml(path.with_suffix(".toml")).get("model")
+    of_model = table.get("hash") if isinstance(table, dict) else None
     if of_model != found.hash:
         rule = f"{found.path.name} beside it is {found.hash}; copy both from one run"
         raise ConfigError([f"{path}: is a prior of the model {of_model}, and {rule}"])
