@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks.record import circumstances, write
 from trainables.code_stream import Codes
 from trainables.commands import Terminal, run_command
-from trainables.prior_codec import PRIOR, Codec, open_codec
+from trainables.models import PRIOR
+from trainables.prior_codec import Codec, open_codec
 from trainables.sources import Images
 from trainables.storage import size
 from vqcore.errors import ConfigError

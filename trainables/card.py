@@ -4,18 +4,20 @@
 ``model.toml`` and the files of a prior beside them; what a person writes below it stays.
 """
 
+import html
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from trainables.commands import duration, run_command
-from trainables.models import MODEL, find_model
-from trainables.runs import value_text
+from trainables.graphs import DECODER, ENCODER, graphs_of
+from trainables.models import MODEL, PRIOR, RATES, find_model
+from trainables.runs import NAME, value_text
 from trainables.sources import KNOWN
 from trainables.storage import replace_file
 from trainables.training_record import TrainingRecord, finals, training_of
@@ -27,9 +29,6 @@ from vqcore.sizes import parameters
 
 CARD = "README.md"
 """The file's name: where model hubs look for a card."""
-
-PRIOR, RATES = "prior.safetensors", "rates.json"
-"""The files of a learned prior beside its model: its weights, and what codes cost under it."""
 
 KEPT = "<!-- What stands below this line is yours: it is kept when the card is written again. -->"
 """The line that ends what this module writes."""
@@ -54,18 +53,17 @@ def write_card(folder: Path) -> Path:
     ``ConfigError`` if a ``README.md`` of somebody else's is there, or a file that the card is made of is damaged.
     """
     path = folder / CARD
-    before = path.read_text(encoding="utf-8") if path.exists() else KEPT
-    if KEPT not in before:
+    _, ours, kept = path.read_bytes().partition(KEPT.encode()) if path.exists() else (b"", KEPT.encode(), b"\n")
+    if not ours:
         raise ConfigError([f"{path}: is no card of this command, which would overwrite it; move it away"])
-    own = before.partition(KEPT)[2].strip("\n")
     config = TrialConfig.from_toml(read_toml((folder / MODEL).with_suffix(".toml")))
     training = training_of(folder)
     sections = [_use(folder, config), _model(config)]
     sections += [] if training is None else [_data(training), _training(training), _metrics(training)]
     sections += [] if training is None else [_seeds(training, folder), _choice(training)]
     sections += [_prior(folder), _limits(training, folder), _configuration(config)]
-    text = "\n".join([_head(training), _opening(folder, config, training), *filter(None, sections), f"{KEPT}\n"])
-    replace_file(path, (text + (f"\n{own}\n" if own else "")).encode())
+    text = "\n".join([_head(training), _opening(folder, config, training), *filter(None, sections), KEPT])
+    replace_file(path, text.encode() + kept)
     return path
 
 
@@ -86,7 +84,8 @@ def _opening(folder: Path, config: TrialConfig, training: TrainingRecord | None)
     else:
         side, codes = training.params["image_size"], _codes(training)
         said += f" An image of {side} x {side} pixels becomes {codes} codes, and these an image."
-    return f"# {folder.absolute().name}\n\n{said}\n"
+    name = folder.absolute().name
+    return f"# {name if NAME.fullmatch(name) else _code(name)}\n\n{said}\n"
 
 
 def _use(folder: Path, config: TrialConfig) -> str:
@@ -107,12 +106,15 @@ def _use(folder: Path, config: TrialConfig) -> str:
         "",
         "`model.safetensors` holds the weights, `model.toml` the configuration. Loading them runs no code of theirs.",
     ]
-    if (folder / "encoder.pt2").exists():
+    graphs = graphs_of(folder)
+    if graphs == {find_model(str(folder), folder).hash}:
         lines += [
             "`encoder.pt2` and `decoder.pt2` hold the same as graphs that need only torch:",
             '`torch.export.load("encoder.pt2").module()(images)`. They hold no pickle, but torch would unpickle what',
             "another file of that kind asks it to: load them from a place that you trust.",
         ]
+    elif graphs:
+        lines.append(f"The graphs beside it, `{ENCODER}` and `{DECODER}`, are not of these weights: export them again.")
     return "\n".join([*lines, ""])
 
 
@@ -202,6 +204,8 @@ def _seeds(training: TrainingRecord, folder: Path) -> str:
         claim = f"The interval is Student's t, of the mean over {len(counted)} seeds."
     else:
         claim = "Fewer than two seeds had no part in choosing the configuration, so there is no mean and no claim."
+    if not chose:
+        claim += " Whether one of them had a part in choosing the configuration is not recorded."
     said = (
         f"Full trainings of this configuration on the same images, each after epoch {training.epoch:,}. "
         f"{claim} {_chosen(chose & by_seed.keys())}"
@@ -219,7 +223,7 @@ def _choice(training: TrainingRecord) -> str:
     origin = training.origin
     if not origin:
         return ""
-    said = f"It is `{origin['export']}` of the sweep `{origin['sweep']}/{origin['name']}`"
+    said = f"It is {_code(origin.get('export'))} of the sweep {_code(origin.get('sweep'))}, {_code(origin.get('name'))}"
     evidence = [f"    {_plain(line)}" for line in origin.get("evidence", ()) if line]
     if not evidence:
         return _section("Why this configuration", f"{said}. The file that was trained held no evidence.")
@@ -227,47 +231,51 @@ def _choice(training: TrainingRecord) -> str:
 
 
 def _prior(folder: Path) -> str:
-    """What the prior beside the model is, and what codes cost under it, as ``rates.json`` has it."""
+    """What the prior beside the model is, and what codes cost under it."""
     if not (folder / PRIOR).exists():
         return ""
     tables = read_toml((folder / PRIOR).with_suffix(".toml"))
-    lines = [f"A prior over the codes, of the kind `{tables.get('prior', {}).get('kind')}`, lies beside the model:", ""]
-    lines += ["```python", f'prior = vqcore.load_prior("{PRIOR}")', "images = model.decode(prior.sample(16))", "```"]
+    config = tables.get("prior", {})
+    given = f", given one of {_cell(config['classes'])} classes" if config.get("classes") else ""
+    lines = [
+        f"A prior over the codes lies beside the model: {_code(config.get('kind'))}{given}.",
+        "",
+        "```python",
+        "from vqcore.prior import load_prior",
+        "",
+        f'prior = load_prior("{PRIOR}")           # in eval mode, on the CPU',
+        "images = model.decode(prior.sample(16))             # drawn, (16, 3, h, w) on [-1, 1]",
+        "bits = prior.bits(codes)                            # (b,), what the codes of each image cost",
+        "```",
+        "",
+    ]
     if (folder / RATES).exists():
-        lines += _rate_tables(_read_json(folder / RATES))
-    return _section("Prior", *lines, "", "```toml", toml_text(tables).strip(), "```")
+        lines += [*_rates(folder / RATES), ""]
+    return _section("Prior", *lines, "```toml", toml_text(tables).strip(), "```")
 
 
-def _read_json(path: Path) -> Any:
+def _rates(path: Path) -> list[str]:
+    """What ``trainables.rates`` measured. ``ConfigError`` if the file does not hold it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError([f"{path}: is no JSON ({error}); run the command that wrote it again"]) from error
-
-
-def _rate_tables(rates: Any) -> Iterator[str]:
-    """A JSON object as Markdown: its single values as one table, each group of alike rows as one more."""
-    groups = rates.items() if isinstance(rates, dict) else [("rates", rates)]
-    single = [(_plain(name), _figure(value)) for name, value in groups if not isinstance(value, dict | list)]
-    if single:
-        yield from ("", _table(("rate", "value"), single))
-    for title, group in groups:
-        if rows := _rows(group):
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            cells = ([_figure(row.get(name, "")) for name in names] for row in rows)
-            yield from ("", f"{_plain(title)}:", "", _table(list(map(_plain, names)), cells))
-
-
-def _rows(group: Any) -> list[dict[str, Any]]:
-    """Objects by name, a list of objects, or one object of plain values, as rows."""
-    if isinstance(group, dict):
-        named = [{"": name, **row} for name, row in group.items() if isinstance(row, dict)]
-        return named or [group]
-    return [row for row in group if isinstance(row, dict)] if isinstance(group, list) else []
-
-
-def _figure(value: object) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else _plain(str(value)).replace("|", "/")
+        rates = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            (
+                _cell(rate["prior"]),
+                f"{rate['bits']:.2f}",
+                f"[{rate['low']:.2f}, {rate['high']:.2f}]",
+                f"{rate['bits_per_dimension']:.4f}",
+            )
+            for rate in rates["rates"]
+        ]
+        under = [rates.get(name) for name in ("percent_under_entropy", "percent_low", "percent_high")]
+        saved = "" if None in under else " It saves {:.1f} % [{:.1f}, {:.1f}] of that entropy.".format(*under)
+        said = (
+            f"Mean over {rates['test_images']:,} test images of what an ideal entropy coder needs, with 95 % intervals "
+            f"over images, of this one training. The entropy is that of the test codes' own frequencies.{saved}"
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError([f"{path}: holds no rates ({error}); run the command again that wrote it"]) from error
+    return [said, "", _table(("prior", "bits an image", "interval", "bits a dimension"), rows)]
 
 
 def _limits(training: TrainingRecord | None, folder: Path) -> str:
@@ -287,7 +295,7 @@ def _limit_lines(training: TrainingRecord | None, folder: Path) -> Iterator[str]
         elif training.epoch > 1:
             yield "The MSE was lowest after the last epoch: a longer training may lower it further."
         if (precision := training.trial.info.get("precision")) not in (None, "fp32"):
-            yield f"The metrics are of passes in {precision}; `vqcore.load` computes in fp32, which differs a little."
+            yield f"Metrics were computed in {_code(precision)}; `vqcore.load` computes in fp32: not quite the same."
         if unused := size - _used(training):
             yield f"{unused:,} of {size:,} codes stand for nothing in the test set."
         if training.origin.get("data_hash") == training.params.get("data_hash"):
@@ -318,9 +326,14 @@ def _columns(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> Itera
 
 
 def _interval(values: Sequence[float]) -> str:
-    """The 95 % t interval of the mean of several values, none of which can be below 0."""
+    """The 95 % t interval of the mean of several values, none of which can be below 0; a dash of equal ones.
+
+    All codes used with every seed, say, is a limit that was reached, and no measure of how seeds spread.
+    """
     from scipy.special import stdtrit
 
+    if not stdev(values):
+        return "–"
     mean, half = fmean(values), float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     return f"[{_rounded(max(mean - half, 0.0), values)}, {_rounded(mean + half, values)}]"
 
@@ -343,6 +356,11 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _code(value: object) -> str:
     """A recorded text as Markdown code, on one line, also in a table."""
     return "not recorded" if value is None else f"`{_plain(str(value)).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def _cell(value: object) -> str:
+    """A recorded text as text, also in a table: neither Markdown's lines nor HTML."""
+    return html.escape(_plain(str(value)), quote=False).replace("|", "/")
 
 
 def _plain(text: str) -> str:

@@ -16,14 +16,12 @@ from torch.export import Dim
 
 from trainables.commands import run_command
 from trainables.errors import one_line
+from trainables.graphs import DECODER, ENCODER, MODEL_HASH
 from trainables.models import TrainedModel, find_model
 from trainables.storage import sync_folder
 from vqcore.errors import ConfigError
 from vqcore.registry import ARCHITECTURES
 from vqcore.vqvae import VQVAE
-
-ENCODER, DECODER = "encoder.pt2", "decoder.pt2"
-"""Files beside the model: images (b, 3, h, w) on [-1, 1] to code indices (b, y, x), and these to images."""
 
 CHECKED = (1, 2, 7)
 """Batch sizes at which a written graph is compared with the model, to the last bit."""
@@ -55,8 +53,8 @@ def export_model(model: TrainedModel) -> tuple[Path, Path]:
     del encoder.decoder, decoder.encoder  # each file has the weights that it needs
     images = _images(model, whole)
     with torch.no_grad(), TemporaryDirectory(dir=model.folder, prefix=".export-") as beside:
-        _write(_Encoder(encoder), images, whole.encode, Path(beside, ENCODER))
-        _write(_Decoder(decoder), whole.encode(images), whole.decode, Path(beside, DECODER))
+        _write(_Encoder(encoder), images, whole.encode, Path(beside, ENCODER), model.hash)
+        _write(_Decoder(decoder), whole.encode(images), whole.decode, Path(beside, DECODER), model.hash)
         for name in (ENCODER, DECODER):
             Path(beside, name).replace(model.folder / name)
     sync_folder(model.folder)
@@ -88,8 +86,8 @@ def _images(model: TrainedModel, vqvae: VQVAE) -> Tensor:
     return 2 * torch.rand(max(CHECKED), 3, side, side, generator=torch.Generator().manual_seed(0)) - 1
 
 
-def _write(module: nn.Module, inputs: Tensor, eager: Callable[[Tensor], Tensor], path: Path) -> None:
-    """Trace, write, read again, and compare."""
+def _write(module: nn.Module, inputs: Tensor, eager: Callable[[Tensor], Tensor], path: Path, of: str) -> None:
+    """Trace, write with the hash of the model that it is ``of``, read again, and compare."""
     free = {0: Dim("batch", min=1), inputs.ndim - 2: Dim.AUTO, inputs.ndim - 1: Dim.AUTO}
     try:  # an example of two, since torch.export takes a size of one as fixed
         program = torch.export.export(module, (inputs[:2],), dynamic_shapes=(free,))
@@ -99,7 +97,7 @@ def _write(module: nn.Module, inputs: Tensor, eager: Callable[[Tensor], Tensor],
     program.example_inputs = None  # which torch.export.save would pickle
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files={MODEL_HASH: of})
     graph = torch.export.load(path).module()
     if not all(torch.equal(graph(inputs[:rows]), eager(inputs[:rows])) for rows in CHECKED):
         raise ConfigError([f"{path.name}: its graph does not give what the model gives; hand on model.safetensors"])

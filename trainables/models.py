@@ -17,6 +17,13 @@ MODEL = "model.safetensors"
 """The file that a full training leaves; its configuration is ``model.toml`` beside it."""
 
 
+PRIOR = "prior.safetensors"
+"""The file of a learned prior, beside a copy of its model; its configuration is ``prior.toml``."""
+
+RATES = "rates.json"
+"""The file of a prior that says what codes cost under it."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A model on the disk. Torch is imported when it is loaded."""

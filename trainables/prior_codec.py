@@ -14,7 +14,7 @@ from rich.progress import track
 from trainables.code_file import Block, CodeFile, Kind, unpack
 from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
 from trainables.commands import Terminal
-from trainables.models import TrainedModel, find_model
+from trainables.models import PRIOR, TrainedModel, find_model
 from trainables.runs import command_line
 from trainables.sources import Images
 from vqcore.config import read_toml
@@ -27,8 +27,6 @@ from vqcore.vqvae import VQVAE
 
 BLOCK = 256
 """Images in a block: one batch of the prior, and one stream of the range coder."""
-
-PRIOR = "prior.safetensors"
 
 T = TypeVar("T")
 

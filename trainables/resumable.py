@@ -24,8 +24,11 @@ from vqcore.errors import ConfigError, DivergedError
 class Stateful(Protocol):
     """What is trained, with all that its next epoch depends on."""
 
-    epoch: int
     precision: Any
+
+    @property
+    def epoch(self) -> int:
+        """How many are trained."""
 
     def state(self) -> dict[str, Tensor]:
         """That, as tensors."""

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any, Generic, TypeVar
@@ -46,8 +46,10 @@ class SingleRun(Generic[TrainingT]):
     """An epoch's metrics on the screen."""
     keep: Callable[[TrainingT, RunSession], None]
     """Keeps what a completed training leaves, and says what it is."""
-    record: Mapping[str, Any]
-    """Further fields of the run's record."""
+    origin: Mapping[str, Any]
+    """Where what is trained comes from."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What is recorded beside the data set."""
 
     def drive(self, session: RunSession, next_steps: Sequence[tuple[str, str]]) -> int:
         """Train, keep what is left, record the end, print what to do next; the exit code.
@@ -107,6 +109,7 @@ class SingleRun(Generic[TrainingT]):
         data, uri = self.data, session.tracking_uri
         facts = {"data": data.source, "data_hash": data.hash}
         usual = uri == default_uri(session.folder.parents[1])
+        sizes = {name: getattr(data, name) for name in ("image_size", "train_images", "test_images")}
         session.writer.write(
             "sweep",
             sweep=self.kind,
@@ -116,8 +119,8 @@ class SingleRun(Generic[TrainingT]):
             trials=1,
             epochs=self.epochs,
             tags={**facts, "commit": commit(), "command": started_with(), "torch": torch.__version__},
-            params={**facts, **{name: getattr(data, name) for name in ("image_size", "train_images", "test_images")}},
-            **self.record,
+            params={**facts, **sizes, **self.params},
+            origin=dict(self.origin),
             **({} if usual else {"tracking_uri": without_password(accept(uri))}),
         )
 

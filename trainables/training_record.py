@@ -11,6 +11,9 @@ from trainables.runs import JOURNAL
 from vqcore.config import TrialConfig, read_toml
 from vqcore.errors import ConfigError
 
+METRICS = {"mse", "perplexity", "usage", "bits"}
+"""What a full training records of each epoch, among others."""
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
@@ -88,7 +91,7 @@ def training_of(folder: Path) -> TrainingRecord | None:
     for place in (folder, *equal):
         run = read(place / JOURNAL)
         trial = run.trials.get(config.key(str(run.sweep.get("params", {}).get("data_hash"))))
-        if trial is not None and config.training.epochs in trial.epochs:
+        if trial is not None and trial.epochs.get(config.training.epochs, {}).keys() >= METRICS:
             return TrainingRecord(run, trial, config)
     return None
 

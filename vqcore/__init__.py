@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vqcore.config import ConfigError, ModelConfig, QuantizerConfig, TrainingConfig, TrialConfig
     from vqcore.metrics import CodeHistogram
+    from vqcore.prior import PriorConfig, load_prior
     from vqcore.quantizers import FSQ, Quantized, VectorQuantizer, quantizer
     from vqcore.vqvae import VQVAE, load, save
 
@@ -18,18 +19,21 @@ __all__ = [
     "CodeHistogram",
     "ConfigError",
     "ModelConfig",
+    "PriorConfig",
     "Quantized",
     "QuantizerConfig",
     "TrainingConfig",
     "TrialConfig",
     "VectorQuantizer",
     "load",
+    "load_prior",
     "quantizer",
     "save",
 ]
 
 _WITH_TORCH = {
     "metrics": ("CodeHistogram",),
+    "prior": ("PriorConfig", "load_prior"),
     "quantizers": ("FSQ", "Quantized", "VectorQuantizer", "quantizer"),
     "vqvae": ("VQVAE", "load", "save"),
 }

@@ -1,7 +1,7 @@
 """Training of a prior on the codes of one model: its best epoch is chosen on codes that it was not trained on."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -90,11 +90,10 @@ class PriorTrainer:
         self.precision = resolve_precision(training.precision, self.device)
         self.prior: Prior = make_prior(config, training.seed).to(self.device)
         self.prior.count(counts)
-        self.epoch = self.best_epoch = 0
-        self.best_bits = math.inf
-        """Validation bits an image after the best epoch."""
+        self.bits: list[float] = []
+        """Validation bits an image after each epoch."""
         self.best = self._weights()
-        """Weights of the best epoch, by name."""
+        """Weights of the epoch that has the fewest, by name."""
         parameters = list(self.prior.parameters())
         self._optimizer = (
             AdamW(parameters, training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay, fused=True)
@@ -104,10 +103,14 @@ class PriorTrainer:
         self._step = 0
 
     @property
-    def finished(self) -> bool:
-        """Whether all epochs are trained, or the validation bits fall no more; counting takes one epoch."""
-        stale = self.epoch - self.best_epoch >= self.training.patience
-        return self.epoch >= (self.training.epochs if self._optimizer else 1) or stale
+    def epoch(self) -> int:
+        """How many are trained."""
+        return len(self.bits)
+
+    @property
+    def best_epoch(self) -> int:
+        """The one with the fewest validation bits, the first of equals; 0 before the first."""
+        return self.bits.index(min(self.bits)) + 1 if self.bits else 0
 
     def train_epoch(self, codes: CodeSet, validation: CodeSet) -> dict[str, float]:
         """One pass over ``codes``: ``train_bits`` and ``validation_bits``, each bits an image. ``DivergedError``.
@@ -116,12 +119,12 @@ class PriorTrainer:
         objective, which weighs the numbers of hidden codes otherwise than a rate does.
         """
         trained = self._train(codes)
-        self.epoch += 1
         bits = float(self.evaluate(validation).mean())
         if not math.isfinite(bits):
-            raise DivergedError(f"validation bits are {bits} after epoch {self.epoch}")
-        if bits < self.best_bits:
-            self.best_bits, self.best_epoch, self.best = bits, self.epoch, self._weights()
+            raise DivergedError(f"validation bits are {bits} after epoch {self.epoch + 1}")
+        self.bits.append(bits)
+        if self.best_epoch == self.epoch:
+            self.best = self._weights()
         return {"train_bits": trained, "validation_bits": bits}
 
     @torch.no_grad()
@@ -148,11 +151,8 @@ class PriorTrainer:
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
-        counters = (self.epoch, self.best_epoch, self._step)
-        state["counters"], state["best_bits"] = (
-            torch.tensor(counters),
-            torch.tensor(self.best_bits, dtype=torch.float64),
-        )
+        state["steps"], bits = torch.tensor(self._step), torch.tensor(self.bits, dtype=torch.float64)
+        state["validation_bits"] = bits
         return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -168,8 +168,7 @@ class PriorTrainer:
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
-        self.epoch, self.best_epoch, self._step = map(int, state["counters"])
-        self.best_bits = float(state["best_bits"])
+        self._step, self.bits = int(state["steps"]), state["validation_bits"].tolist()
 
     def _train(self, codes: CodeSet) -> float:
         """One pass; the mean training bits an image."""
@@ -212,6 +211,12 @@ class PriorTrainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
+def ends(bits: Sequence[float], training: PriorTraining) -> bool:
+    """Whether a training with these validation bits ends: after all epochs, or when they fall no more."""
+    since_best = len(bits) - 1 - bits.index(min(bits)) if bits else 0
+    return len(bits) >= training.epochs or since_best >= training.patience
+
+
 def counted(codes: Int[np.ndarray, "n y x"], codebook_size: int) -> Int[Tensor, "k"]:
     """How often each code stands in a set."""
     histogram = CodeHistogram(codebook_size)
@@ -241,7 +246,7 @@ def learned_bits(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         trainer = PriorTrainer(config, training, counted(train.codes, codebook_size), device)
-        while not trainer.finished:
+        while not ends(trainer.bits, training):
             trainer.train_epoch(train, validation)
         trainer.take_best()
         return float(trainer.evaluate(CodeSet(test_codes)).mean())

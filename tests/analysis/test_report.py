@@ -93,6 +93,7 @@ def test_exports_load_and_carry_their_evidence(ablation):
     assert (config.model.quantizer.commitment_weight, config.training.seed, config.training.epochs) == (0.25, 0, 4)
     assert TrialConfig.from_toml(tomllib.loads(text["best_mse"])).model.quantizer.commitment_weight == 0.1
     assert tables["data"] == {"source": "cifar10-mini", "hash": "0123456789abcdef", "image_size": 32}
+    assert tables["origin"]["seeds"] == [0, 1, 2], "which had a part in choosing"
     comments = [line for line in text["best_mse"].splitlines() if line.startswith("#")]
     for evidence in (
         "seeds 0, 1, 2",

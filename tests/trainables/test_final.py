@@ -16,6 +16,7 @@ import vqcore
 from trainables.data import prepare
 from trainables.final import main
 from trainables.journal import read
+from trainables.revision import commit
 from trainables.runs import JOURNAL
 from trainables.tracking import Tracker
 from vqcore.config import TrialConfig, read_toml, write_toml
@@ -46,7 +47,8 @@ def export(tmp_path: Path, images: Path) -> Path:
     data = prepare(str(images))
     path = tmp_path / "knee.toml"
     table = {"source": str(images), "hash": data.hash, "image_size": data.image_size}
-    write_toml(path, SMALL.toml() | {"data": table}, header="evidence")
+    origin = {"sweep": "pareto", "name": "wide", "export": "knee", "seeds": [0]}
+    write_toml(path, SMALL.toml() | {"data": table, "origin": origin}, header="MSE on [-1, 1]: 0.0300, n = 1")
     return path
 
 
@@ -86,6 +88,24 @@ def test_leaves_a_model_that_vqcore_reads_back(export: Path, out: Path, images: 
     with torch.no_grad():
         codes = model.encode(pixels)
         assert torch.equal(model.decode(codes), model(pixels).reconstruction)
+
+
+@pytest.mark.slow
+def test_leaves_a_card_that_says_where_the_configuration_is_from(
+    export: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(export, out, "--epochs", "1", "--name", "carded") == 0
+    assert f"{out / 'final' / 'carded' / 'README.md'}\n" in capsys.readouterr().out
+    path = out / "final" / "carded" / "README.md"
+    card = path.read_text()
+    assert "`knee` of the sweep `pareto`, `wide`, which gave as evidence:\n\n    MSE on [-1, 1]: 0.0300" in card
+    assert "A part in choosing the configuration was had by: seed 0." in card
+    assert "chosen by figures on this very test set" in card
+    assert f"| commit | `{commit()}` |" in card
+    path.write_text("Mine.\n")
+    assert run(export, out, "--epochs", "1", "--name", "carded") == 0
+    assert "is no card of this command" in capsys.readouterr().out
+    assert path.read_text() == "Mine.\n"
 
 
 @pytest.mark.slow

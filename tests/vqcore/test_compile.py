@@ -10,7 +10,7 @@ import pytest
 import torch
 from layers import grid_of, layer_of, normal
 
-from vqcore import QuantizerConfig
+from vqcore import VQVAE, ModelConfig, QuantizerConfig
 from vqcore.quantizers import quantizer
 
 
@@ -99,3 +99,32 @@ def test_one_graph_for_all_batches(
 ) -> None:
     """Without ``dynamic`` the compiler makes one of the first shape, and then the one for all."""
     assert plain.submit(graphs, config, dynamic).result() == count
+
+
+def model_graphs() -> tuple[int, int]:
+    """How many graphs encode and decode each need for batches of 1 to 9; runs in the plain process."""
+    torch.set_num_threads(1)
+    torch.compiler.reset()
+    model = VQVAE(ModelConfig(8, 8, 4, 1, QuantizerConfig(codebook_size=16, dim=8))).eval()
+    made: dict[str, list[object]] = {"encode": [], "decode": []}
+
+    def compiled(name: str) -> Any:
+        def backend(graph: Any, inputs: object) -> Any:
+            made[name].append(graph)
+            return graph
+
+        return torch.compile(getattr(model, name), fullgraph=True, dynamic=True, backend=backend)
+
+    encode, decode = compiled("encode"), compiled("decode")
+    with torch.no_grad():
+        for rows in range(1, 10):
+            images = normal(rows, 3, 16, 16, seed=rows)
+            assert torch.equal(encode(images), model.encode(images))
+            assert torch.equal(decode(model.encode(images)), model.decode(model.encode(images)))
+    return len(made["encode"]), len(made["decode"])
+
+
+@pytest.mark.slow
+def test_one_graph_for_all_batches_of_a_model_and_one_for_a_single_image(plain: ProcessPoolExecutor) -> None:
+    """The compiler takes a size of one as fixed."""
+    assert plain.submit(model_graphs).result() == (2, 2)

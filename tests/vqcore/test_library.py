@@ -66,6 +66,14 @@ def test_an_exported_layer_takes_any_batch(layer: VectorQuantizer | FSQ) -> None
 
 
 @either_layer
+def test_an_exported_layer_needs_torchs_operators_alone(layer: VectorQuantizer | FSQ) -> None:
+    """Or the file loads only where this package is."""
+    program = torch.export.export(layer.eval(), (normal(2, 4, 6, 6),))
+    used = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert "vqcore" not in " ".join(used)
+
+
+@either_layer
 def test_tracing_ends_in_a_line_that_names_the_ways_out(layer: VectorQuantizer | FSQ) -> None:
     with pytest.raises(RuntimeError, match=r"torch\.jit\.trace .*torch\.export\.export or torch\.compile"):
         torch.jit.trace(layer.eval(), (normal(2, 4),))

@@ -118,6 +118,7 @@ def test_images_are_decoded_from_nothing_but_their_indices() -> None:
     model = alive(SMALL).eval()
     out = model(images())
     assert torch.equal(model.encode(images()), out.quantized.indices)
+    assert torch.equal(model.quantize(images()).quantized, out.quantized.quantized)
     assert torch.equal(model.decode(out.quantized.indices), out.reconstruction)
 
 

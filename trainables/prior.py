@@ -1,0 +1,258 @@
+"""A learned prior over a trained model's codes: ``python -m trainables.prior MODEL``.
+
+Leaves a folder from which all can be used: ``model.safetensors`` and ``prior.safetensors``, each with its TOML,
+``rates.json`` and pictures. A tenth of the training set's codes chooses the epoch; the test set decides nothing.
+Started again with the same words it goes on from its checkpoint, to the last bit on the CPU.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from trainables.card import CARD, write_card
+from trainables.checkpoint import AT_MOST
+from trainables.commands import Terminal, exit_code
+from trainables.device import device_problems
+from trainables.encode import progress_lines
+from trainables.fidelity import IMAGES, features, fidelity, spread
+from trainables.generated import decoded, encoded, round_robin, sample_codes, write_pictures
+from trainables.interruption import leave
+from trainables.labels import Labels, required_labels
+from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model
+from trainables.prior_trial import PriorJob, PriorTrial, PriorTrialConfig
+from trainables.rates import measure, rate_lines
+from trainables.runs import NAME, SUMMARY, command_line, usable_cpus
+from trainables.session import RunSession, open_session
+from trainables.single_run import SingleRun, check_folder
+from trainables.storage import check_disk, replace_file, sync_folder
+from trainables.tracking import accept, default_uri
+from vqcore.config import ConfigError, Precision, TrialConfig, read_toml
+from vqcore.errors import Problems
+from vqcore.prior import Kind, Prior, PriorConfig, make_prior, save_prior
+from vqcore.prior_training import PriorTraining
+from vqcore.registry import ARCHITECTURES
+from vqcore.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class PriorFlags:
+    """Learn a prior over the codes of a trained model: rates in bits, samples, and what the codec needs."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A full training by name or folder, or its model.safetensors."""
+    kind: Kind = "causal"
+    """causal: an autoregressive transformer; masked: fills many positions a step; unigram: counts codes."""
+    by_class: bool = False
+    """Condition the prior on the classes of the data set."""
+    width: int = 128
+    """Of the transformer."""
+    layers: int = 4
+    """Of the transformer."""
+    heads: int = 4
+    """Of its attention."""
+    dropout: float = 0.1
+    """Share that is dropped in training."""
+    epochs: int = 30
+    """Passes over the training codes at most; the learning rate falls over them."""
+    batch_size: int = 64
+    """Grids a step."""
+    learning_rate: float = 1e-3
+    """AdamW's highest."""
+    patience: int = 4
+    """Epochs in a row without fewer validation bits that end the training."""
+    precision: Precision = "auto"
+    """auto, fp32 or bf16."""
+    seed: int = 0
+    """Of weights, order and pictures."""
+    data: str | None = None
+    """Data set; the one that the model was trained on unless given."""
+    name: str | None = None
+    """Name of the run; the model's, the kind and the key unless given."""
+    out: Path = Path("runs")
+    """Folder of all runs; this one's is <out>/prior/<name>."""
+    num_gpus: int | None = None
+    """1 or 0; a GPU if there is one unless given."""
+    num_cpus: int | None = None
+    """Threads on the CPU; all there are unless given."""
+    tracking_uri: str | None = None
+    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit code.
+
+    0; 1 for a training that failed; 2 for a wrong flag or file; 75 after SIGTERM, 130 after Ctrl-C: the same command
+    then goes on.
+    """
+    flags = tyro.cli(PriorFlags, prog="python -m trainables.prior", args=arguments)
+
+    def work() -> int:
+        terminal = Terminal()
+        job, folder = check_prior(flags, terminal)
+        uri = flags.tracking_uri or default_uri(flags.out)
+        with open_session(folder, str(Path(job.folder).parent), uri, terminal) as session:
+            return _run(job, session)
+
+    return exit_code(work, " before the first epoch; the same command goes on")
+
+
+def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
+    """The training that the flags ask for, and its folder. Raises one ``ConfigError`` with all that is wrong."""
+    problems = Problems()
+    problems.of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
+    problems.add(*_flag_problems(flags))
+    training = problems.of(lambda: _training(flags))
+    model = problems.of(lambda: find_model(flags.model, flags.out))
+    data = problems.of(lambda: model.data(flags.data)) if model else None
+    labels = problems.of(lambda: required_labels(data)) if data and flags.by_class else None
+    config = problems.of(lambda: _prior(flags, model, data.image_size, labels)) if model and data else None
+    problems.raise_any()
+    assert model is not None
+    assert data is not None
+    assert config is not None
+    assert training is not None
+    whole = PriorTrialConfig(config, training)
+    key = whole.key(model.hash, data.hash)
+    folder = flags.out / "prior" / (flags.name or f"{model.folder.name}-{flags.kind}-{key}")
+    check_folder(folder, key, training.epochs)
+    weights = sum(tensor.nbytes for tensor in make_prior(config).state_dict().values())
+    check_disk(str(folder / "trials"), AT_MOST * 4 * weights)
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
+    cpus, trial = flags.num_cpus or usable_cpus(), str((folder / "trials" / key).absolute())
+    show = progress_lines(terminal, "codes")
+    return PriorJob(key, whole, model, data, labels, trial, float(cpus), float(gpus), show), folder
+
+
+def _training(flags: PriorFlags) -> PriorTraining:
+    """Counting takes one pass."""
+    names = ("batch_size", "learning_rate", "patience", "precision", "seed")
+    own = {name: getattr(flags, name) for name in names}
+    return PriorTraining(epochs=1 if flags.kind == "unigram" else flags.epochs, **own)
+
+
+def _prior(flags: PriorFlags, model: TrainedModel, image_size: int, labels: Labels | None) -> PriorConfig:
+    """The prior over the grids that the model makes of such images."""
+    network = TrialConfig.from_toml(read_toml(model.path.with_suffix(".toml"))).model
+    if problems := tuple(network.size_problems(image_size)):
+        raise ConfigError(problems)
+    side = image_size // ARCHITECTURES[network.architecture].downsampling
+    size, classes = network.quantizer.codebook_size, len(labels.classes) if labels else 0
+    return PriorConfig(flags.kind, size, side, side, classes, flags.width, flags.layers, flags.heads, flags.dropout)
+
+
+def _flag_problems(flags: PriorFlags) -> Iterator[str]:
+    yield from device_problems(flags.num_cpus, flags.num_gpus)
+    if flags.name is not None and not NAME.fullmatch(flags.name):
+        yield f"--name {flags.name!r}: must be a plain name, without path separators"
+    if flags.by_class and flags.kind == "unigram":
+        yield "--by-class: a unigram prior has no classes; leave it out, or take --kind causal"
+
+
+def _run(job: PriorJob, session: RunSession) -> int:
+    """Train, keep what can be used, record the end, print what to do next; the exit code."""
+    folder, model = session.folder, job.model
+    epochs, of = job.config.training.epochs, {"model": str(model.path), "model_hash": model.hash}
+    run = SingleRun("prior", job, job.data, epochs, lambda: PriorTrial.open(job), _figures, _keep, of, of)
+    more = command_line("trainables.samples", folder, "--count", 16, "--seed", 1)
+    codec = command_line("trainables.codec", "compress", folder, job.data.source, folder / "test.vqc")
+    return run.drive(
+        session,
+        [
+            ("look at", str(folder / "figures/samples.png")),
+            ("draw more", more),
+            ("make a file of codes", codec),
+            ("read its card", str(folder / CARD)),
+        ],
+    )
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return f"bits an image: {metrics['train_bits']:.1f} training, {metrics['validation_bits']:.1f} held out"
+
+
+def _keep(training: PriorTrial, session: RunSession) -> None:
+    """Model, prior, rates, pictures and card; what they say, on the screen."""
+    job, folder = training.job, session.folder
+    prior, model = training.trainer.take_best(), job.model.load()
+    _keep_both(training, prior, folder)
+    with session.stage("Rates on the test set, and pictures"):
+        rates = measure(training.trainer, training.test_set, 3 * job.data.image_size**2)
+        prior.cpu()
+        rates["samples"] = _fidelity(model, prior, training)
+        labels = None if job.labels is None else job.labels.test
+        write_pictures(folder / "figures", model, prior, job.data.test(), labels, job.config.training.seed)
+    replace_file(folder / RATES, (json.dumps(rates, indent=1) + "\n").encode())
+    lines = _said(rates, training)
+    metrics = {f"bits_{row['prior'].split(',')[0].replace(' ', '_')}": row["bits"] for row in rates["rates"]}
+    replace_file(folder / SUMMARY, json.dumps({"metrics": metrics, "findings": lines}, indent=1).encode())
+    for line in lines:
+        session.console.print(line, soft_wrap=True)
+    try:
+        write_card(folder)
+    except ConfigError as error:  # a README of somebody's own
+        session.warn(*error.problems)
+
+
+def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
+    """Write beside their place, then rename into it: whoever loads them finds the old ones or the new ones."""
+    job = training.job
+    facts: dict[str, Any] = {
+        "model": {"hash": job.model.hash},
+        "data": {"source": job.data.source, "hash": job.data.hash},
+        "training": {**vars(job.config.training), "best_epoch": training.trainer.best_epoch},
+    }
+    if job.labels is not None:
+        facts["labels"] = {"classes": list(job.labels.classes)}
+    with TemporaryDirectory(dir=folder, prefix=".prior-") as beside:
+        save_prior(prior, Path(beside, PRIOR), facts)
+        for source in (job.model.path, job.model.path.with_suffix(".toml")):
+            shutil.copy(source, Path(beside, Path(MODEL).with_suffix(source.suffix)))
+        for path in sorted(Path(beside).iterdir()):
+            path.replace(folder / path.name)
+    sync_folder(folder)
+
+
+def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str, Any]]:
+    """Precision and recall of samples beside test images, and of what they are read by."""
+    data, config = training.job.data, prior.config
+    count = min(IMAGES, data.test_images, data.train_images)
+    real, others = spread(data.test(), count), spread(data.train(), count)
+    counting = make_prior(PriorConfig("unigram", config.codebook_size, config.rows, config.columns))
+    counting.count(prior.counts)
+    rows = {"other real images": others}
+    rows["reconstructions of others"] = decoded(model, encoded(model, others))
+    if config.kind != "unigram":
+        rows["samples"] = decoded(model, sample_codes(prior, count, round_robin(count, config.classes)))
+    rows["samples of codes without neighbours"] = decoded(model, sample_codes(counting, count))
+    features_of_real = features(model, real)
+    return [
+        {"images": name, **fidelity(features_of_real, features(model, images))._asdict()}
+        for name, images in rows.items()
+    ]
+
+
+def _said(rates: dict[str, Any], training: PriorTrial) -> list[str]:
+    """What was found, a line each."""
+    lines = rate_lines(rates["rates"])
+    if "percent_under_entropy" in rates:
+        low, high = rates["percent_low"], rates["percent_high"]
+        lines.append(
+            f"The learned rate is {rates['percent_under_entropy']:.1f} % under the unigram entropy ({low:.1f} to "
+            f"{high:.1f} % over test images; one seed of the prior), by the prior of epoch "
+            f"{training.trainer.best_epoch} of {training.trainer.epoch}."
+        )
+    for row in rates["samples"]:
+        lines.append(f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f} (docs/prior.md)")
+    return lines
+
+
+if __name__ == "__main__":
+    leave(main())
