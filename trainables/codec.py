@@ -20,7 +20,7 @@ from trainables.commands import Terminal, exit_code
 from trainables.data import decode, prepare
 from trainables.prior_codec import Codec, open_codec
 from trainables.runs import command_line
-from trainables.sources import Images, plain_folder
+from trainables.sources import KNOWN, Images, plain_folder
 from trainables.storage import PART, replace_file, size, sync_folder
 from vqcore.errors import ConfigError, Problems
 from vqcore.psnr import psnr
@@ -120,7 +120,7 @@ def _check_free(path: Path) -> None:
 def _images(codec: Codec, source: str, split: Literal["train", "test"] | None) -> Images:
     """(N, H, W, 3), of the size that the model was trained on."""
     height, width = codec.image_size
-    if (folder := plain_folder(Path(source).expanduser())) is not None:
+    if source not in KNOWN and (folder := plain_folder(Path(source))):
         if split is not None:
             raise ConfigError([f"--split {split}: {source} is a plain folder of images; leave the flag out"])
         return decode(folder, height)

@@ -1,10 +1,11 @@
 """A prior and its model as a codec: images to codes, codes to the bytes of a file, and both ways back."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from vqcore.vqvae import VQVAE
 
 BLOCK = 256
 """Images in a block: one batch of the prior, and one stream of the range coder."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Codec:
     def pack(self, codes_NYX: Codes, terminal: Terminal) -> bytes:
         """The file of codes (N, rows, columns)."""
         codes_NT, probabilities = codes_NYX.reshape(len(codes_NYX), -1), self.probabilities
-        starts = track(range(0, len(codes_NT), BLOCK), "entropy coding", console=terminal, transient=True)
+        starts = _shown(range(0, len(codes_NT), BLOCK), "entropy coding", terminal)
         blocks = tuple(encode(codes_NT[at : at + BLOCK], probabilities) for at in starts)
         return self._file(len(codes_NT), blocks).pack()
 
@@ -110,7 +113,7 @@ class Codec:
         self._check(file, name)
         probabilities, config = self.probabilities, self.prior.config
         blocks = []
-        for number, block in enumerate(track(file.blocks, "entropy decoding", console=terminal, transient=True)):
+        for number, block in enumerate(_shown(file.blocks, "entropy decoding", terminal)):
             images = min(file.block_size, file.images - number * file.block_size)
             try:
                 blocks.append(decode(block, images, config.rows * config.columns, probabilities))
@@ -145,8 +148,14 @@ def open_codec(name: str, out: Path, kind: Kind | None) -> Codec:
         train = command_line("trainables.prior", name)
         raise ConfigError([f"{name}: {found.folder} holds no {PRIOR}; name a prior's run, or train one with {train}"])
     prior = load_prior(path)
-    of_model = read_toml(path.with_suffix(".toml")).get("model", {}).get("hash")
+    table = read_toml(path.with_suffix(".toml")).get("model")
+    of_model = table.get("hash") if isinstance(table, dict) else None
     if of_model != found.hash:
         rule = f"{found.path.name} beside it is {found.hash}; copy both from one run"
         raise ConfigError([f"{path}: is a prior of the model {of_model}, and {rule}"])
     return Codec(found, prior, kind or ("unigram" if prior.config.kind == "unigram" else "learned"))
+
+
+def _shown(blocks: Sequence[T], what: str, terminal: Terminal) -> Iterable[T]:
+    """With a bar of progress on a terminal, where it goes again."""
+    return track(blocks, what, console=terminal, transient=True, disable=not terminal.is_terminal)
