@@ -41,15 +41,17 @@ def recommendations(results: Results) -> list[Recommendation]:
 def write_exports(results: Results) -> list[Path]:
     """Write ``exports/knee.toml`` and, of each objective, ``best_mse.toml``: model, training and data.
 
-    The seed is the lowest that counts of the configuration's, the epochs those that were compared. None if no trial has
-    completed.
+    The seed is the lowest that counts of the configuration's, the epochs those that were compared; ``origin.seeds``
+    are all that had a part in choosing it. None if no trial has completed.
     """
     found = {name: results.metadata(key) for name, key in _DATA.items()}
     data = {name: value for name, value in found.items() if value is not None}
     paths = []
     for name, group, rule in recommendations(results):
         config = TrialConfig.from_flat({**group.config, "seed": group.seeds[0], "epochs": results.epoch})
-        origin = {"sweep": results.record.sweep.get("sweep", ""), "name": results.name, "export": name}
+        chose = sorted({*group.seeds, *([] if results.screening is None else [results.screening])})
+        named = {"sweep": results.record.sweep.get("sweep", ""), "name": results.name, "export": name}
+        origin = {**named, "seeds": chose}
         text = toml_text({**config.toml(), "data": data, "origin": origin}, _evidence(results, group, rule))
         paths.append(write_file(results.folder / "exports" / f"{name}.toml", text.encode()))
     return paths

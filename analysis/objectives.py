@@ -1,4 +1,4 @@
-"""The registry of metrics: the columns that each epoch of a trial reports, and which way each of them is better.
+"""The registry of metrics: the columns that the epochs of a trial report, and which way each of them is better.
 
 To add a metric: compute it where ``vqcore.training`` reports its metrics, and add one line to ``METRICS``. Flags, the
 live screen, tables, figures, exports and the units in ``results.parquet`` read it here (docs/extending.md).
@@ -21,7 +21,7 @@ def sign(direction: Direction) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the whole test set. Its column with ``train_`` in front is the same metric of the training set."""
+    """A metric of the whole test set. Its column with ``train_`` in front is the same of the training set."""
 
     column: str
     name: str
@@ -42,6 +42,10 @@ class Metric:
     """Whether two values are compared by their ratio, so that a forecast is of the logarithm; then all are positive."""
     live: str = ""
     """Its number format on the live screen, which shows only metrics that have one."""
+    trained: bool = True
+    """Whether there is the same of the training set."""
+    at_end: bool = False
+    """Whether it is known after a trial's last epoch alone, so that nothing can be decided by it before."""
 
     @property
     def label(self) -> str:
@@ -67,7 +71,23 @@ METRICS = {
         Metric("usage", "usage", "share of the codes used at least once", "max", live=".0%"),
         Metric(
             "bits", "rate", "bits an image: log2 of perplexity times codes an image", "min",
-            axis=", bits an image under an ideal entropy coder", scale="bits an image", head="bits/image",
+            axis=", bits an image under an ideal entropy coder", scale="bits an image", head="entropy",
+        ),
+        Metric(
+            "bits_uniform", "fixed-length rate", "bits an image: log2 of the codebook size times codes an image", "min",
+            axis=", bits an image at log2 K a code", scale="bits an image", head="uniform", trained=False,
+        ),
+        Metric(
+            "bits_unigram", "unigram rate",
+            "bits an image: cross entropy under the training set's code counts of the epoch, plus one each", "min",
+            axis=", bits an image under the training set's unigram code", scale="bits an image", head="unigram code",
+            trained=False,
+        ),
+        Metric(
+            "bits_learned", "learned rate",
+            "bits an image: under a causal prior that was trained on the training set's codes after the last epoch",
+            "min", axis=", bits an image under a learned prior", scale="bits an image", head="learned prior",
+            trained=False, at_end=True,
         ),
         Metric("loss", "loss", "total training objective on [-1, 1]; not comparable across commitment_weight"),
         Metric("codebook_loss", "codebook loss", _DISTANCE),
@@ -77,9 +97,15 @@ METRICS = {
 """By column, in the order of the columns of ``results.parquet``."""
 
 
+RATES = ("bits_uniform", "bits", "bits_unigram", "bits_learned")
+"""The columns of rates, in bits an image: of an index of fixed length; of the entropy of the test set's own codes, a
+bound for what knows frequencies alone; of a code with the training set's frequencies; of one with a learned prior."""
+
+
 def reported() -> tuple[str, ...]:
-    """The columns that each epoch of a trial reports."""
-    return (*METRICS, *(f"train_{column}" for column in METRICS), "seconds")
+    """The columns that a trial reports after each epoch; after the last alone those that are known ``at_end``."""
+    trained = (f"train_{column}" for column, metric in METRICS.items() if metric.trained)
+    return (*METRICS, *trained, "seconds")
 
 
 def metric_of(column: str) -> Metric:
@@ -134,7 +160,7 @@ DEFAULT = (Objective("mse", "min"), Objective("perplexity", "max"))
 
 _USUAL = [column for column, metric in METRICS.items() if metric.direction]
 HELP = (
-    "One or two columns of the results: mse perplexity, or mse bits for the rate. "
+    "One or two columns of the results: mse perplexity, or mse bits for the rate; bits_learned takes --rate learned. "
     f"{', '.join(_USUAL)} have a usual direction; another is given one, as loss:min."
 )
 """Help of the flag ``--objectives``."""

@@ -41,5 +41,10 @@ def write_parquet(results: Results) -> Path:
 
 def _units() -> dict[str, str]:
     test = {name: f"{metric.unit}; whole test set" for name, metric in METRICS.items()}
-    train = {f"train_{name}": f"{metric.unit}; training set, during the epoch" for name, metric in METRICS.items()}
-    return {**test, **train, "seconds": "seconds of wall time of the epoch", "epoch": "1 = after the first pass"}
+    train = {
+        f"train_{name}": f"{metric.unit}; training set, during the epoch"
+        for name, metric in METRICS.items()
+        if metric.trained
+    }
+    seconds = "seconds of wall time of the epoch, of the last with its learned prior"
+    return {**test, **train, "seconds": seconds, "epoch": "1 = after the first pass"}

@@ -14,17 +14,19 @@ from analysis.estimators import estimator_tables
 from analysis.findings import certainty_sentence
 from analysis.fronts import DOUBT
 from analysis.layout import Record, Row, Table, write_file
-from analysis.notes import NO_TOTAL, SIMULTANEOUS, screened_note
-from analysis.objectives import METRICS
+from analysis.notes import LEARNED_NOTE, NO_TOTAL, RATES_NOTE, SIMULTANEOUS, screened_note
+from analysis.objectives import METRICS, RATES
 from analysis.paper import paper, paper_tables
+from analysis.rates import dimensions, recorded_rates
 from analysis.results import Group, Results, estimator_first, load, ranked
+from analysis.stats import Estimate
 from trainables.commands import Terminal, run_command
 from trainables.runs import described, find_run
 from vqcore.psnr import psnr
 
-_ELSEWHERE = ("mse", "perplexity", "loss", "commitment_loss")
-"""Metrics that the table of rates and losses leaves out: the first two have a table of their own, ``loss`` stands there
-as the paper's total, and ``commitment_loss`` is the same number as ``codebook_loss``."""
+_ELSEWHERE = ("mse", "perplexity", *RATES, "loss", "commitment_loss")
+"""Metrics that the table of usage and losses leaves out: the first have tables of their own, ``loss`` stands there as
+the paper's total, and ``commitment_loss`` is the same number as ``codebook_loss``."""
 
 
 def groups_table(results: Results, groups: Sequence[Group] | None = None, intervals: bool = True) -> Table:
@@ -89,7 +91,50 @@ def front_table(results: Results) -> Table | None:
     return Table(f"The front, {first.best} first", columns, tuple(rows), notes)
 
 
-def rates_table(results: Results) -> Table:
+def rates_table(results: Results) -> Table | None:
+    """Bits an image of each configuration, by how much the code knows; none if no rate was recorded."""
+    columns, rows = recorded_rates(results), list[Row]()
+    for group in results.groups:
+        cells = [group.text(column, spread=column != "bits_uniform") for column in columns]
+        rows.append((group.label, *cells))
+    records = tuple(_rate_record(group, results) for group in results.groups)
+    return _of_rates(results, "Rate: bits an image, whole test set", rows, records)
+
+
+def dimension_rates_table(results: Results) -> Table | None:
+    """The same a dimension, of the three that a pixel has; none where the images' size is not recorded."""
+    size, rows = dimensions(results), list[Row]()
+    if size is None:
+        return None
+    for group in results.groups:
+        shown = group if group.trials else group.screening or group
+        values = [[bits / size for bits in shown.by_seed(column).values()] for column in recorded_rates(results)]
+        texts = [Estimate.of(one).mean_text for one in values]
+        rows.append((group.label, *(texts if group.trials else [f"({text})" for text in texts])))
+    return _of_rates(results, f"Rate: bits a dimension, of {size:,} an image, whole test set", rows)
+
+
+def _of_rates(results: Results, title: str, rows: Sequence[Row], records: tuple[Record, ...] = ()) -> Table | None:
+    columns = recorded_rates(results)
+    if not columns:
+        return None
+    notes = (RATES_NOTE, *([LEARNED_NOTE] if "bits_learned" in columns else []), *screened_note(results))
+    heads = (METRICS[column].head for column in columns)
+    return Table(title, ("configuration", *heads), tuple(rows), notes, records=records)
+
+
+def _rate_record(group: Group, results: Results) -> Record:
+    """A configuration for the CSV: the fields that vary, its MSE, and every rate an image and a dimension."""
+    fields = {name: group.config.get(name) for name in estimator_first(results.swept)}
+    numbers: dict[str, float | None] = {}
+    for column in ("mse", *recorded_rates(results)):
+        numbers |= results.estimate(group, column).record(column)
+        if column != "mse" and (size := dimensions(results)):
+            numbers[f"{column}_per_dimension_mean"] = group.mean(column) / size
+    return {"configuration": group.label, **fields, "n": len(group.seeds), "epoch": group.epoch, **numbers}
+
+
+def losses_table(results: Results) -> Table:
     """Every other metric of each configuration; the mean alone of those that do not measure quality."""
     metrics = [metric for column, metric in METRICS.items() if column not in _ELSEWHERE]
     rows = []
@@ -97,7 +142,7 @@ def rates_table(results: Results) -> Table:
         cells = [group.text(metric.column, spread=metric.direction is not None) for metric in metrics]
         rows.append((group.label, *cells, group.text("total", spread=False)))
     columns = ("configuration", *(metric.head or metric.name for metric in metrics), "total")
-    return Table("Rate and losses, whole test set", columns, tuple(rows), (NO_TOTAL, *screened_note(results)))
+    return Table("Usage and losses, whole test set", columns, tuple(rows), (NO_TOTAL, *screened_note(results)))
 
 
 def left_out_table(results: Results) -> Table:
@@ -115,8 +160,9 @@ def alarms_table(results: Results) -> Table | None:
 
 def all_tables(results: Results) -> dict[str, list[Table]]:
     """The tables by the name of the Markdown file that holds them."""
+    rates = [table for table in (rates_table(results), dimension_rates_table(results)) if table]
     found = {
-        "results": [groups_table(results), rates_table(results)],
+        "results": [groups_table(results), *rates, losses_table(results)],
         "front": [table] if (table := front_table(results)) else [],
         "estimators": estimator_tables(results),
     }
@@ -133,13 +179,15 @@ def all_tables(results: Results) -> dict[str, list[Table]]:
 def write_tables(results: Results) -> list[Path]:
     """Write the tables into the run's folder: ``tables/results.md`` and the others that there are.
 
-    Those that a paper prints, also as LaTeX and as CSV: ``configurations`` and the paper's own.
+    Those that a paper prints, also as LaTeX and as CSV: ``configurations``, ``rates`` and the paper's own.
     """
     tables = all_tables(results)
     pages = {f"{name}.md": "\n".join(map(Table.markdown, page)) for name, page in tables.items()}
     printed = {name: page for name, page in tables.items() if name.startswith("paper_")}
     if results.groups:
         printed["configurations"] = tables["results"][:1]
+    if table := rates_table(results):
+        printed["rates"] = [table, *filter(None, [dimension_rates_table(results)])]
     for name, page in printed.items():
         labels = (f"tab:{name}", *(f"tab:{name}-{number}" for number in range(2, len(page) + 1)))
         pages[f"{name}.tex"] = "\n".join(table.latex(label) for table, label in zip(page, labels, strict=True))

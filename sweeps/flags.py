@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from analysis.objectives import HELP, Objective, objectives, reported
+from analysis.objectives import HELP, RATES, Objective, metric_of, objectives, reported
 from sweeps.engine.scheduler import Halving
 from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
 from sweeps.engine.stopping import FreezeThaw, Rule
-from trainables.job import Collapse
+from trainables.job import Collapse, Rate
 from trainables.runs import find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
@@ -68,6 +68,9 @@ class Flags:
     0 25 50 75 99; 0 is before training."""
     snapshot_epochs: tuple[int, ...] = ()
     """Numbers of epochs after which to keep one as well."""
+    rate: Rate = "unigram"
+    """learned trains a small prior on each trial's codes after its last epoch, for the column bits_learned: the bits an
+    image that it leaves. The rates of simpler codes are always there."""
     seeds: int = 3
     """Repetitions of each configuration, with seeds 0, 1, ..."""
     num_gpus: int | None = None
@@ -131,7 +134,7 @@ class SearchFlags(Flags):
 
 
 FIXED = (
-    "data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision", "set",
+    "data", "image_size", "preset", "codebook_size", "decay", "batch_size", "learning_rate", "precision", "set", "rate",
     "storage", "sampler", "objectives", "early_stopping", "stop_chance", "compare_within", "grace", "reduction",
     "collapse_usage", "constraints", "search_seed", "warm_start",
 )  # fmt: skip
@@ -169,6 +172,9 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     for column in [*(aim.column for aim in aims), *(c.column for c in constraints if c.column != SIZE)]:
         if column not in reported():
             problems.add(f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} in constraints")
+        elif metric_of(column).at_end and flags.rate != "learned":
+            problems.add(f"{column}: no trial reports it with --rate {flags.rate}; add --rate learned")
+    problems.add(*_too_late(flags, aims))
     if not 1 <= flags.trials <= MOST_TRIALS:
         problems.add(f"trials = {flags.trials}: must be 1 to {MOST_TRIALS:,}")
     if flags.budget is not None and flags.budget < flags.epochs:
@@ -189,8 +195,19 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     )
 
 
+def _too_late(flags: SearchFlags, aims: tuple[Objective, ...]) -> list[str]:
+    """Objectives that are not known yet when early stopping decides by them."""
+    rule = flags.early_stopping
+    return [
+        f"objective {aim.column}: is known after a trial's last epoch alone, and --early-stopping {rule} decides by "
+        "earlier ones; add --early-stopping none, or take bits_unigram, which each epoch reports"
+        for aim in aims
+        if aim.metric.at_end and rule != "none"
+    ]
+
+
 def _rule(flags: SearchFlags, aims: tuple[Objective, ...], stratify_by: str) -> Rule | None:
-    group = None if "bits" in (aim.column for aim in aims) else "codebook_size"
+    group = None if any(aim.column in RATES for aim in aims) else "codebook_size"
     if flags.compare_within != "auto":
         group = None if flags.compare_within == "all" else flags.compare_within
     elif stratify_by:  # strata are searched apart: none is stopped by the trials of another

@@ -17,7 +17,7 @@ from analysis.figures import FIGURES, style, write_figures
 from analysis.objectives import METRICS, Metric, objectives
 from analysis.parquet import write_parquet
 from analysis.results import Results, load
-from analysis.tables import rates_table
+from analysis.tables import losses_table
 from trainables.journal import Journal
 from vqcore.config import TrialConfig
 
@@ -44,7 +44,7 @@ def test_a_metric(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "LPIPS: perceptual distance to the original, whole test set",
     )
     results = load(run)
-    table = rates_table(results)
+    table = losses_table(results)
     assert dict(zip(table.columns, table.rows[0], strict=True))["LPIPS"] == "0.2500"
     units = json.loads(pq.read_schema(write_parquet(results)).metadata[b"units"])
     assert units["train_lpips"] == "perceptual distance to the original; training set, during the epoch"

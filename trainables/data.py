@@ -119,6 +119,18 @@ def find_splits(source: str) -> tuple[Split, Split]:
     return find(source, _cache() / "downloads")
 
 
+def decode(split: Split, side: int) -> Images:
+    """The images of a split without the cache, for who needs them once.
+
+    ``ConfigError`` names those that do not decode, or are not of ``side`` x ``side`` pixels.
+    """
+    problems: list[str] = []
+    blocks = list(_decoded(split, side, False, problems))
+    if problems:
+        raise ConfigError(problems)
+    return np.concatenate(blocks)
+
+
 def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> DataSet:
     """``data`` as it can be opened on this node, made in its own cache from ``fetch()`` if need be.
 

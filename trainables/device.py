@@ -1,11 +1,11 @@
-"""Where a command computes: its threads on the CPU, or the GPU, from the flags that every command has for it."""
+"""Where a process computes: its threads on the CPU, or its share of a GPU."""
 
+import ctypes
 from collections.abc import Iterator
 
 import torch
 
 from trainables.runs import usable_cpus
-from trainables.trial import prepare_process
 from vqcore.errors import ConfigError
 
 
@@ -27,3 +27,31 @@ def open_device(num_cpus: int | None = None, num_gpus: int | None = None) -> tor
         raise ConfigError(problems)
     gpus = min(1, torch.cuda.device_count()) if num_gpus is None else num_gpus
     return prepare_process(num_cpus or usable_cpus(), gpus)
+
+
+def prepare_process(cpus: float, gpus: float) -> torch.device:
+    """Set what a process carries from one trial to the next: threads, generators, the GPU memory it may take."""
+    torch.set_num_threads(max(1, int(cpus)))
+    torch.manual_seed(0)
+    _keep_freed_memory()
+    if gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"{gpus:g} GPU booked for this trial, but torch {torch.__version__} sees none: "
+            "install a CUDA build of torch and its driver, or run with --num-gpus 0"
+        )
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
+    return torch.device("cuda")
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large blocks instead of returning them; elsewhere than on glibc, do nothing.
+
+    Mapping and zeroing the activations anew at every step costs 10 % of a bf16 step on the CPU, 20 % of an fp32 one.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 2**31 - 1)

@@ -1,10 +1,10 @@
 """What a driver and a trial's process tell each other: the job, then a report a step. It needs no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from trainables.data import DataSet
-from vqcore.config import TrialConfig
+from vqcore.config import Scalar, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,46 @@ class Collapse:
             return ""
         used = latest[-1]["metrics"]["usage"]
         return f"collapsed: usage {used:.1%}, under {self.usage:.1%} for {self.epochs} epochs"
+
+
+Rate = Literal["unigram", "learned"]
+"""The last of the rates that a trial reports: of a unigram code, after each epoch; of a learned prior, after the last
+one as well, since it takes a training of its own."""
+
+
+class Described(Protocol):
+    """A configuration, of whatever is trained."""
+
+    def flat(self) -> dict[str, Scalar]:
+        """Every field under its own name."""
+
+
+class Job(Protocol):
+    """A training to run: what, where its files go, and what was booked for it."""
+
+    @property
+    def key(self) -> str:
+        """Names it among others."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the run."""
+
+    @property
+    def config(self) -> Described:
+        """What is trained, and how."""
+
+    @property
+    def folder(self) -> str:
+        """Where its checkpoints lie."""
+
+    @property
+    def cpus(self) -> float:
+        """Threads."""
+
+    @property
+    def gpus(self) -> float:
+        """Share of a GPU, or number of GPUs; 0 trains on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +82,7 @@ class TrialJob:
     """Whether to stop when the codebook collapses."""
     snapshots: tuple[int, ...] = ()
     """Epochs after which a snapshot is kept (``trainables.snapshots``); 0 is before the training."""
+    rate: Rate = "unigram"
 
 
 @dataclass(frozen=True)

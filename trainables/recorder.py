@@ -1,10 +1,10 @@
 """The journal's only writer, in the process that drives a run; lost lines are filled in from the checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.job import Report, TrialJob
+from trainables.job import Job, Report
 from trainables.journal import Event, Journal, RunRecord, read
 from trainables.runs import JOURNAL
 from trainables.storage import Store, join
@@ -29,11 +29,11 @@ class JournalWriter:
         for listener in self.listeners:
             listener(record)
 
-    def started(self, job: TrialJob, info: dict[str, Any] | None = None) -> None:
+    def started(self, job: Job, info: dict[str, Any] | None = None) -> None:
         """Record that a trial starts, or starts again; ``info`` says where and with what, once its process has it."""
         self.write("start", trial=job.key, **_identity(job), info=info or {})
 
-    def report(self, job: TrialJob, report: Report) -> None:
+    def report(self, job: Job, report: Report) -> None:
         """Record what a trial reported. An epoch that is recorded already, and a second end, are ignored."""
         record = self.run.trials.get(job.key)
         if record is None or (report.info and _process(record.info) != _process(report.info)):
@@ -47,7 +47,7 @@ class JournalWriter:
         if report.status != "running":
             self.ended(job, report.status, report.reason)
 
-    def ended(self, job: TrialJob, status: str, reason: str = "") -> None:
+    def ended(self, job: Job, status: str, reason: str = "") -> None:
         """Record the end of a trial, unless it has one."""
         record = self.run.trials.get(job.key)
         if record is None or record.status == "running":
@@ -55,11 +55,11 @@ class JournalWriter:
             epoch = self.run.last_epoch(job.key)
             self.write("end", trial=job.key, status=status, reason=reason, epoch=epoch, **identity)
 
-    def waits(self, job: TrialJob) -> None:
+    def waits(self, job: Job) -> None:
         """Record that a trial waits at a rung."""
         self.write("rung", trial=job.key, epoch=self.run.last_epoch(job.key))
 
-    def decided(self, jobs: list[TrialJob]) -> None:
+    def decided(self, jobs: Sequence[Job]) -> None:
         """Record that these trials will be run, before any of them begins."""
         self.write("decided", trials={job.key: job.config.flat() for job in jobs})
 
@@ -68,7 +68,7 @@ class JournalWriter:
         self._journal.close()
 
 
-def _identity(job: TrialJob) -> dict[str, Any]:
+def _identity(job: Job) -> dict[str, Any]:
     return {"number": job.number, "config": job.config.flat()}
 
 

@@ -143,6 +143,13 @@ def find(source: str, downloads: Path) -> tuple[Split, Split]:
     raise ConfigError([problem])
 
 
+def plain_folder(folder: Path) -> Split | None:
+    """All images below a folder that holds some itself, which no layout of a data set does; None if it holds none."""
+    if not folder.is_dir() or not any(map(_is_image, folder.iterdir())):
+        return None
+    return Split("images", folder, *_images_under(folder))
+
+
 def _layout(folder: Path) -> tuple[Split, Split]:
     if not any(folder.iterdir()):
         raise ConfigError([f"data folder {folder}: is empty; it must hold {_LAYOUTS}"])

@@ -32,8 +32,9 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 class VQTrial(tune.Trainable):
-    """One training of a VQ-VAE. Every column of ``results.parquet`` is in its results; ``training_iteration`` is the
-    epoch, and ``done`` comes with the last one, which ``epochs`` names."""
+    """One training of a VQ-VAE. Every column of ``results.parquet`` is in its results, ``bits_learned`` in those of a
+    sweep that asks for it; ``training_iteration`` is the epoch, and ``done`` comes with the last one, which ``epochs``
+    names."""
 
     def setup(self, config: dict[str, Any], arrays: Arrays | None = None) -> None:
         """Take a configuration; the model is made with the first step, so that its errors are the trial's.

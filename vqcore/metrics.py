@@ -75,6 +75,18 @@ class CodeHistogram:
         """Rate in bits an image: log2 of the perplexity times the codes an image takes."""
         return self.bits_per_code * codes_per_image
 
+    def unigram_bits(self, known: "CodeHistogram", codes_per_image: int) -> float:
+        """Bits an image of a code that gives each index a length by its frequency in ``known``, and nothing else.
+
+        The cross entropy of these codes under the counts of ``known`` plus one each (Laplace): what was never seen
+        there costs finite bits, and where nothing was seen all cost log2 K. 0 when nothing was counted here.
+        """
+        counts_K = self.counts.double()
+        if counts_K.sum() == 0:
+            return 0.0
+        length_K = -torch.log_softmax((known.counts.to(counts_K.device).double() + 1).log(), 0) / math.log(2)
+        return float((counts_K * length_K).sum() / counts_K.sum()) * codes_per_image
+
     def reduce(self) -> None:
         """Add up the counts of all processes (``torch.distributed``), in place."""
         if dist.is_available() and dist.is_initialized():

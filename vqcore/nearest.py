@@ -28,6 +28,8 @@ def nearest(z_ND: Float[Tensor, "n d"], codes_KD: Float[Tensor, "k d"]) -> Int[T
     ``FloatingPointError`` if a vector holds infinities or NaN; on a GPU, where a check would wait for it, they are
     assigned to some code, and the loss tells.
     """
+    if torch.compiler.is_exporting():
+        return _at_once(z_ND, codes_KD)
     # to torch's compiler the search is one operator: tracing its loop would make a graph for each number of vectors
     search = _as_operator if torch.compiler.is_compiling() else _search
     index_N: Tensor = search(z_ND, codes_KD)
@@ -41,20 +43,35 @@ def rows_at_once(codes_KD: Tensor) -> int:
 
 
 def _search(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
-    codes_KD = codes_KD.float()
-    centre_D = codes_KD.mean(0)
-    codes_KD = codes_KD - centre_D
-    half_norm_K = 0.5 * codes_KD.square().sum(-1)
-    negative_KD = codes_KD.neg_()
+    centre_D, negative_KD, half_norm_K = _centred(codes_KD)
     rows = rows_at_once(codes_KD)
     index_N = torch.empty(z_ND.shape[0], dtype=torch.int64, device=z_ND.device)
     for start in range(0, z_ND.shape[0], rows):
         z_BD = z_ND[start : start + rows].float() - centre_D
-        # argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code
-        score_BK = F.linear(z_BD, negative_KD, half_norm_K)
-        index_N[start : start + rows] = _argmin(score_BK)
+        index_N[start : start + rows] = _argmin(F.linear(z_BD, negative_KD, half_norm_K))
     check_finite(z_ND)
     return index_N
+
+
+def _at_once(z_ND: Tensor, codes_KD: Tensor) -> Tensor:
+    """In one block, of torch's operators alone: what ``torch.export`` records then loads without this package.
+
+    An exported graph has no loop over a number of vectors that it does not know: it holds all N x K scores.
+    """
+    centre_D, negative_KD, half_norm_K = _centred(codes_KD)
+    return _argmin(F.linear(z_ND.float() - centre_D, negative_KD, half_norm_K))
+
+
+def _centred(codes_KD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The codes' mean, and about it -c and ½‖c‖² of each code: the weight and the bias of a score.
+
+    argmin of ½‖z − c‖² = ½‖z‖² + (½‖c‖² − z·c); the first term is the same for every code.
+    """
+    codes_KD = codes_KD.float()
+    centre_D = codes_KD.mean(0)
+    codes_KD = codes_KD - centre_D
+    half_norm_K = 0.5 * codes_KD.square().sum(-1)
+    return centre_D, codes_KD.neg_(), half_norm_K
 
 
 def check_finite(z_ND: Tensor) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 from torch.optim import Adam
 
@@ -74,7 +74,7 @@ class _Tally:
     def __init__(self, model: VQVAE, device: torch.device) -> None:
         self.histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
         self._squares, self._quantization = torch.zeros(2, dtype=torch.float64, device=device)
-        self._values = self._images = self._codes_per_image = 0
+        self._values = self._images = self.codes_per_image = 0
         self._weight = model.config.quantizer.loss_weight
 
     def update(self, images: Tensor, out: VQVAEOutput) -> None:
@@ -83,7 +83,7 @@ class _Tally:
         self.histogram.update(out.quantized.indices)
         self._quantization += out.quantized.codebook_loss.double() * len(images)
         self._images += len(images)
-        self._codes_per_image = out.quantized.indices[0].numel()
+        self.codes_per_image = out.quantized.indices[0].numel()
 
     def metrics(self) -> dict[str, float]:
         mse, quantization = float(self._squares) / self._values, float(self._quantization) / self._images
@@ -91,7 +91,7 @@ class _Tally:
             "mse": mse,
             "perplexity": self.histogram.perplexity,
             "usage": self.histogram.usage,
-            "bits": self.histogram.bits(self._codes_per_image),
+            "bits": self.histogram.bits(self.codes_per_image),
             "loss": mse + self._weight * quantization,
             "codebook_loss": quantization,
             "commitment_loss": quantization,
@@ -111,6 +111,9 @@ class Trainer:
         self.epoch = 0
         self.counts: np.ndarray = np.zeros(config.model.quantizer.codebook_size, np.int64)
         """How often each code was used in the last evaluation, (K,)."""
+        self._trained: CodeHistogram | None = None
+        """The codes of the latest epoch; none before one was trained here. It is no state: its epoch is evaluated in
+        the same step."""
         self.precision = resolve_precision(config.training.precision, self.device)
         model = seeded(config.model, config.training.seed).to(self.device)
         if self.precision == "bf16":
@@ -134,11 +137,15 @@ class Trainer:
                 self._check_finite(loss, step)
         self._check_finite(loss, step)
         self.epoch += 1
+        self._trained = tally.histogram
         return tally.metrics()
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> dict[str, float]:
-        """Metrics over every one of ``images``. Changes no state. Raises ``DivergedError``."""
+        """Metrics over every one of ``images``, and their rates. Changes no state. Raises ``DivergedError``.
+
+        ``bits_unigram`` needs the codes of an epoch that was trained here, and is left out before there is one.
+        """
         self.model.eval()
         tally = _Tally(self.model, self.device)
         for start in range(0, len(images), EVALUATION_BATCH):
@@ -147,7 +154,27 @@ class Trainer:
                 out = self.model(batch)
             tally.update(batch, out)
         self.counts = tally.histogram.counts.cpu().numpy()
-        return tally.metrics()
+        return tally.metrics() | self._rates(tally)
+
+    def _rates(self, tally: _Tally) -> dict[str, float]:
+        """Bits an image beside the entropy: of an index of fixed length, and of a code that knows the training set."""
+        codes = tally.codes_per_image
+        rates = {"bits_uniform": codes * math.log2(self.config.model.quantizer.codebook_size)}
+        if self._trained is not None:
+            rates["bits_unigram"] = tally.histogram.unigram_bits(self._trained, codes)
+        return rates
+
+    @torch.no_grad()
+    def codes(self, images: Images) -> Int32[np.ndarray, "n y x"]:
+        """The index of each code of ``images``, as an evaluation finds them. Changes no state."""
+        self.model.eval()
+        found = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            with self._autocast(), _diverged(f"after epoch {self.epoch}"):
+                indices = self.model.encode(images.batch(slice(start, start + EVALUATION_BATCH)))
+            found.append(indices.int().cpu())
+        codes: np.ndarray = torch.cat(found).numpy()
+        return codes
 
     @torch.no_grad()
     def reconstruct(self, images: Images, count: int) -> UInt8[np.ndarray, "2 n h w 3"]:
@@ -156,8 +183,8 @@ class Trainer:
         batch = images.batch(slice(0, count))
         with self._autocast():
             reconstruction = self.model(batch).reconstruction.float()
-        pixels: np.ndarray = _pixels(torch.stack([batch, reconstruction])).cpu().numpy()
-        return pixels
+        pictures: np.ndarray = pixels(torch.stack([batch, reconstruction])).cpu().numpy()
+        return pictures
 
     @torch.no_grad()
     def snapshot(self, images: Images) -> dict[str, np.ndarray]:
@@ -190,7 +217,7 @@ class Trainer:
             with self._autocast():
                 images = self.model.decode(codes)
             patches.append(images[..., top : top + side, left : left + side].float())
-        return _pixels(torch.cat(patches))
+        return pixels(torch.cat(patches))
 
     def state(self) -> dict[str, Tensor]:
         """Model with its moving averages, optimiser, generators and epoch, as contiguous CPU tensors.
@@ -199,7 +226,7 @@ class Trainer:
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, optimizer in self.optimizers.items():
-            state |= {f"{name}.{key}": tensor for key, tensor in _adam_state(optimizer).items()}
+            state |= {f"{name}.{key}": tensor for key, tensor in adam_state(optimizer).items()}
         state["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["generator.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -212,11 +239,12 @@ class Trainer:
         self.model.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
         for name, optimizer in self.optimizers.items():
             own = f"{name}."
-            _load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
+            load_adam_state(optimizer, {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)})
         torch.set_rng_state(state["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
         self.epoch = int(state["epoch"])
+        self._trained = None
 
     def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
         with self._autocast():
@@ -266,7 +294,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+def pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
     """Images on [-1, 1] as bytes, channels last."""
     return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
 
@@ -274,7 +302,7 @@ def _pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
-def _adam_state(optimizer: Adam) -> dict[str, Tensor]:
+def adam_state(optimizer: Adam) -> dict[str, Tensor]:
     """Step counts and moments as ``<parameter's number>.<name>``; zero before the first step."""
     state: dict[str, Tensor] = {}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
@@ -284,7 +312,7 @@ def _adam_state(optimizer: Adam) -> dict[str, Tensor]:
     return state
 
 
-def _load_adam_state(optimizer: Adam, state: dict[str, Tensor]) -> None:
+def load_adam_state(optimizer: Adam, state: dict[str, Tensor]) -> None:
     """The inverse. Raises ``KeyError`` or ``RuntimeError`` if ``state`` is of other parameters."""
     loaded = {}
     for number, parameter in enumerate(optimizer.param_groups[0]["params"]):

@@ -35,7 +35,7 @@ class VQVAE(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> VQVAEOutput:
         """Reconstruct; h and w are multiples of the architecture's downsampling."""
-        quantized = self.quantizer(self.latents(images))
+        quantized = self.quantize(images)
         return VQVAEOutput(self.decoder(quantized.quantized), quantized)
 
     def latents(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d y x"]:
@@ -52,11 +52,18 @@ class VQVAE(nn.Module):
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b y x"]:
         """The code indices of images."""
-        indices: Tensor = self.quantizer(self.latents(images)).indices
-        return indices
+        return self.quantize(images).indices
+
+    def quantize(self, images: Float[Tensor, "b 3 h w"]) -> Quantized:
+        """The codes of images as vectors and as indices: ``.quantized`` (B, D, y, x) is what the decoder sees.
+
+        Latents of one's own are quantized by ``model.quantizer(latents)``.
+        """
+        quantized: Quantized = self.quantizer(self.latents(images))
+        return quantized
 
     def decode(self, indices: Int[Tensor, "b y x"]) -> Float[Tensor, "b 3 h w"]:
-        """Images of code indices."""
+        """Images of code indices, on [-1, 1]."""
         images: Tensor = self.decoder(self.quantizer.decode(indices))
         return images
 

@@ -14,7 +14,7 @@ from analysis.effects import level
 from analysis.fronts import Point, hypervolume
 from analysis.history import reference_point
 from analysis.layout import enumerated
-from analysis.objectives import Objective
+from analysis.objectives import RATES, Objective
 from analysis.results import Group, Results, estimator_first, ranked, seed_of
 from analysis.stats import LEVEL, POOLED
 from trainables.journal import TrialRecord
@@ -83,7 +83,7 @@ def best_on_bound(results: Results) -> Alarm | None:
     for aim in results.aims if results.groups else ():
         best = ranked(results.groups, aim)[0]
         names = []
-        for field in _numeric(results) if aim.column != "bits" else ():
+        for field in _numeric(results) if aim.column not in RATES else ():
             end = field.end(best.config[field.name])
             if end is not None and _leads(results, aim, best, field):
                 names.append(field.name)

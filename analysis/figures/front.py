@@ -1,4 +1,4 @@
-"""Configurations as points: the objectives against each other, and MSE against both rates of an image."""
+"""Configurations as points: the objectives against each other, and MSE against each rate of an image."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from analysis.figures import style
 from analysis.findings import front_sentence
 from analysis.fronts import Directions, Point
 from analysis.objectives import Objective
-from analysis.rates import entropy_coded, fixed_length
+from analysis.rates import entropy_coded, fixed_length, has_learned, learned
 from analysis.results import MOST, Group, Results
 from analysis.stats import Estimate
 
@@ -71,13 +71,16 @@ def front(results: Results) -> Figure | None:
 
 
 def rate(results: Results) -> Figure | None:
-    """MSE against both rates of an image with their fronts; none if fewer than two configurations are compared."""
+    """MSE against the rates of an image with their fronts, the learned one where priors were trained; none if fewer
+    than two configurations are compared."""
     if len(results.groups) < 2:
         return None
-    figure = style.figure(9.6, 5.2, 4.2)
-    left, right = style.panels(figure, 2, sharey=True)
-    panels = ((left, _markers(results, entropy_coded)), (right, _markers(results, fixed_length)))
-    for (axes, markers), points in zip(panels, (entropy_coded, fixed_length), strict=True):
+    kinds = [(entropy_coded, "ideal entropy coder"), (fixed_length, "fixed length: log2 K a code")]
+    kinds += [(learned, "learned prior")] if has_learned(results) else []
+    figure = style.figure(4.8 * len(kinds), 5.2, 2.1 * len(kinds))
+    left, *others = style.panels(figure, len(kinds), sharey=True)
+    panels = [(axes, _markers(results, points)) for axes, (points, _) in zip((left, *others), kinds, strict=True)]
+    for (axes, markers), (points, _) in zip(panels, kinds, strict=True):
         _draw(axes, markers)
         _draw_screened(axes, results, points)
     named: list[Group] = []
@@ -88,11 +91,9 @@ def rate(results: Results) -> Figure | None:
     del named[MOST:]
     for axes, markers in panels:
         _write_numbers(axes, markers, named)
-    style.finish(
-        left, "bits an image, ideal entropy coder (←\u00a0better)", "MSE on [-1, 1], whole test set (←\u00a0better)"
-    )
-    again = "MSE on [-1, 1], whole test set (←\u00a0better)" if style.narrow() else ""
-    style.finish(right, "bits an image, fixed length: log2 K a code (←\u00a0better)", again)
+    up = "MSE on [-1, 1], whole test set (←\u00a0better)"
+    for (axes, _), (_, code) in zip(panels, kinds, strict=True):
+        style.finish(axes, f"bits an image, {code} (←\u00a0better)", up if axes is left or style.narrow() else "")
     style.titles(left, f"MSE against rate: {results.compared}", f"{_marks(results)} Named: the fronts.")
     _legend(figure, panels[0][1], named)
     return figure

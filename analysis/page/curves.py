@@ -15,8 +15,8 @@ CROWD = 100
 
 
 def curve_figures(view: View) -> list[Figure]:
-    """The learning curves in both objectives; none before the first epoch."""
-    objectives = view.results.objectives
+    """The learning curves in both objectives; none before the first epoch, and of what is known at the end alone."""
+    objectives = [one for one in view.results.objectives if not one.metric.at_end]
     return [_figure(view, one) for one in objectives if any(_values(trial, one.column) for trial in view.trials)]
 
 

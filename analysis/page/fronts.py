@@ -1,4 +1,4 @@
-"""Configurations as points: the objectives against each other, and MSE against both rates of an image."""
+"""Configurations as points: the objectives against each other, and MSE against each rate of an image."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from markupsafe import Markup
 
 from analysis import fronts
 from analysis.fronts import Directions, Point
-from analysis.layout import counted
+from analysis.layout import Table, counted
 from analysis.page.svg import NAMED, Chart, Figure, free_places, mark, path, text
 from analysis.page.view import View, axis_label, psnr_ticks
-from analysis.rates import entropy_coded, fixed_length
+from analysis.rates import entropy_coded, fixed_length, has_learned, learned
 from analysis.results import Group
 from analysis.stats import Estimate
-from analysis.tables import front_table, groups_table, rates_table
+from analysis.tables import dimension_rates_table, front_table, groups_table, rates_table
 from trainables.journal import TrialRecord
 
 Points = Callable[[Group], dict[int, Point]]
@@ -62,30 +62,36 @@ def front_figure(view: View) -> Figure | None:
 
 
 def rate_figures(view: View) -> list[Figure]:
-    """MSE against the bits of an image, entropy coded and of fixed length; none for fewer than two configurations."""
-    if len(view.results.groups) < 2:
+    """MSE against the bits of an image: entropy coded, of fixed length, and under learned priors where those were
+    trained; none for fewer than two configurations."""
+    results = view.results
+    if len(results.groups) < 2:
         return []
-    kinds: tuple[tuple[str, str, Points, str], ...] = (
-        ("rate", "MSE against rate, ideal entropy coder", entropy_coded, "bits an image"),
-        ("fixed-rate", "MSE against rate, fixed length", fixed_length, "bits an image"),
-    )
+    an_image, a_dimension = rates_table(results), dimension_rates_table(results) or rates_table(results)
+    kinds: list[tuple[str, str, Points, str, Table | None]] = [
+        ("rate", "ideal entropy coder", entropy_coded, "the entropy of the codes used", an_image),
+        ("fixed-rate", "fixed length", fixed_length, "log2 K a code", a_dimension),
+    ]
+    if has_learned(results):
+        told = "of test codes under a small causal prior of the training set's"
+        kinds.append(("learned-rate", "learned prior", learned, told, an_image))
     return [figure for kind in kinds if (figure := _rate_figure(view, *kind))]
 
 
-def _rate_figure(view: View, name: str, title: str, points: Points, label: str) -> Figure | None:
+def _rate_figure(view: View, name: str, code: str, points: Points, what: str, table: Table | None) -> Figure | None:
     if not any(points(group) for group in view.results.groups):
         return None
-    chart = _chart(view, points, [], ("bits", "mse"), f"{label} (less is better)", "MSE on [-1, 1] (less is better)")
+    across, up = "bits an image (less is better)", "MSE on [-1, 1] (less is better)"
+    chart = _chart(view, points, [], ("bits", "mse"), across, up)
     chart.right, chart.right_label = psnr_ticks(chart.y), "PSNR, dB"
     means = {group.label: _mean(points(group)) for group in view.results.groups}
     groups = [view.results.groups[i] for i in fronts.front(list(means.values()))]
     _draw_staircase(chart, [chart.place(*means[group.label]) for group in groups], ("min", "min"))
     _draw_points(chart, view, points)
     _draw_names(chart, view, groups, points)
-    what = "the entropy of the codes used" if name == "rate" else "log2 K a code"
+    title = f"MSE against rate, {code}"
     marks = f"Large marks are means, small ones seeds. Numbers name {_named(groups, 'this')}, the lowest rate first."
     description = f"Rate: {what}. {marks}"
-    table = rates_table(view.results)
     return Figure(name, title, description, chart.svg(name, title, description), table, view.estimator_legend)
 
 

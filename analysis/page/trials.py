@@ -11,7 +11,7 @@ from trainables.journal import TrialRecord
 from trainables.runs import SHORT, value_text
 from vqcore.psnr import psnr
 
-SHOWN = ("mse", "perplexity", "usage", "bits")
+SHOWN = ("mse", "perplexity", "usage", "bits", "bits_learned")
 
 _BECAME = {"completed": "completed", "stopped": "stopped early", "running": "not finished"}
 
@@ -63,8 +63,10 @@ def columns(view: View) -> list[str]:
 
 
 def shown_metrics(view: View) -> list[str]:
-    """The metrics of the table."""
-    return [name for name in dict.fromkeys((*view.results.columns, *SHOWN)) if name in METRICS]
+    """The metrics of the table: of those that only some runs have, the ones that this one has."""
+    told = {name for trial in view.trials for name in trial.epochs.get(trial.last_epoch, {})}
+    names = dict.fromkeys((*view.results.columns, *SHOWN))
+    return [name for name in names if name in METRICS and (name in told or not METRICS[name].at_end)]
 
 
 def rows(view: View) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from sweeps.engine.resources import Booking
 from sweeps.engine.spec import SweepSpec
 from trainables.commands import duration
 from trainables.data import DataSet
+from trainables.device import prepare_process
 from trainables.storage import free_bytes, size
-from trainables.trial import prepare_process
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.training import Images, Trainer
 
@@ -63,6 +63,8 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
         yield "stopping", f"{reached}: about {epochs / (trials * per_trial):.0%} of training all in full"
     if search and spec.seeds > 1:
         yield "seeds", f"one to screen, which counts in no mean; near the front up to {spec.seeds - 1} more, on top"
+    if checked.request.flags.rate == "learned":
+        yield "learned rate", "a small prior is trained after each trial's last epoch: its time comes on top"
     about = f"{epochs:,} in all" if epochs == most else f"about {epochs:,}, at most {most:,}"
     yield "epochs", f"{about}, of {data.train_images:,} training images each"
     if booking.gpus and not torch.cuda.is_available():

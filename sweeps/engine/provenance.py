@@ -2,11 +2,11 @@
 
 import platform
 import re
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from sweeps.engine.resources import gpu_names
+from trainables.revision import commit
 from trainables.runs import usable_cpus
 from trainables.tracking_uri import started_with
 
@@ -22,21 +22,6 @@ def provenance() -> dict[str, str]:
         **{name: _version(name) for name in PACKAGES},
         "hardware": hardware(),
     }
-
-
-def commit() -> str:
-    """The commit of the code, with ``+changes`` if files differ from it; ``unknown`` outside a git checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # installed inside another project's checkout: not ours
-        return git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def hardware() -> str:

@@ -160,9 +160,10 @@ class TrialPlan:
     def _screened(self) -> dict[Scalar, dict[TrialConfig, dict[int, Point]]]:
         """Of each stratum, the configurations (with seed 0) with a full training, and their objectives by seed."""
         found: dict[Scalar, dict[TrialConfig, dict[int, Point]]] = {stratum: {} for stratum in self._spec.strata}
+        columns = {objective.column for objective in self._search.objectives}
         for trial in self._run.trials.values():
-            metrics = trial.epochs.get(self._epochs)
-            if trial.status == "completed" and metrics is not None:
+            metrics = trial.epochs.get(self._epochs, {})
+            if trial.status == "completed" and columns <= metrics.keys():  # a longer one has no learned rate there
                 config = self._config(trial.key, trial.config)
                 first, *rest = (metrics[objective.column] for objective in self._search.objectives)
                 points = found[self._stratum(trial.config)].setdefault(config.replace(seed=0), {})
@@ -209,8 +210,8 @@ class TrialPlan:
         number = self._run.trials[key].number if key in self._run.trials else next(self._numbers)
         folder, booking, flags = join(ready.request.trials_folder, key), ready.booking, ready.request.flags
         snapshots = snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs)
-        collapse = self._search.collapse
-        return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, collapse, snapshots)
+        collapse, rate = self._search.collapse, flags.rate
+        return TrialJob(key, number, config, ready.data, folder, booking.cpus, booking.gpus, collapse, snapshots, rate)
 
     def _queue(self, jobs: list[TrialJob], stopping: EarlyStopping | None, draws: bool) -> TrialQueue:
         draw = self._draw if draws else None

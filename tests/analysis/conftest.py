@@ -56,12 +56,13 @@ class RunMaker:
         end: str | None = "completed",
         reason: str = "",
         report: Mapping[str, float] = {},
+        last: Mapping[str, float] = {},
         info: Mapping[str, str] = {"device": "cpu"},
         **config: Any,
     ) -> str:
         """A trial that reports (mse, perplexity) an epoch and ends so; returns its key. Without ``end`` it runs on.
 
-        ``report`` is laid over the metrics of every epoch.
+        ``report`` is laid over the metrics of every epoch, ``last`` over those of the last one.
         """
         trial = TrialConfig.from_flat({"epochs": 4, **config})
         key, flat = trial.key(DATA_HASH), trial.flat()
@@ -69,7 +70,8 @@ class RunMaker:
         self.number += 1
         for epoch, (mse, perplexity) in enumerate(curve, 1):
             usual = metrics(mse, perplexity, flat["commitment_weight"], flat["codebook_size"])
-            self.journal.write("epoch", trial=key, epoch=epoch, metrics={**usual, **report})
+            end_of_all = last if epoch == len(curve) else {}
+            self.journal.write("epoch", trial=key, epoch=epoch, metrics={**usual, **report, **end_of_all})
         if end:
             self.journal.write("end", trial=key, status=end, reason=reason, epoch=len(curve))
         return key

@@ -15,7 +15,8 @@ from vqcore.config import TrialConfig
 
 EXPORTS = {"best_mse.toml", "best_perplexity.toml", "knee.toml"}
 PAPER = {"paper_table3.md", "paper_table3.tex", "paper_table3.csv"}
-TABLES = {"results.md", "configurations.tex", "configurations.csv", *PAPER}
+PRINTED = {f"{name}.{kind}" for name in ("configurations", "rates") for kind in ("tex", "csv")}
+TABLES = {"results.md", *PRINTED, *PAPER}
 ALWAYS = {"report.html", "summary.json", "results.parquet", "pareto.png", "curves.png", *TABLES, *EXPORTS}
 EVERYTHING = ALWAYS | {"front.md", "rate.png"}
 

@@ -11,7 +11,7 @@ from analysis.latex import latex_text
 from analysis.layout import Table, markdown_text
 from analysis.paper import caveat_table, paper_table
 from analysis.results import load
-from analysis.tables import all_tables, groups_table, main, rates_table, write_tables
+from analysis.tables import all_tables, groups_table, losses_table, main, write_tables
 
 
 def shown(renderable, width=200):
@@ -26,7 +26,7 @@ def test_groups_with_mean_sd_n_and_what_the_mse_is_of(ablation):
     assert "±" in table.rows[0][2]
     text = table.markdown()
     assert "MSE on [-1, 1]" in text
-    assert "not comparable across beta" in rates_table(load(ablation)).markdown()
+    assert "not comparable across beta" in losses_table(load(ablation)).markdown()
 
 
 def test_total_is_the_papers_formula(make_run):

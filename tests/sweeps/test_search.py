@@ -140,6 +140,15 @@ def test_a_search_keeps_its_space(pareto: Callable[..., int], capsys: pytest.Cap
         (["--objectives", "nonsense"], "objective 'nonsense': say whether less or more is better"),
         (["--objectives", "mse", "psnr:max"], "psnr: no trial reports it; there are mse, "),
         (["--constraints", "speed >= 3"], "speed: no trial reports it"),
+        (["--objectives", "mse", "bits_learned"], "bits_learned: no trial reports it with --rate unigram; add --rate"),
+        (["--constraints", "bits_learned <= 9"], "bits_learned: no trial reports it with --rate unigram; add --rate"),
+        (["--objectives", "mse", "train_bits_learned:min", "--rate", "learned"], "train_bits_learned: no trial rep"),
+        (
+            ["--objectives", "bits_learned", "--rate", "learned"],
+            "objective bits_learned: is known after a trial's last epoch alone, and --early-stopping auto decides by "
+            "earlier ones; add --early-stopping none, or take bits_unigram, which each epoch reports",
+        ),
+        (["--objectives", "mse", "bits_learned", "--rate", "learned", *ASHA], "last epoch alone, and --early-stopping"),
         (["--constraints", "perplexity = 3"], "constraint 'perplexity = 3'"),
         (["--constraints", "parameters <= 10"], "parameters"),
         (["--trials", "0"], "trials = 0"),

@@ -75,8 +75,12 @@ def test_a_report_an_epoch_between_start_and_end(tmp_path: Path, data_set: DataS
     assert (events[-1]["status"], events[-1]["reason"]) == ("completed", "")
     names = {"mse", "perplexity", "usage", "bits", "loss", "codebook_loss", "commitment_loss"}
     for event in events[1:4]:
-        assert set(event["metrics"]) == names | {f"train_{name}" for name in names} | {"seconds"}
-        assert all(math.isfinite(value) for value in event["metrics"].values())
+        metrics = event["metrics"]
+        rates = {"bits_uniform", "bits_unigram"}
+        assert set(metrics) == names | rates | {f"train_{name}" for name in names} | {"seconds"}
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert metrics["bits"] <= metrics["bits_unigram"]
+        assert metrics["bits_uniform"] == 4 * 4 * math.log2(16)
     info = events[0]["info"]
     assert (info["device"], info["resumed_from"]) == ("cpu", 0)
     assert json.loads(json.dumps(events)) == events, "events travel as JSON"
@@ -158,6 +162,48 @@ def test_a_trial_beside_another_is_the_trial_alone(
 
 
 # Snapshots
+
+
+# The learned rate
+
+
+def without_learned(events: list[Event]) -> tuple[dict[int, dict[str, float]], dict[int, float]]:
+    """The metrics without it, and it by epoch."""
+    metrics = metrics_of(events)
+    return metrics, {epoch: one.pop("bits_learned") for epoch, one in metrics.items() if "bits_learned" in one}
+
+
+def test_a_learned_rate_comes_with_the_last_epoch_and_changes_no_number(
+    straight: tuple[TrialJob, list[Event]], tmp_path: Path
+) -> None:
+    """In one piece, in slices with an epoch that is trained again, and extended, after which it is computed again."""
+    job = replace(straight[0], rate="learned", folder=str(tmp_path / "learned"))
+    metrics, learned = without_learned(list(run_trial(job)))
+    assert list(learned) == [3]
+    assert 0 < learned[3] < 4 * 4 * math.log2(16) * 1.5
+    assert metrics == metrics_of(straight[1])
+    kept, other = checkpoint_of(job), checkpoint_of(straight[0])
+    assert kept is not None
+    assert other is not None
+    assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in kept.tensors.items())
+
+    sliced = replace(job, folder=str(tmp_path / "sliced"))
+    events = list(run_trial(sliced, 2))
+    checkpoints(tmp_path / "sliced")[-1].unlink()
+    events += run_trial(sliced, known=2)
+    assert without_learned(events) == (metrics, learned)
+
+    extended = replace(job, folder=str(tmp_path / "extended"))
+    first = without_learned(list(run_trial(replace(extended, config=job.config.replace(epochs=2)))))[1]
+    assert list(first) == [2]
+    assert without_learned(list(run_trial(extended))) == (metrics, first | learned), "its own epochs first, all of them"
+
+
+def test_a_collapsed_trial_has_no_learned_rate(tmp_path: Path, data_set: DataSet) -> None:
+    job = replace(job_of(tmp_path, data_set, epochs=5), rate="learned", collapse=Collapse(1.0, 2))
+    events = list(run_trial(job))
+    assert events[-1]["status"] == "stopped"
+    assert without_learned(events)[1] == {}
 
 
 def snapshots_of(folder: Path) -> dict[str, bytes]:

@@ -30,6 +30,32 @@ def test_uniform_use_reaches_the_codebook_size_and_one_code_is_one() -> None:
     assert single.usage == 1 / 1024
 
 
+def test_a_unigram_code_by_hand() -> None:
+    """Of counts 2 1 1 0, under 5 0 1 0 with one more each: 6 1 2 1 of 10."""
+    seen, known = CodeHistogram(4), CodeHistogram(4)
+    seen.update(torch.tensor([0, 0, 1, 2]))
+    known.update(torch.tensor([0] * 5 + [2]))
+    bits = -(2 * math.log2(0.6) + math.log2(0.1) + math.log2(0.2)) / 4
+    assert seen.unigram_bits(known, 64) == pytest.approx(64 * bits)
+    assert seen.unigram_bits(known, 64) > seen.bits(64), "other frequencies cost more than one's own"
+
+
+def test_a_code_that_was_never_seen_costs_finite_bits() -> None:
+    seen, known = CodeHistogram(1024), CodeHistogram(1024)
+    seen.update(torch.full((7,), 5))
+    assert seen.unigram_bits(known, 1) == pytest.approx(10), "nothing known: log2 K"
+    known.update(torch.full((10**6,), 3))
+    assert seen.unigram_bits(known, 1) == pytest.approx(math.log2(10**6 + 1024))
+    assert known.unigram_bits(known, 1) < 0.002
+    assert CodeHistogram(1024).unigram_bits(known, 64) == 0, "of no code"
+
+
+def test_uniform_codes_cost_log2_k_under_every_code_that_knows_it() -> None:
+    uniform = CodeHistogram(32)
+    uniform.update(torch.arange(32).repeat(5))
+    assert uniform.bits(64) == pytest.approx(320) == pytest.approx(uniform.unigram_bits(uniform, 64))
+
+
 def test_before_anything_is_counted() -> None:
     assert (CodeHistogram(8).perplexity, CodeHistogram(8).usage, CodeHistogram(8).bits(64)) == (1, 0, 0)
 

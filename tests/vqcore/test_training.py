@@ -183,6 +183,21 @@ def test_evaluation_is_over_the_whole_set_and_changes_nothing(pictures: Pictures
     assert metrics["perplexity"] == pytest.approx(math.exp(entropy))
     assert metrics["usage"] == (p > 0).double().mean().item()
     assert metrics["bits"] == pytest.approx(16 * entropy / math.log(2))
+    codes = trainer.codes(images)
+    assert (codes == out.quantized.indices.numpy()).all()
+    assert_equal(state_of(trainer), before)
+
+
+def test_a_unigram_rate_is_of_the_codes_of_the_epoch_before(pictures: Pictures) -> None:
+    """Test images of another kind cost more than their own entropy; without an epoch there is no such rate."""
+    trainer, test = Trainer(CONFIG), Images(pictures(20, 1), CPU)
+    assert "bits_unigram" not in trainer.evaluate(test)
+    trainer.train_epoch(Images(np.zeros((70, 16, 16, 3), np.uint8), CPU))
+    metrics = trainer.evaluate(test)
+    assert metrics["bits"] < metrics["bits_unigram"] < 16 * math.log2(70 * 16 + 16)
+    assert metrics["bits_uniform"] == 16 * 4
+    trainer.load_state(state_of(trainer))
+    assert "bits_unigram" not in trainer.evaluate(test), "the codes of that state's epoch are not known here"
 
 
 @pytest.mark.parametrize("changes", [{}, {"codebook_weight": 0.7, "nu": 0.1}, {"alternate": True}])
