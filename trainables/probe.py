@@ -15,7 +15,7 @@ model has seen the training images, never their labels.
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,8 +127,8 @@ def features(one: Representation, labels: Labels, device: torch.device, show: Pr
     for tensor in filled.values():
         tensor -= mean
     classes = [torch.from_numpy(labels.train)[order].to(device), torch.from_numpy(labels.test).to(device)]
-    validation = max(1, min(MOST_VALIDATION, len(order) // 10))
-    return Features(filled["train"], classes[0], filled["test"], classes[1], validation, len(labels.classes))
+    tensors = (filled["train"], classes[0], filled["test"], classes[1])
+    return Features(*tensors, _validation(len(order)), len(labels.classes))
 
 
 def probe(model: TrainedModel, data: DataSet, device: torch.device, console: Console) -> dict[str, Any]:
@@ -141,26 +141,35 @@ def probe(model: TrainedModel, data: DataSet, device: torch.device, console: Con
     _check_memory(widest * 4 * (data.train_images + data.test_images), device)
     made = codes(model, data, device, progress_lines(console, "codes"))
     compared = representations(network, data, made, device)
-    results: list[dict[str, Any]] = []
-    for one in compared:
-        seen = features(one, labels, device, progress_lines(console, one.name))
-        for name, classify in CLASSIFIERS.items():
-            started = time.monotonic()
-            accuracy, facts = classify(seen), {"features": one.name, "numbers": one.numbers, "classifier": name}
-            results.append({**facts, **asdict(accuracy), "seconds": round(time.monotonic() - started, 1)})
-            console.print(f"{one.name}, {name}: {_cell(results[-1])} %; {results[-1]['seconds']:.0f} s")
-        if not results[2:]:
-            results.append({"features": "none", "numbers": 0, "classifier": "majority", **asdict(majority(seen))})
+    results = [row for one in compared for row in _accuracies(one, labels, device, console)]
+    common = majority(torch.from_numpy(labels.train), torch.from_numpy(labels.test))
     return {
         "model": model.hash,
         "data": {"source": data.source, "hash": data.hash, "train_images": data.train_images},
         "test_images": data.test_images,
-        "validation_images": seen.validation,
+        "validation_images": _validation(data.train_images),
         "classes": len(labels.classes),
         "seed": SEED,
         "torch": torch.__version__,
-        "results": results,
+        "results": [*results, {"features": "none", "numbers": 0, "classifier": "majority", **asdict(common)}],
     }
+
+
+def _accuracies(
+    one: Representation, labels: Labels, device: torch.device, console: Console
+) -> Iterator[dict[str, Any]]:
+    """Of each classifier. The features are let go before those of another representation are made."""
+    seen = features(one, labels, device, progress_lines(console, one.name))
+    for name, classify in CLASSIFIERS.items():
+        started = time.monotonic()
+        accuracy, facts = classify(seen), {"features": one.name, "numbers": one.numbers, "classifier": name}
+        row = {**facts, **asdict(accuracy), "seconds": round(time.monotonic() - started, 1)}
+        console.print(f"{one.name}, {name}: {_cell(row)} %; {row['seconds']:.0f} s")
+        yield row
+
+
+def _validation(images: int) -> int:
+    return max(1, min(MOST_VALIDATION, images // 10))
 
 
 def table(results: list[dict[str, Any]]) -> Table:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from trainables import encode
+from trainables.commands import Terminal
 from trainables.data import DamagedDataError, DataSet
-from trainables.encode import Codes, codes, main
+from trainables.encode import Codes, codes, main, progress_lines
 from trainables.models import TrainedModel, find_model
 from vqcore import VQVAE, ConfigError, TrialConfig, load, save
 from vqcore.vqvae import seeded
@@ -219,6 +220,16 @@ def test_the_command_says_where_they_are_and_what_is_wrong(
     assert main([str(model.folder), "--data", "cifar10-mini", *words]) == 0
     said = capsys.readouterr().out
     assert "2,500 training and 500 test images of cifar10-mini, 8 x 8 codes each (uint16" in said
+
+
+def test_progress_tells_where_it_goes_on_and_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    show = progress_lines(Terminal(), "codes", every=0)
+    for done in (30, 50, 100):
+        show(done, 100)
+    assert capsys.readouterr().out.splitlines() == [
+        "codes: goes on after 30 of 100 images",
+        "codes: 50 of 100 images, about 5 s left",
+    ]
 
 
 @pytest.mark.slow
