@@ -1,9 +1,12 @@
 """Blocks, embeddings and logits that the transformers among the priors share."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vqcore.prior.base import Labels, Prior, PriorConfig
 
@@ -25,10 +28,17 @@ class Block(nn.Module):
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.extended(key, value)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=causal and cache is None)
+        with _attention(query):
+            seen = F.scaled_dot_product_attention(query, key, value, is_causal=causal and cache is None)
         x = x + self.dropout(self.projection(seen.transpose(1, 2).flatten(2)))
         after: Tensor = x + self.dropout(self.layers(self.norm(x)))
         return after
+
+
+def _attention(query: Tensor) -> AbstractContextManager[None]:
+    """On the CPU in bf16 the backward pass of torch's fused attention takes half of a whole step; its parts do not."""
+    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
 class Cache:
