@@ -243,11 +243,13 @@ def _said(rates: dict[str, Any], training: PriorTrial) -> list[str]:
     """What was found, a line each."""
     lines = rate_lines(rates["rates"])
     if "percent_under_entropy" in rates:
-        low, high = rates["percent_low"], rates["percent_high"]
+        low, high, epoch = rates["percent_low"], rates["percent_high"], training.trainer.best_epoch
+        told = f"{rates['percent_under_entropy']:.1f} % under the unigram entropy"
+        if low <= 0:
+            told = "not told from the unigram entropy" if high > 0 else "above the unigram entropy: train it longer"
         lines.append(
-            f"The learned rate is {rates['percent_under_entropy']:.1f} % under the unigram entropy ({low:.1f} to "
-            f"{high:.1f} % over test images; one seed of the prior), by the prior of epoch "
-            f"{training.trainer.best_epoch} of {training.trainer.epoch}."
+            f"The learned rate is {told} ({low:.1f} to {high:.1f} % under it over test images; one seed of the prior), "
+            f"after epoch {epoch} of {training.trainer.epoch}, which the held-out codes chose."
         )
     lines += [
         f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f}, coverage {row['coverage']:.2f}"

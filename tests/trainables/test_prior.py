@@ -1,0 +1,151 @@
+"""A prior's training, as a user starts it: model in, a folder that can be used out."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vqcore
+from trainables.data import prepare
+from trainables.journal import Journal, read
+from trainables.prior import main
+from trainables.runs import JOURNAL
+from trainables.samples import main as draw_samples
+from trainables.tracking import Tracker
+from vqcore import VQVAE, ConfigError, TrialConfig, save
+from vqcore.config import read_toml
+
+SMALL = TrialConfig().replace(
+    channels=8, hidden_channels=8, residual_channels=4, residual_blocks=1, codebook_size=16, dim=8, batch_size=32
+)
+QUICK = ("--width", "16", "--layers", "1", "--heads", "2", "--precision", "fp32", "--num-gpus", "0", "--num-cpus", "1")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, pictures: Callable[[int, int], np.ndarray]) -> Path:
+    """Two classes of images in folders."""
+    folder = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 80), ("test", 24)):
+        for number, pixels in enumerate(pictures(count, len(split))):
+            place = folder / split / ("cat" if number % 2 else "dog")
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{number:03}.png")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path, images: Path) -> Path:
+    """Runs with an untrained model, as a full training leaves one."""
+    data, folder = prepare(str(images)), tmp_path / "runs" / "final" / "one"
+    journal = Journal(folder / JOURNAL)
+    journal.write("sweep", sweep="final", name="one", params={"data": str(images), "image_size": data.image_size})
+    journal.close()
+    torch.manual_seed(0)
+    save(VQVAE(SMALL.model), SMALL, folder / "model.safetensors")
+    return tmp_path / "runs"
+
+
+def run(out: Path, *words: str) -> int:
+    """In this process, and without MLflow, whose client takes seconds to import."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "start", lambda tracker: None)
+        return main(["one", "--out", str(out), "--name", "p", *QUICK, *words])
+
+
+def equal(one: Path, other: Path) -> None:
+    """Two priors, to the last bit."""
+    ours, theirs = (vqcore.load_prior(folder / "prior.safetensors").state_dict() for folder in (one, other))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked", "unigram"])
+def test_leaves_one_folder_from_which_all_can_be_used(out: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(out, "--kind", kind, "--epochs", "2") == 0
+    folder = out / "prior" / "p"
+    model, prior = vqcore.load(folder / "model.safetensors"), vqcore.load_prior(folder / "prior.safetensors")
+    assert model.decode(prior.sample(3)).shape == (3, 3, 16, 16)
+    rates = json.loads((folder / "rates.json").read_text())
+    assert (rates["test_images"], rates["codes_an_image"], rates["dimensions_an_image"]) == (24, 16, 768)
+    assert len(rates["rates"]) == (3 if kind == "unigram" else 4)
+    for name in ("samples", "completions", "interpolations"):
+        assert Image.open(folder / "figures" / f"{name}.png").width > 200
+    assert "Prior" in (folder / "README.md").read_text()
+    screen = capsys.readouterr().out
+    assert "unigram code of the training codes" in screen
+    assert "trainables.codec compress" in screen
+    assert "trainables.samples" in screen
+
+
+def test_a_prior_of_classes_draws_one_of_them(out: Path, tmp_path: Path) -> None:
+    assert run(out, "--by-class", "--epochs", "1") == 0
+    folder = out / "prior" / "p"
+    assert read_toml(folder / "prior.toml")["labels"]["classes"] == ["cat", "dog"]
+    for label, path in (("dog", tmp_path / "a.png"), ("1", tmp_path / "b.png"), (None, tmp_path / "c.png")):
+        draw_samples("p", count=9, label=label, to=path, out=out)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(ConfigError, match="--label 'frog': no such class of this prior; there are cat, dog"):
+        draw_samples("p", label="frog", out=out)
+
+
+def test_the_same_command_goes_on_and_the_test_set_chooses_nothing(out: Path) -> None:
+    assert run(out, "--epochs", "3") == 0
+    first = out / "prior" / "straight"
+    (out / "prior" / "p").rename(first)
+    run(out, "--epochs", "3")
+    equal(first, out / "prior" / "p")
+    assert run(out, "--epochs", "3") == 0  # all is trained: the files are written again
+    equal(first, out / "prior" / "p")
+    record = read(first / JOURNAL)
+    (trial,) = record.trials.values()
+    assert trial.status == "completed"
+    assert set(trial.epochs[1]) == {"train_bits", "validation_bits", "seconds"}
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_prior(out: Path) -> None:
+    words = ["one", "--out", str(out), *QUICK, "--epochs", "40", "--patience", "40", "--dropout", "0.1"]
+    command = [sys.executable, "-m", "trainables.prior", *words]
+    for name, kill in (("killed", True), ("straight", False)):
+        with subprocess.Popen([*command, "--name", name], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if kill and line.startswith("epoch 3/"):
+                    process.send_signal(signal.SIGKILL)
+                    break
+        time.sleep(0.1)
+    assert not (out / "prior" / "killed" / "prior.safetensors").exists()
+    assert subprocess.run([*command, "--name", "killed"], check=False, capture_output=True).returncode == 0
+    equal(out / "prior" / "killed", out / "prior" / "straight")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--heads", "3"), "heads = 3: must divide width = 16"),
+        (("--epochs", "0"), "epochs = 0: must be a whole number"),
+        (("--kind", "unigram", "--by-class"), "--by-class: a unigram prior has no classes"),
+        (("--name", "a/b"), "--name 'a/b': must be a plain name"),
+        (("--num-cpus", "9999"), "--num-cpus 9999: this machine has"),
+        (("--data", "nowhere"), "data = 'nowhere': no folder and no data set of that name"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(
+    out: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(out, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (out / "prior").exists()
+
+
+def test_another_prior_does_not_get_the_same_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(out, "--epochs", "1") == 0
+    assert run(out, "--epochs", "1", "--seed", "1") == 2
+    assert "holds the training of another configuration; choose another --name" in capsys.readouterr().err
