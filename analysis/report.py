@@ -18,7 +18,9 @@ from analysis.layout import Table
 from analysis.objectives import DEFAULT
 from analysis.page import write_page
 from analysis.parquet import write_parquet
-from analysis.results import Results, load
+from analysis.priors import priors_of
+from analysis.priors import sentences as sentences_of_priors
+from analysis.results import PRIOR_RUN, Results, load
 from analysis.summary import write_summary
 from analysis.tables import groups_table, write_tables
 from trainables.commands import Terminal, run_command
@@ -40,6 +42,9 @@ def analyse(run_folder: Path) -> Findings:
     from analysis.figures import write_figures
 
     results = load(run_folder)
+    if results.kind == PRIOR_RUN:  # which has written its own summary
+        found = priors_of(results)
+        return Findings((*sentences_of_priors(found), *found.problems), run_folder, (write_page(results),))
     problems = [*results.pictures.problems, *results.shown.problems]
 
     def made(what: str, make: Callable[[Results], Iterable[_Made]]) -> tuple[_Made, ...]:

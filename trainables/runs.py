@@ -52,8 +52,8 @@ TOML_HEADER = "This run, as it was last started."
 def find_run(name: str, out: Path) -> Path:
     """The folder of a run: ``<out>/<sweep>/NAME``, or a path to it, or the ``latest`` sweep that was written to.
 
-    No run of ``ONE_TRAINING`` is a sweep. Raises ``ConfigError`` when there is none (it lists the latest names), or when several
-    sweeps have one of that name.
+    No run of ``ONE_TRAINING`` is a sweep. ``ConfigError`` when there is none (it lists the latest names), or
+    when several sweeps have one of that name.
     """
     journals = sorted(out.glob(f"*/*/{JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
     runs = [journal.parent for journal in journals]
