@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from analysis.results import PRIOR_RUN, Results
+from analysis.results import Results
 from analysis.stats import Estimate
 from trainables.journal import TrialRecord, read
 from trainables.models import MODEL, PRIOR, RATES, model_hash
-from trainables.runs import JOURNAL, described
+from trainables.runs import JOURNAL, PRIOR_RUN, described
 from vqcore.config import ConfigError, read_toml
 
 _SIZES = ("width", "layers", "heads")

@@ -20,12 +20,12 @@ from analysis.page import write_page
 from analysis.parquet import write_parquet
 from analysis.priors import priors_of
 from analysis.priors import sentences as sentences_of_priors
-from analysis.results import PRIOR_RUN, Results, load
+from analysis.results import Results, load
 from analysis.summary import write_summary
 from analysis.tables import groups_table, write_tables
 from trainables.commands import Terminal, run_command
 from trainables.errors import one_line, run_log
-from trainables.runs import find_run
+from trainables.runs import PRIOR_RUN, find_run
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from analysis.objectives import Objective, metric_of, recorded
 from analysis.snapshots import Shown, shown
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, PICTURES, command_line, described
+from trainables.runs import JOURNAL, PICTURES, PRIOR_RUN, command_line, described
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 
@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 MOST = 12
 """The most configurations that a picture has room for, and that can be told apart in it by name or colour."""
-
-PRIOR_RUN = "prior"
-"""The kind of a run that trained a learned prior, and the name of the folder of such runs."""
 
 _NOT_COMPARED = ("seed", "epochs")
 _FOLLOW = {

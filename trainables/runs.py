@@ -21,7 +21,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learning_rate": "lr"}
 """Fields as people call them."""
 
-ONE_TRAINING = ("final", "prior")
+PRIOR_RUN = "prior"
+"""The kind of a run that trained a learned prior, and the name of the folder of such runs."""
+
+ONE_TRAINING = ("final", PRIOR_RUN)
 """Kinds of runs that are one training and no sweep."""
 
 JOURNAL = "journal.jsonl"

@@ -30,9 +30,9 @@ from analysis.page.search import found_over_epochs, found_over_time, survival_fi
 from analysis.page.svg import Figure, element, mark, path
 from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
-from analysis.results import PRIOR_RUN, Group, Results, ranked
+from analysis.results import Group, Results, ranked
 from analysis.stopping import stopping_sentence
-from trainables.runs import MLFLOW_PAGES
+from trainables.runs import MLFLOW_PAGES, PRIOR_RUN
 from vqcore.psnr import psnr
 
 logger = logging.getLogger(__name__)
