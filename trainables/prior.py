@@ -168,8 +168,8 @@ def _run(job: PriorJob, session: RunSession) -> int:
         [
             ("look at", str(folder / "figures/samples.png")),
             ("draw more", more),
-            ("make a file of codes", codec),
-            ("write its report", command_line("analysis.report", folder)),
+            ("compress", codec),
+            ("report", command_line("analysis.report", folder)),
             ("read its card", str(folder / CARD)),
         ],
     )
@@ -222,7 +222,7 @@ def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
 
 
 def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str, Any]]:
-    """Precision and recall of samples beside test images, and of what they are read by."""
+    """Precision, recall and coverage of samples beside test images, and of what they are read by."""
     data, config = training.job.data, prior.config
     count = min(IMAGES, data.test_images, data.train_images)
     real, others = spread(data.test(), count), spread(data.train(), count)
@@ -250,8 +250,10 @@ def _said(rates: dict[str, Any], training: PriorTrial) -> list[str]:
             f"{high:.1f} % over test images; one seed of the prior), by the prior of epoch "
             f"{training.trainer.best_epoch} of {training.trainer.epoch}."
         )
-    for row in rates["samples"]:
-        lines.append(f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f} (docs/prior.md)")
+    lines += [
+        f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f}, coverage {row['coverage']:.2f}"
+        for row in rates["samples"]
+    ]
     return lines
 
 

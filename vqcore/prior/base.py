@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from vqcore.fields import Checked, number, whole
@@ -14,7 +14,7 @@ from vqcore.prior.drawing import draw
 
 Kind = Literal["causal", "masked", "unigram"]
 
-Labels = Int[Tensor, "b"] | None
+Labels = Integer[Tensor, "b"] | None
 """Class of each image, for a prior that is conditioned on it."""
 
 UNKNOWN = -1
@@ -66,22 +66,22 @@ class Prior(nn.Module):
         self.register_buffer("counts", torch.zeros(config.codebook_size, dtype=torch.int64))
         """(K,): how often each code stands in what the prior was trained on."""
 
-    def count(self, counts: Int[Tensor, "k"]) -> None:
+    def count(self, counts: Integer[Tensor, "k"]) -> None:
         """Take over how often each code stands in the training set, before the training."""
         self.counts.copy_(counts)
 
     def loss(
-        self, codes: Int[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
+        self, codes: Integer[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
         """Mean nats a code that is predicted, to be minimised. ``generator`` chooses what a masked prior hides."""
         raise NotImplementedError
 
-    def bits(self, codes: Int[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b"]:
+    def bits(self, codes: Integer[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b"]:
         """−log2 of the probability of each grid, fp64: what an ideal coder needs with this prior."""
         raise NotImplementedError
 
     def estimated_bits(
-        self, codes: Int[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
+        self, codes: Integer[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
     ) -> Float[Tensor, "b"]:
         """``bits`` in one pass of the network: an estimate only where ``bits`` needs more of them."""
         return self.bits(codes, labels)
@@ -94,8 +94,8 @@ class Prior(nn.Module):
         seed: int = 0,
         temperature: float = 1.0,
         top_k: int = 0,
-        known: Int[Tensor, "b y x"] | None = None,
-    ) -> Int[Tensor, "b y x"]:
+        known: Integer[Tensor, "b y x"] | None = None,
+    ) -> Integer[Tensor, "b y x"]:
         """``count`` grids; on the CPU the same for the same arguments.
 
         ``temperature`` divides the logits, and ``top_k`` keeps the most probable codes (0: all). ``known`` holds codes
@@ -104,7 +104,7 @@ class Prior(nn.Module):
         """
         raise NotImplementedError
 
-    def flat(self, codes: Tensor, labels: Labels) -> Int[Tensor, "b n"]:
+    def flat(self, codes: Tensor, labels: Labels) -> Integer[Tensor, "b n"]:
         """Codes in raster order. ``ValueError`` for another grid, and where labels lack or are not asked for."""
         if codes.shape[1:] != (self.config.rows, self.config.columns):
             grid = f"({self.config.rows}, {self.config.columns})"
@@ -119,7 +119,7 @@ class Prior(nn.Module):
             need = f"{count} labels of {classes} classes" if classes else "no labels"
             raise ValueError(f"labels of {0 if labels is None else len(labels)} images: this prior takes {need}")
 
-    def given(self, count: int, known: Tensor | None) -> Int[Tensor, "b n"]:
+    def given(self, count: int, known: Tensor | None) -> Integer[Tensor, "b n"]:
         """Codes in raster order that a sample must have, ``UNKNOWN`` elsewhere."""
         if known is None:
             return torch.full((count, self.config.positions), UNKNOWN, device=self.counts.device)
@@ -129,7 +129,7 @@ class Prior(nn.Module):
 class Steps:
     """The codes of ``batch`` grids one position after the other, in raster order."""
 
-    def logits(self, previous: Int[Tensor, "b"] | None) -> Float[Tensor, "b k"]:
+    def logits(self, previous: Integer[Tensor, "b"] | None) -> Float[Tensor, "b k"]:
         """Of the next position, fp32; ``previous`` are the codes of the one before, None at the first."""
         raise NotImplementedError
 
@@ -150,8 +150,8 @@ class InOrder(Prior):
         seed: int = 0,
         temperature: float = 1.0,
         top_k: int = 0,
-        known: Int[Tensor, "b y x"] | None = None,
-    ) -> Int[Tensor, "b y x"]:
+        known: Integer[Tensor, "b y x"] | None = None,
+    ) -> Integer[Tensor, "b y x"]:
         """One code after the other."""
         generator, given = torch.Generator().manual_seed(seed), self.given(count, known)
         steps, codes = self.steps(count, labels), list[Tensor]()

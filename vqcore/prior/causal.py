@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from vqcore.prior.base import InOrder, Labels, Steps
@@ -13,7 +13,7 @@ from vqcore.prior.transformer import Cache, Transformer
 class Causal(Transformer, InOrder):
     """Each code from those before it in raster order."""
 
-    def forward(self, codes: Int[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b n k"]:
+    def forward(self, codes: Integer[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b n k"]:
         """Logits of each code given those before it (teacher forcing), fp32."""
         index_BN = self.flat(codes, labels)
         start = index_BN.new_full((len(index_BN), 1), self.config.codebook_size)

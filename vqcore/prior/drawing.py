@@ -3,11 +3,11 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 
-def bits_each(logits: Float[Tensor, "... k"], codes: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+def bits_each(logits: Float[Tensor, "... k"], codes: Integer[Tensor, "..."]) -> Float[Tensor, "..."]:
     """−log2 of the probability of each code, fp64."""
     return -logits.double().log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1) / math.log(2)
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from vqcore.prior.base import UNKNOWN, Labels
@@ -21,7 +21,7 @@ _CHOICE_TEMPERATURE = 4.5
 class Masked(Transformer):
     """Hidden codes from those that are seen, wherever they are."""
 
-    def forward(self, codes: Int[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b n k"]:
+    def forward(self, codes: Integer[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b n k"]:
         """Logits of each code, fp32; a code of K is hidden."""
         return self.run(self.flat(codes, labels), labels, causal=False)
 

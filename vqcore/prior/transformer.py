@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -74,7 +74,7 @@ class Transformer(Prior):
         for weight in (self.row, self.column):
             nn.init.normal_(weight, std=0.02)
 
-    def count(self, counts: Int[Tensor, "k"]) -> None:
+    def count(self, counts: Integer[Tensor, "k"]) -> None:
         """Also start from them: the first logits are close to the unigram's."""
         super().count(counts)
         with torch.no_grad():
