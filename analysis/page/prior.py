@@ -24,11 +24,15 @@ _PICTURES = {
 }
 _CURVES = (("validation_bits", "held out", ""), ("train_bits", "training", "dashed "))
 _OF_SAMPLES = (
-    "Each set beside real test images, in the space of this model's encoder: precision is the share of the set that "
-    "lies among the real images, recall the share of the real images that lies among the set. It can tell whether "
-    "samples have the textures and colours of the data, and not whether they show anything: read it between other real "
-    "images, the most that can be reached, and codes without neighbours."
+    "Each set beside real test images, in the space of this model's encoder. It can tell whether samples have the "
+    "colours, textures and coarse layout of the data, and not whether they show anything: read it between other real "
+    "images, as good as samples can be, and codes without neighbours."
 )
+_MEASURES = {
+    "precision": "precision: the share of the set that lies among the real images",
+    "recall": "recall: the share of the real images that lies among the set",
+    "coverage": "coverage: the share of the real images that have one of the set among their neighbours",
+}
 _MOST_PIXELS = 4_000_000
 """Of a picture that the page holds: those of ``trainables.prior`` have a tenth of it."""
 
@@ -179,5 +183,11 @@ def _samples(prior: LearnedPrior, rates: Rates) -> Table | None:
         (str(row.get("images", "–")), *(f"{row[name]:.2f}" if name in row else "–" for name in names))
         for row in rates.samples
     ]
+    said = "; ".join(_MEASURES[name] for name in names if name in _MEASURES)
     title = f"How close samples are to real images: {prior.folder.name}"
-    return Table(title, ("images", *(name.replace("_", " ") for name in names)), tuple(rows), (_OF_SAMPLES,))
+    return Table(
+        title,
+        ("images", *(name.replace("_", " ") for name in names)),
+        tuple(rows),
+        (_OF_SAMPLES, *([f"{said}."] if said else ())),
+    )
