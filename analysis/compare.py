@@ -13,7 +13,7 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from analysis.layout import counted, write_file
-from analysis.results import Results, load
+from analysis.results import Results, load_models
 from analysis.run_findings import LETTERS, Comparison, compare
 from trainables.commands import Terminal, run_command
 from trainables.runs import JOURNAL, find_run
@@ -52,8 +52,9 @@ def named(names: Sequence[str], out: Path) -> list[Results]:
             problems.add(f"{name}: is the same run as {folders[folder.resolve()]}; name each once")
         elif folder:
             folders[folder.resolve()] = name
-    runs = [load(folder) for folder in folders]
-    for name, results in zip(folders.values(), runs, strict=True):
+    runs = [results for folder in folders if (results := problems.of(partial(load_models, folder)))]
+    for results in runs:
+        name = folders[results.folder.resolve()]
         if not results.groups:
             state = f"none of its {counted(len(results.trials), 'trial')} has completed"
             problems.add(f"{name}: {state}, and only completed ones are compared; --resume it, or name another run")

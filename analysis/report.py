@@ -18,12 +18,14 @@ from analysis.layout import Table
 from analysis.objectives import DEFAULT
 from analysis.page import write_page
 from analysis.parquet import write_parquet
+from analysis.priors import priors_of
+from analysis.priors import sentences as sentences_of_priors
 from analysis.results import Results, load
 from analysis.summary import write_summary
 from analysis.tables import groups_table, write_tables
 from trainables.commands import Terminal, run_command
 from trainables.errors import one_line, run_log
-from trainables.runs import find_run
+from trainables.runs import PRIOR_RUN, find_run
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,9 @@ def analyse(run_folder: Path) -> Findings:
     from analysis.figures import write_figures
 
     results = load(run_folder)
+    if results.kind == PRIOR_RUN:  # which has written its own summary
+        found = priors_of(results)
+        return Findings((*sentences_of_priors(found), *found.problems), run_folder, (write_page(results),))
     problems = [*results.pictures.problems, *results.shown.problems]
 
     def made(what: str, make: Callable[[Results], Iterable[_Made]]) -> tuple[_Made, ...]:

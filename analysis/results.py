@@ -18,7 +18,7 @@ from analysis.objectives import Objective, metric_of, recorded
 from analysis.snapshots import Shown, shown
 from analysis.stats import Estimate, simultaneous_margins
 from trainables.journal import RunRecord, TrialRecord, read
-from trainables.runs import JOURNAL, PICTURES, described
+from trainables.runs import JOURNAL, PICTURES, PRIOR_RUN, command_line, described
 from trainables.storage import StorageError, Store, is_bucket, join
 from vqcore.config import ConfigError
 
@@ -154,6 +154,11 @@ class Results:
     def name(self) -> str:
         """The run's name."""
         return str(self.record.sweep.get("name") or self.folder.name)
+
+    @property
+    def kind(self) -> str:
+        """The module that made the run: a sweep's, ``final`` for a full training, ``prior`` for that of a prior."""
+        return str(self.record.sweep.get("sweep") or "")
 
     def metadata(self, name: str) -> Any:
         """The sweep's parameter or tag of that name; ``None`` if it has none."""
@@ -324,6 +329,15 @@ def load(run_folder: Path) -> Results:
     screening = min(map(seed_of, trials)) if params.get("sampler") and len(seeds) > 1 else None
     groups = _grouped(compared.values(), epoch, swept, screening)
     return Results(run_folder, record, swept, groups, epoch, left_out, screening)
+
+
+def load_models(run_folder: Path) -> Results:
+    """Read a run that trained models. ``ConfigError`` for a prior's run, too: it has no MSE to show or to compare."""
+    results = load(run_folder)
+    if results.kind == PRIOR_RUN:
+        report = command_line("analysis.report", run_folder)
+        raise ConfigError([f"{run_folder}: trained a prior, which has no MSE; `{report}` writes what it has"])
+    return results
 
 
 def ranked(groups: Iterable[Group], objective: Objective) -> list[Group]:

@@ -18,7 +18,7 @@ from analysis.notes import LEARNED_NOTE, NO_TOTAL, RATES_NOTE, SIMULTANEOUS, scr
 from analysis.objectives import METRICS, RATES
 from analysis.paper import paper, paper_tables
 from analysis.rates import dimensions, recorded_rates
-from analysis.results import Group, Results, estimator_first, load, ranked
+from analysis.results import Group, Results, estimator_first, load_models, ranked
 from analysis.stats import Estimate
 from trainables.commands import Terminal, run_command
 from trainables.runs import described, find_run
@@ -210,7 +210,7 @@ def main(run: Positional[str] = "latest", out: Path = Path("runs")) -> None:
         out: The folder that holds the runs.
     """
     terminal = Terminal()
-    for tables in all_tables(load(find_run(run, out))).values():
+    for tables in all_tables(load_models(find_run(run, out))).values():
         for table in tables:
             terminal.print(table.rich(), "")
 

@@ -157,7 +157,7 @@ def _run(job: TrialJob, session: RunSession, origin: dict[str, Any]) -> int:
     """Train, keep model and card, record the end, print what to do next; the exit code."""
     folder = session.folder
     run = SingleRun(
-        "final", job, job.data, job.config.training.epochs, lambda: Trial.open(job), _figures, _keep, {"origin": origin}
+        "final", job, job.data, job.config.training.epochs, lambda: Trial.open(job), _figures, _keep, origin
     )
     return run.drive(
         session,

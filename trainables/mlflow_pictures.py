@@ -1,8 +1,9 @@
-"""A trial's reconstructions by epoch, as MLflow's image grid shows them."""
+"""A trial's reconstructions by epoch, and what a prior draws, as MLflow's image grid shows them."""
 
 import io
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ Images = npt.NDArray[np.uint8]
 
 KEY = "reconstructions"
 """The name of the images in MLflow, whose step is the epoch."""
+
+PRIOR_KEYS = ("samples", "completions", "interpolations")
+"""Of the pictures of a prior, whose files in ``figures`` have these names."""
 
 _ACROSS, _SIDE = 4, 256
 """Images side by side, and the pixels across of the copy that MLflow's grid shows."""
@@ -39,6 +43,20 @@ def pictures(location: str, last_epoch: int, known: set[int]) -> Iterator[tuple[
         return
     except (OSError, ValueError, KeyError) as error:
         logger.warning("reconstructions in %s are not sent to MLflow: %s", location, error)
+
+
+def prior_pictures(folder: Path) -> Iterator[tuple[str, Image.Image]]:
+    """The pictures in the folder of a prior's run, by their keys; what cannot be read is logged and left out."""
+    for key in PRIOR_KEYS:
+        path = folder / "figures" / f"{key}.png"
+        try:
+            picture = Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]).convert("RGB")
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, SyntaxError) as error:  # which Pillow raises of a damaged PNG
+            logger.warning("%s is not sent to MLflow: %s", path, error)
+            continue
+        yield key, picture
 
 
 def _read(store: Store, name: str) -> tuple[Images, Images]:

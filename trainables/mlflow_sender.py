@@ -23,13 +23,14 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from PIL.Image import Image
 
 from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
-from trainables.mlflow_pictures import KEY, pictures
+from trainables.mlflow_pictures import KEY, PRIOR_KEYS, pictures, prior_pictures
 from trainables.mlflow_store import connect, experiment
 from trainables.models import MODEL
-from trainables.runs import JOURNAL, MLFLOW_PAGES, SUMMARY
+from trainables.runs import JOURNAL, MLFLOW_PAGES, PRIOR_RUN, SUMMARY
 from trainables.storage import is_bucket, join, replace_file
 from trainables.tracking import Status
 from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
@@ -37,7 +38,7 @@ from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
 logger = logging.getLogger(__name__)
 
 _TABLES = ("tables/*.md", "tables/*.tex", "tables/*.csv")
-ARTIFACTS = ("sweep.toml", "results.parquet", "report.html", "figures/*.png", *_TABLES, "exports/*.toml")
+ARTIFACTS = ("sweep.toml", "results.parquet", "rates.json", "report.html", "figures/*.png", *_TABLES, "exports/*.toml")
 """The files of a run's folder that its parent run gets. Checkpoints stay where they are."""
 
 REPORTS = ("report.html", "tables/results.md", "figures/pareto.png")
@@ -71,8 +72,8 @@ class Sender:
         """The number of runs whose addresses are written."""
         self._steps: dict[str, set[int]] = {}
         """The epochs that each of them has."""
-        self._pictured: dict[str, set[int]] = {}
-        """The epochs of which each of them has images."""
+        self._pictured: dict[str, set[tuple[str, int]]] = {}
+        """The images that each of them has, by key and epoch."""
 
     def update(self, nobody_writes: bool = False) -> int:
         """Read on, and send what is new; the number of runs. With ``nobody_writes``, whatever still runs was killed."""
@@ -130,7 +131,8 @@ class Sender:
             own = [run for run in self._found.get(key, []) if run.info.start_time == start or run.info.run_name == name]
             own = own or [self._client.create_run(self._experiment, start, _texts(tags, 8000), name)]
             run = min(own, key=lambda run: (run.info.start_time != start, run.info.start_time))
-            known = self._client.get_metric_history(run.info.run_id, "mse") if "mse" in run.data.metrics else []
+            first = view.shown_metrics(self._record.sweep["sweep"])[0]  # which every epoch has
+            known = self._client.get_metric_history(run.info.run_id, first) if first in run.data.metrics else []
             if self._dataset is not None and not (run.inputs and run.inputs.dataset_inputs):
                 self._client.log_inputs(run.info.run_id, [self._dataset])
             self._runs[key], self._steps[key] = run, {point.step for point in known}
@@ -139,7 +141,8 @@ class Sender:
     def _sweep_tags(self) -> dict[str, Any]:
         sweep = self._record.sweep
         ours = {"vqsweep.sweep": sweep["id"], "run": sweep["name"]}
-        return {**sweep.get("tags", {}), **ours, **view.source_tags(sweep)}
+        of = view.model_tags(sweep.get("params", {}))
+        return {**sweep.get("tags", {}), **of, **ours, **view.source_tags(sweep)}
 
     def _parent_tags(self) -> dict[str, Any]:
         return {**self._sweep_tags(), "vqsweep.planned": self._record.sweep.get("trials", "unknown")}
@@ -153,7 +156,7 @@ class Sender:
         tags |= view.described_as(view.experiment_note(id_, sweep, parents), known)
         for name in view.VIEWS:
             key = f"{view.VIEW}{name}"
-            tags[key] = view.saved_view(name, view.swept(self._record), known.get(key))
+            tags[key] = view.saved_view(name, sweep, view.swept(self._record), known.get(key))
         for key, value in tags.items():
             if known.get(key) != value and len(value) <= view.LONGEST:
                 self._client.set_experiment_tag(id_, key, value)
@@ -175,7 +178,11 @@ class Sender:
         record, report = self._record, next(filter(self._has, REPORTS), None)
         final, trials = record.sweep["sweep"] == "final", list(record.trials.values())
         note = view.run_note(self._experiment, run, found.get("findings", ()), report)
-        tags = view.described_as(view.final_note(record.sweep) if final else note, run.data.tags)
+        if final:
+            note = view.final_note(record.sweep)
+        elif record.sweep["sweep"] == PRIOR_RUN:
+            note = view.prior_note(record.sweep, note)
+        tags = view.described_as(note, run.data.tags)
         tags[view.TABLES] = json.dumps([{"path": view.TABLE, "type": "table"}])
         self._send_words(run, {}, tags | ({"vqsweep.report": report} if report else {}))
         alone = trials[0].epochs.get(trials[0].last_epoch, {}) if final and trials else {}
@@ -240,22 +247,31 @@ class Sender:
             steps.update(part)
 
     def _send_pictures(self, run: Run, trial: TrialRecord) -> None:
-        """Reconstructions of the epochs that have some, each once: MLflow gives every image a name of its own."""
+        """Reconstructions of the epochs that have some, or what a prior draws, once: MLflow names every image anew."""
         if self._moved(run) is not None:  # sending the parent's artifacts says so
             return
         known = self._pictured.get(trial.key)
         if known is None:
             images = self._client.list_artifacts(run.info.run_id, "images") if run.data.tags.get(IMAGES) else []
             names = [Path(image.path).name.split("+") for image in images if image.path.endswith(".webp")]
-            known = self._pictured[trial.key] = {int(parts[2]) for parts in names if parts[0] == KEY}
-        if trial.last_epoch in known:
-            return
-        storage = str(self._record.sweep.get("storage") or "")
-        location = storage if is_bucket(storage) else str(self._folder / "trials")
-        for epoch, picture in pictures(join(location, trial.key), trial.last_epoch, known):
+            known = self._pictured[trial.key] = {(n[0], int(n[2])) for n in names if n[0] in (KEY, *PRIOR_KEYS)}
+        for key, epoch, picture in self._new_pictures(trial, known):
             when = round(trial.times.get(epoch, trial.started) * 1000)
-            self._client.log_image(run.info.run_id, picture, key=KEY, step=epoch, timestamp=when)
-            known.add(epoch)
+            self._client.log_image(run.info.run_id, picture, key=key, step=epoch, timestamp=when)
+            known.add((key, epoch))
+
+    def _new_pictures(self, trial: TrialRecord, known: set[tuple[str, int]]) -> Iterator[tuple[str, int, Image]]:
+        """Those that are not ``known``; a prior's once its run is done, before which it may draw them anew."""
+        if self._record.sweep["sweep"] == PRIOR_RUN:
+            if self._record.done:
+                drawn = prior_pictures(self._folder)
+                yield from ((key, trial.last_epoch, one) for key, one in drawn if (key, trial.last_epoch) not in known)
+        elif (KEY, trial.last_epoch) not in known:
+            storage = str(self._record.sweep.get("storage") or "")
+            location = storage if is_bucket(storage) else str(self._folder / "trials")
+            epochs = {epoch for key, epoch in known if key == KEY}
+            found = pictures(join(location, trial.key), trial.last_epoch, epochs)
+            yield from ((KEY, epoch, one) for epoch, one in found)
 
     def _send_state(self, run: Run, status: str, record: RunRecord | TrialRecord) -> None:
         if record.end_time is None:

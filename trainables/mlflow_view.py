@@ -19,7 +19,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Run
 
 from trainables.journal import RunRecord, TrialRecord
 from trainables.mlflow_model import model_name
-from trainables.runs import described
+from trainables.runs import PRIOR_RUN, described
 from trainables.sources import KNOWN
 
 KIND, VIEW, TABLES = "mlflow.experimentKind", "mlflow.sharedViewState.", "mlflow.loggedArtifacts"
@@ -35,7 +35,11 @@ LISTED = 30
 LONGEST = 5000
 """Characters of an experiment's tag: what MLflow's databases take."""
 _COLUMNS = ("mse", "perplexity", "usage", "bits")
-"""The metrics that tables show, where there are no others."""
+"""Of runs that train models."""
+_PRIOR_COLUMNS = ("validation_bits", "train_bits")
+"""Of runs that train a prior."""
+_PRIOR_FIELDS = ("kind", "classes", "width", "layers", "heads")
+"""What people ask of a prior first."""
 _NAME = "attributes.`Run Name`"
 _NOT_SET_APART = ("seed", "epochs")
 
@@ -43,6 +47,8 @@ _NOT_SET_APART = ("seed", "epochs")
 def swept(record: RunRecord) -> list[str]:
     """The fields that tell a sweep's configurations apart, the estimator first; of one configuration what people ask
     for first."""
+    if record.sweep["sweep"] == PRIOR_RUN:
+        return list(_PRIOR_FIELDS)
     names = [name for name in record.sweep.get("swept", ()) if name not in _NOT_SET_APART]
     return sorted(names, key=lambda name: name != "estimator") or ["estimator", "commitment_weight"]
 
@@ -91,6 +97,14 @@ def dataset(params: Mapping[str, Any]) -> DatasetInput | None:
     return DatasetInput(data, [InputTag("mlflow.data.context", "training and test")])
 
 
+def model_tags(params: Mapping[str, Any]) -> dict[str, str]:
+    """Of a prior, the model whose codes it learned: its hash, and the run that trained it, ``final/NAME``."""
+    if "model_hash" not in params:
+        return {}
+    run = Path(str(params.get("model"))).parent
+    return {"model_hash": str(params["model_hash"]), "model_run": f"{run.parent.name}/{run.name}"}
+
+
 def trial_counts(record: RunRecord) -> dict[str, float]:
     """The number of trials, and of each status, as metrics of the sweep."""
     counts = Counter(map(became, record.trials.values()))
@@ -99,12 +113,13 @@ def trial_counts(record: RunRecord) -> dict[str, float]:
 
 
 def table_of_trials(record: RunRecord, front: Iterable[str]) -> dict[str, Any]:
-    """A row for each trial, in the layout of ``MlflowClient.log_table``; those on the front first, then by MSE."""
-    fields, on_front = [*swept(record), "seed"], set(front)
-    metrics = [name for name in _COLUMNS if any(name in t.epochs.get(t.last_epoch, {}) for t in record.trials.values())]
+    """A row for each trial, in the layout of ``MlflowClient.log_table``; those on the front first, then by the first
+    metric."""
+    fields, on_front, shown = [*swept(record), "seed"], set(front), shown_metrics(record.sweep["sweep"])
+    metrics = [name for name in shown if any(name in t.epochs.get(t.last_epoch, {}) for t in record.trials.values())]
 
     def place(trial: TrialRecord) -> tuple[bool, float]:
-        return trial.key not in on_front, trial.epochs.get(trial.last_epoch, {}).get("mse", float("inf"))
+        return trial.key not in on_front, trial.epochs.get(trial.last_epoch, {}).get(shown[0], float("inf"))
 
     rows = []
     for trial in sorted(record.trials.values(), key=place):
@@ -113,6 +128,11 @@ def table_of_trials(record: RunRecord, front: Iterable[str]) -> dict[str, Any]:
         values += [float(f"{last[name]:.6g}") if name in last else None for name in metrics]
         rows.append([trial_name(record, trial), front_text, *values, trial.last_epoch, became(trial), trial.reason])
     return {"columns": ["trial", "on the front", *fields, *metrics, "epochs", "status", "why"], "data": rows}
+
+
+def shown_metrics(sweep: str) -> tuple[str, ...]:
+    """The metrics that tables of a sweep's trials show; every epoch has the first, by which they are sorted."""
+    return _PRIOR_COLUMNS if sweep == PRIOR_RUN else _COLUMNS
 
 
 def run_note(experiment: str, run: Run, findings: Iterable[str], report: str | None) -> str:
@@ -135,11 +155,24 @@ def final_note(sweep: dict[str, Any]) -> str:
     )
 
 
+def prior_note(sweep: dict[str, Any], found: str) -> str:
+    """The description of a prior's parent run: its model, how both are loaded, and what was ``found``."""
+    of = model_tags(sweep.get("params", {}))
+    return (
+        f"Learned prior over the codes of the model `{of.get('model_hash')}`, trained by `{of.get('model_run')}`.\n\n"
+        'In its folder, `prior = vqcore.load_prior("prior.safetensors")` reads it, and '
+        '`model = vqcore.load("model.safetensors")` its model; '
+        "`model.decode(prior.sample(16))` draws images, and `prior.bits(codes)` says what codes cost.\n\n"
+        f"{found}"
+    )[:LONGEST]
+
+
 def experiment_note(experiment: str, sweep: str, runs: Iterable[Run]) -> str:
     """The description of an experiment: its views, what it is, its runs and their reports. MLflow's page shows the
     first line."""
-    kind = "full-length trainings" if sweep == "final" else f"sweeps by `{sweep}`"
-    links = [f"[{name}]({_TRAINING.format(experiment, '')}&viewStateShareKey={id_})" for id_, name in VIEWS.items()]
+    kind = {"final": "full-length trainings", PRIOR_RUN: "learned priors"}.get(sweep, f"sweeps by `{sweep}`")
+    runs_of = _TRAINING.format(experiment, "")
+    links = [f"[{view_name(id_, sweep)}]({runs_of}&viewStateShareKey={id_})" for id_ in VIEWS]
     lines = []
     for run in sorted(runs, key=lambda run: -run.info.start_time):
         line, report = (
@@ -151,16 +184,22 @@ def experiment_note(experiment: str, sweep: str, runs: Iterable[Run]) -> str:
         if report and len(links) == len(VIEWS):
             links.append(f"[newest report]({place(experiment, run, report)})")
         lines.append(line)
-    text = (
-        f"vqsweep's {kind}: {', '.join(links)}.\n\n"
-        "A run at the top level is one of them; the runs below it are its trials, one for each seed of a "
-        "configuration. MSE is on images scaled to [-1, 1], over the whole test set. MLflow's means are of all seeds; "
-        "those of a report leave out the seed that chose. Newest first:\n\n"
-    )
+    text = f"vqsweep's {kind}: {', '.join(links)}.\n\n{_PRIORS if sweep == PRIOR_RUN else _SWEEPS} Newest first:\n\n"
     for line in lines:
         if len(text) + len(line) < LONGEST:
             text += f"{line}\n"
     return text
+
+
+_SWEEPS = (
+    "A run at the top level is one of them; the runs below it are its trials, one for each seed of a configuration. "
+    "MSE is on images scaled to [-1, 1], over the whole test set. MLflow's means are of all seeds; those of a report "
+    "leave out the seed that chose."
+)
+_PRIORS = (
+    "A run at the top level is one of them, with its rates on the test set; the run below it is its training, in bits "
+    "an image: `validation_bits` of a tenth of the training images, held out, which chose the epoch that is kept."
+)
 
 
 def described_as(note: str, known: Mapping[str, str]) -> dict[str, str]:
@@ -195,28 +234,35 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
-VIEWS = {"vqsweep-trials": "trials, lowest MSE first", "vqsweep-configurations": "configurations, mean over all seeds"}
+VIEWS = {"vqsweep-trials": "trials, lowest {} first", "vqsweep-configurations": "configurations, mean over all seeds"}
 """The saved views of an experiment, by their ids."""
 
 
-def saved_view(view: str, fields: Iterable[str], known: str | None) -> str:
+def view_name(view: str, sweep: str) -> str:
+    """What a saved view is called: ``trials, lowest MSE first``."""
+    return VIEWS[view].format("validation_bits" if sweep == PRIOR_RUN else "MSE")
+
+
+def saved_view(view: str, sweep: str, fields: Iterable[str], known: str | None) -> str:
     """The value of a view's tag. The ``known`` one stays as it is, but for columns of the fields that it lacks."""
-    metrics, params = [f"metrics.`{name}`" for name in _COLUMNS], [f"params.`{name}`" for name in fields]
-    columns = [*metrics[:2], "tags.`front`", "tags.`status`", *params, *metrics[2:], "tags.`reason`"]
+    metrics, params = [f"metrics.`{name}`" for name in shown_metrics(sweep)], [f"params.`{name}`" for name in fields]
+    group = "model_hash" if sweep == PRIOR_RUN else "run"
+    tags = ["tags.`model_hash`" if sweep == PRIOR_RUN else "tags.`front`", "tags.`status`"]
+    columns = [*metrics[:2], *tags, *params, *metrics[2:], "tags.`reason`"]
     widths = {column: max(90, 9 * len(column) - 70) for column in columns} | {_NAME: 330}
     state: dict[str, Any] = {
         "searchFilter": "tags.`vqsweep.trial` LIKE '%'",
-        "orderByKey": "metrics.`mse`",
+        "orderByKey": metrics[0],
         "orderByAsc": True,
         "selectedColumns": columns,
         "columnOrder": [_NAME, *columns],
         "columnWidths": widths,
     }
     if view == "vqsweep-configurations":
-        keys = [{"mode": "tag", "groupByData": name} for name in ("configuration", "run")]
+        keys = [{"mode": "tag", "groupByData": name} for name in ("configuration", group)]
         state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
     now = round(time.time() * 1000)
-    envelope = {"name": VIEWS[view], "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
+    envelope = {"name": view_name(view, sweep), "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
     try:
         before = json.loads(known or "")
         kept = json.loads(before["state"])

@@ -58,6 +58,11 @@ class TrainedModel:
         return prepare(source or str(self.source), self.image_size)
 
 
+def model_hash(path: Path) -> str:
+    """Of a model's file: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def find_model(name: str, out: Path) -> TrainedModel:
     """A model by its file, or by name or folder of its training in ``out``; ``ConfigError`` if there is none."""
     given = Path(name)
@@ -67,6 +72,5 @@ def find_model(name: str, out: Path) -> TrainedModel:
         path = (given if (given / MODEL).is_file() else find_run(name, out)) / MODEL
     if not path.is_file():
         raise ConfigError([f"{name}: {path.parent} holds no {MODEL}; name a full training that has ended, or the file"])
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     params = read(path.parent / JOURNAL).sweep.get("params", {})
-    return TrainedModel(path, digest, params.get("data"), params.get("image_size"))
+    return TrainedModel(path, model_hash(path), params.get("data"), params.get("image_size"))

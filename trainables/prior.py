@@ -169,6 +169,7 @@ def _run(job: PriorJob, session: RunSession) -> int:
             ("look at", str(folder / "figures/samples.png")),
             ("draw more", more),
             ("compress", codec),
+            ("report", command_line("analysis.report", folder)),
             ("read its card", str(folder / CARD)),
         ],
     )

@@ -21,6 +21,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHORT = {"commitment_weight": "beta", "codebook_size": "K", "dim": "D", "learning_rate": "lr"}
 """Fields as people call them."""
 
+PRIOR_RUN = "prior"
+"""The kind of a run that trained a learned prior, and the name of the folder of such runs."""
+
+ONE_TRAINING = ("final", PRIOR_RUN)
+"""Kinds of runs that are one training and no sweep."""
+
 JOURNAL = "journal.jsonl"
 """The file that makes a folder a run."""
 
@@ -49,11 +55,12 @@ TOML_HEADER = "This run, as it was last started."
 def find_run(name: str, out: Path) -> Path:
     """The folder of a run: ``<out>/<sweep>/NAME``, or a path to it, or the ``latest`` sweep that was written to.
 
-    Raises ``ConfigError`` when there is none (it lists the latest names), or when several sweeps have one of that name.
+    No run of ``ONE_TRAINING`` is a sweep. ``ConfigError`` when there is none (it lists the latest names), or
+    when several sweeps have one of that name.
     """
     journals = sorted(out.glob(f"*/*/{JOURNAL}"), key=lambda journal: journal.stat().st_mtime, reverse=True)
     runs = [journal.parent for journal in journals]
-    sweeps = [run for run in runs if run.parent.name != "final"]
+    sweeps = [run for run in runs if run.parent.name not in ONE_TRAINING]
     if name == "latest" and sweeps:
         return sweeps[0]
     found = [run for run in runs if name in (run.name, f"{run.parent.name}/{run.name}")]

@@ -7,7 +7,7 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from analysis.figures import FIGURES, FITTED, write_figures
-from analysis.results import load
+from analysis.results import load_models
 from trainables.commands import Terminal, run_command
 from trainables.errors import run_log
 from trainables.runs import find_run
@@ -25,7 +25,7 @@ def main(
     """
     folder, terminal = find_run(run, out), Terminal()
     with run_log(folder):
-        results = load(folder)
+        results = load_models(folder)
         paths = write_figures(results, fitted=True, paper=style == "paper")
     lines = [*map(str, paths), *results.pictures.problems, *results.shown.problems]
     if absent := [name for name in (*FIGURES, *FITTED) if name not in {path.stem for path in paths}]:

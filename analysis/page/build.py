@@ -20,7 +20,7 @@ from analysis.alarms import ALARMS, Alarm, alarms
 from analysis.effects import field_effects
 from analysis.findings import certainty_sentence, front_sentence, not_begun, sentences
 from analysis.layout import counted, write_file
-from analysis.page import answer, codebooks, fields, pictures, trials
+from analysis.page import answer, codebooks, fields, pictures, prior, trials
 from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
 from analysis.page.effects import effect_figures, importance_figures
@@ -32,17 +32,18 @@ from analysis.page.tuning import tuning_figures
 from analysis.page.view import View
 from analysis.results import Group, Results, ranked
 from analysis.stopping import stopping_sentence
-from trainables.runs import MLFLOW_PAGES
+from trainables.runs import MLFLOW_PAGES, PRIOR_RUN
 from vqcore.psnr import psnr
 
 logger = logging.getLogger(__name__)
 
 PARTS = (
     ("answer", "Train next"), ("alarms", "Alarms"), ("fronts", "Fronts"), ("curves", "Curves"),
-    ("reconstructions", "Reconstructions"), ("fields", "Fields"), ("codebooks", "Codebooks"), ("search", "Search"),
-    ("trials", "Trials"), ("provenance", "Provenance"),
+    ("reconstructions", "Reconstructions"), ("fields", "Fields"), ("codebooks", "Codebooks"),
+    ("prior", "Learned prior"), ("search", "Search"), ("trials", "Trials"), ("provenance", "Provenance"),
 )  # fmt: skip
-"""In the order of the page: the id and the name of each."""
+"""In the order of the page: the id and the name of each. A prior is shown where there is one; its own run has no other
+part but provenance."""
 
 _SHAPES = (
     "M0-{0}A{0} {0} 0 1 1-.01-{0}Z", "M-{0}-{0}H{0}V{0}H-{0}Z", "M0-{1}L{1} {0}H-{1}Z", "M0-{1}L{1} 0L0 {1}L-{1} 0Z",
@@ -66,29 +67,43 @@ def page(results: Results, refresh: int = 0) -> str:
     environment.globals |= {"swatch": _swatch, "row": _row}
     view, style, script = View(results), _asset("page.css"), _asset("page.js")
     problems: list[str] = []
-    strips, unread = pictures.strips(view)
+    of_models, learned = results.kind != PRIOR_RUN, _tried(prior.section, view, problems, None)
     content = {
-        "title": f"{results.name}: {results.record.sweep.get('sweep') or 'sweep'} of {results.data}",
-        "compared": _compared(results),
+        "title": f"{results.name}: {results.kind or 'sweep'} of {results.data}",
+        "compared": _compared(results) if of_models else f"A learned prior over codes of {results.data}",
         "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC." + (" Loads itself anew." if refresh else ""),
-        "parts": PARTS,
+        "parts": [
+            (id_, name) for id_, name in PARTS if id_ == "provenance" or (learned if id_ == "prior" else of_models)
+        ],
         "refresh": refresh,
         "style": Markup(style),
         "style_hash": _hash(style),
         "script": Markup(script),
         "script_hash": _hash(script),
         "shapes": _shapes(),
+        "of_models": of_models,
+        **(_of_models(view, refresh, problems) if of_models else {}),
+        "prior": learned,
+        "provenance": provenance_table(view),
+        "provenance_lead": _provenance_lead(results),
+        "missing": [*missing(view), *results.shown.problems, *view.problems, *problems],
+    }
+    return environment.get_template("page.html").render(content)
+
+
+def _of_models(view: View, refresh: int, problems: list[str]) -> dict[str, Any]:
+    """The parts that every run has but one that trained a prior."""
+    strips, unread = pictures.strips(view)
+    problems += unread
+    return {
         "strips": strips,
         "at_once": pictures.AT_ONCE,
         **_said(view, problems),
         **_drawn(view, problems),
         "trial_columns": trials.columns(view),
         "trials": trials.rows(view),
-        "provenance": provenance_table(view),
         "data": _data(view, refresh),
-        "missing": [*missing(view), *unread, *results.shown.problems, *view.problems, *problems],
     }
-    return environment.get_template("page.html").render(content)
 
 
 def _said(view: View, problems: list[str]) -> dict[str, Any]:
@@ -97,10 +112,9 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
     found, odd = _tried(sentences, results, problems, ()), _tried(alarms, results, problems, None)
     counts = Counter(trial.status for trial in view.trials)
     ended = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    facts = results.record.sweep.get("tags") or {}
     return {
         "headline": _headline(results),
-        "picks": answer.picks(view) if results.record.sweep.get("sweep") != "final" else [],
+        "picks": answer.picks(view) if results.kind != "final" else [],
         "findings": found,
         "alarms": odd or (),
         "alarms_lead": _alarms_lead(view, odd),
@@ -111,8 +125,12 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         "search_lead": _tried(stopping_sentence, results, problems, None)
         or f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}.",
         "trials_lead": f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}. A click on a head sorts.",
-        "provenance_lead": f"Commit {facts.get('commit', 'not recorded')}, {facts.get('hardware', 'no machine told')}.",
     }
+
+
+def _provenance_lead(results: Results) -> str:
+    facts = results.record.sweep.get("tags") or {}
+    return f"Commit {facts.get('commit', 'not recorded')}, {facts.get('hardware', 'no machine told')}."
 
 
 def _drawn(view: View, problems: list[str]) -> dict[str, Any]:
@@ -173,7 +191,7 @@ def _headline(results: Results) -> str:
     """What to train next, and whether more than one seed says so."""
     if not results.groups:
         return f"No trial has completed{_yet(results)}, so there is nothing to choose."
-    if results.record.sweep.get("sweep") == "final":
+    if results.kind == "final":
         return f'A full-length training. Use its model: vqcore.load("{results.folder / "model.safetensors"}")'
     first, *others = results.front or results.groups
     if len(results.estimated) < 2:

@@ -1,13 +1,12 @@
 """Codebooks: how evenly codes are used, what each decodes to, and how they came about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 
 from analysis.layout import Row, Table
-from analysis.page.pictures import data_address
+from analysis.page.pictures import Picture, data_address
 from analysis.page.svg import BOTTOM, HEIGHT, LEFT, TOP, WIDE, WIDTH, Chart, Figure, Scale, element, path, svg, text
 from analysis.page.view import View
 from analysis.projection import pca
@@ -17,15 +16,6 @@ from analysis.snapshots import Shown, Snapshot, entropy, thinned
 _PANELS = 5
 _CLOUD = 400
 """Encoder outputs behind the codes."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Pixels with a title and a description."""
-
-    title: str
-    description: str
-    source: str
 
 
 def usage_figure(view: View) -> Figure | None:

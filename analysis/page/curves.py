@@ -33,7 +33,7 @@ def _figure(view: View, objective: Objective) -> Figure:
     last = max(max(epochs) for epochs in reports)
     x_values = [1, last] if last > 1 else [0.5, 1.5]
     chart = Chart.of(x_values, values, "epoch", axis_label(objective), log=(False, log), right=column == "mse")
-    chart.x_ticks = [(epoch, str(epoch)) for epoch in _epochs(last)]
+    chart.x_ticks = [(epoch, str(epoch)) for epoch in epoch_ticks(last)]
     if column == "mse":
         chart.right, chart.right_label = psnr_ticks(chart.y), "PSNR, dB"
     weight = "fainter" if len(others) > CROWD else "faint"
@@ -55,7 +55,7 @@ def _figure(view: View, objective: Objective) -> Figure:
     )  # fmt: skip
 
 
-def _epochs(last: int) -> list[int]:
+def epoch_ticks(last: int) -> list[int]:
     """At most seven round epochs, the first and the last among them."""
     step = next(step for step in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 10**9) if last / step <= 6)
     inner = [epoch for epoch in range(step, last, step) if last - epoch > step / 2 and epoch > 1]
@@ -116,7 +116,7 @@ def _estimates(group: Group, column: str) -> dict[int, Estimate]:
 
 
 def _table(groups: Sequence[Group], objective: Objective, last: int) -> Table:
-    epochs = _epochs(last)
+    epochs = epoch_ticks(last)
     rows: list[Row] = []
     for group in groups:
         estimates = _estimates(group if group.trials else group.screening or group, objective.column)

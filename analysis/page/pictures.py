@@ -30,6 +30,16 @@ class Strip:
     """The trial's number on the page; none of the originals."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Pixels with a title and a description."""
+
+    title: str
+    description: str
+    source: str
+    """The image as a ``data:`` address."""
+
+
 def strips(view: View) -> tuple[list[Strip], tuple[str, ...]]:
     """The originals and then the reconstructions, the front first; and a sentence for each that cannot be shown."""
     results = view.results

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tracked import finish, open_sweep, report, seen, start
 
 import vqcore
@@ -171,16 +172,19 @@ def test_an_experiment_of_many_runs_with_long_names_lists_what_fits():
 
 
 def test_a_view_gets_new_columns_and_keeps_what_a_person_chose():
-    first = saved_view("vqsweep-trials", ["commitment_weight"], None)
+    first = saved_view("vqsweep-trials", "pareto", ["commitment_weight"], None)
     envelope = json.loads(first)
     state = json.loads(envelope["state"]) | {"selectedColumns": ["metrics.`usage`"], "orderByKey": "metrics.`usage`"}
     edited = json.dumps(envelope | {"name": "mine", "state": json.dumps(state)})
-    again = json.loads(saved_view("vqsweep-trials", ["decay"], edited))
+    again = json.loads(saved_view("vqsweep-trials", "pareto", ["decay"], edited))
     assert again["name"] == "mine"
     assert json.loads(again["state"])["selectedColumns"] == ["metrics.`usage`", "params.`decay`"]
     assert json.loads(again["state"])["orderByKey"] == "metrics.`usage`"
-    assert saved_view("vqsweep-trials", ["decay"], json.dumps(again)) == json.dumps(again)
-    assert saved_view("vqsweep-trials", ["decay"], "deflate;compressed by MLflow") == "deflate;compressed by MLflow"
+    assert saved_view("vqsweep-trials", "pareto", ["decay"], json.dumps(again)) == json.dumps(again)
+    assert (
+        saved_view("vqsweep-trials", "pareto", ["decay"], "deflate;compressed by MLflow")
+        == "deflate;compressed by MLflow"
+    )
 
 
 def test_a_resume_replaces_what_was_found(out, folder):
@@ -252,6 +256,64 @@ def test_the_registered_model_loads_by_mlflow_without_pickle_and_by_vqcore(out, 
     with torch.no_grad():
         theirs = mlflow.pytorch.load_model(uri)(images)
         assert torch.equal(theirs, ours(images).reconstruction)
+
+
+def train_prior(folder):
+    """What the training of a prior leaves, as far as MLflow is told of it. Its epochs have the time of the call."""
+    (folder / JOURNAL).unlink(missing_ok=True)
+    journal = Journal(folder / JOURNAL)
+    params = {"data": "cifar10-mini", "data_hash": "d00d", "model": "/r/final/full/model.safetensors"}
+    params["model_hash"] = "beef"
+    journal.write("sweep", sweep="prior", name="over", id="prior-id", swept=[], params=params, origin=params)
+    config = {"kind": "causal", "classes": 0, "width": 16, "layers": 1, "heads": 2, "dropout": 0.1, "seed": 3}
+    journal.write("start", trial="ppp", number=0, config=config, info={"device": "cpu"})
+    for epoch in (1, 2):
+        metrics = {"train_bits": 130.0 - epoch, "validation_bits": 131.0 - epoch, "seconds": 1.0}
+        journal.write("epoch", trial="ppp", epoch=epoch, metrics=metrics)
+    journal.write("end", trial="ppp", status="completed", reason="", epoch=2)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("samples", "completions"):
+        Image.new("RGB", (8, 8)).save(folder / "figures" / f"{name}.png")
+    (folder / "figures" / "interpolations.png").write_bytes(b"cut off")
+    (folder / "rates.json").write_text("{}")
+    (folder / "summary.json").write_text(
+        json.dumps({"metrics": {"bits_causal_prior": 120.5}, "findings": ["Found *it*."]})
+    )
+    journal.write("done")
+    journal.close()
+
+
+def test_a_prior_has_its_rates_its_pictures_and_how_to_load_it(out):
+    folder = out / "prior" / "over"
+    for _ in range(2):  # the second time with other times, as when lines of a journal were lost and made again
+        train_prior(folder)
+        assert sync(folder, default_uri(out)) == 2
+    client = client_of(out)
+    experiment = client.get_experiment_by_name("vqsweep/prior")
+    child, parent = sorted(
+        client.search_runs([experiment.experiment_id]), key=lambda run: "vqsweep.trial" not in run.data.tags
+    )
+    assert parent.data.metrics["bits_causal_prior"] == 120.5
+    assert child.info.run_name == "kind causal, classes 0, width 16, layers 1, heads 2, seed 3"
+    for run in (parent, child):
+        assert {"model_hash": "beef", "model_run": "final/full"}.items() <= run.data.tags.items()
+    note = parent.data.tags["mlflow.note.content"]
+    assert "`final/full`" in note
+    assert 'vqcore.load_prior("prior.safetensors")' in note
+    assert r"Found \*it\*." in note
+    points = client.get_metric_history(child.info.run_id, "validation_bits")
+    assert [(point.step, point.value) for point in points] == [(1, 130.0), (2, 129.0)]
+    images = [Path(file.path).name.split("+") for file in client.list_artifacts(child.info.run_id, "images")]
+    assert sorted((name[0], name[2]) for name in images if name[-1].endswith("webp")) == [
+        ("completions", "2"), ("samples", "2")
+    ]  # fmt: skip
+    assert "interpolations.png is not sent" in (folder / "log.txt").read_text()
+    assert {"rates.json", "trials.json"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+    view = json.loads(experiment.tags["mlflow.sharedViewState.vqsweep-trials"])
+    assert view["name"] == "trials, lowest validation_bits first"
+    state = json.loads(view["state"])
+    assert state["orderByKey"] == "metrics.`validation_bits`"
+    assert not [column for column in state["selectedColumns"] if "mse" in column or "estimator" in column]
 
 
 def test_the_report_can_lead_to_the_page_of_each_trial(out, folder):

@@ -159,7 +159,7 @@ def test_sync_of_an_unreachable_server_or_an_empty_run_is_a_clear_error(tmp_path
 def test_find_run(tmp_path):
     with pytest.raises(ConfigError, match="there are none yet"):
         find_run("latest", tmp_path)
-    for age, name in enumerate(["s/old", "s/same", "t/same", "t/new"]):
+    for age, name in enumerate(["s/old", "s/same", "t/same", "t/new", "final/model", "prior/over"]):
         open_sweep(tmp_path / name).close()
         os.utime(tmp_path / name / JOURNAL, (1e9 + age, 1e9 + age))
     assert find_run("old", tmp_path) == tmp_path / "s" / "old"
@@ -168,7 +168,7 @@ def test_find_run(tmp_path):
     assert find_run(str(tmp_path / "t" / "same"), tmp_path / "elsewhere") == tmp_path / "t" / "same"
     with pytest.raises(ConfigError, match="several runs"):
         find_run("same", tmp_path)
-    with pytest.raises(ConfigError, match=r"'nope': no such run .* latest are new, same"):
+    with pytest.raises(ConfigError, match=r"'nope': no such run .* latest are over, model, new, same"):
         find_run("nope", tmp_path)
     with pytest.raises(ConfigError, match="no such run"):
         find_run("", tmp_path)
