@@ -38,7 +38,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(PIP) .
+	$(PIP) '.[codec]'
 	$(COMPILE)
 	touch $@
 

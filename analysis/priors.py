@@ -121,7 +121,7 @@ def priors_of(results: Results) -> Priors:
     """
     folder, problems = results.folder.absolute(), list[str]()
     if results.kind == PRIOR_RUN:
-        own = _read(folder, problems)
+        own = read_prior(folder, problems)
         others = [prior for prior in _kept(folder.parent, None, problems) if _identity(prior) == _identity(own)]
         return Priors(_configurations([own, *others]), tuple(dict.fromkeys(problems)))
     if results.kind != "final" or not (folder / MODEL).is_file():
@@ -163,12 +163,12 @@ def _kept(folder: Path, model: Path | None, problems: list[str]) -> Iterator[Lea
     paths = sorted(path.with_suffix(".toml") for path in folder.glob(f"*/{PRIOR}"))
     digest = model_hash(model) if paths and model else None
     for path in paths:
-        prior = _read(path.parent, problems)
+        prior = read_prior(path.parent, problems)
         if prior.rates and digest in (None, prior.config["model"]):
             yield prior
 
 
-def _read(folder: Path, problems: list[str]) -> LearnedPrior:
+def read_prior(folder: Path, problems: list[str]) -> LearnedPrior:
     """A prior's run; what of it cannot be read becomes a sentence."""
     record = read(folder / JOURNAL)
     trial = next(iter(record.trials.values()), None)

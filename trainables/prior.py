@@ -162,7 +162,9 @@ def _run(job: PriorJob, session: RunSession) -> int:
     epochs, of = job.config.training.epochs, {"model": str(model.path), "model_hash": model.hash}
     run = SingleRun("prior", job, job.data, epochs, lambda: PriorTrial.open(job), _figures, _keep, of, of)
     more = command_line("trainables.samples", folder, "--count", 16, "--seed", 1)
-    codec = command_line("trainables.codec", "compress", folder, job.data.source, folder / "test.vqc")
+    prior = job.config.prior  # without an order of its own, or with classes, it codes by its counts
+    how = ("--prior", "unigram") if prior.kind == "masked" or prior.classes else ()
+    codec = command_line("trainables.codec", "compress", folder, job.data.source, folder / "test.vqc", *how)
     return run.drive(
         session,
         [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import compare, tables
+from analysis import compare, learned_rates, tables
 from analysis.figures import __main__ as figures
 from analysis.page import write_page
 from analysis.priors import priors_of, sentences
@@ -188,3 +188,15 @@ def test_a_comparison_names_every_prior(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         compare.named(["seed0", "seed1"], tmp_path)
     assert len(error.value.problems) == 2
+
+
+def test_priors_of_several_models_have_a_mean_together(model: Path, tmp_path: Path, capsys) -> None:
+    names = [train(tmp_path, seed, of=bytes([seed])).name for seed in range(3)]
+    learned_rates.main(names, tmp_path)
+    screen = capsys.readouterr().out
+    assert "Mean of 3: 122.0 ± 2.0 bits an image [117.0, 127.0]" in screen
+    other = train(tmp_path, 0, of=b"4", name="wide", width=32)
+    with pytest.raises(ConfigError, match=r"wide: differs in width from .*seed0"):
+        learned_rates.main([*names, other.name], tmp_path)
+    with pytest.raises(ConfigError, match=r"small: has no learned rate; train it to its end"):
+        learned_rates.main([*names, model.name], tmp_path)
