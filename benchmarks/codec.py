@@ -95,9 +95,9 @@ def webp(picture: Images, quality: int, shared: bool) -> bytes:
     return _saved(picture, "WEBP", quality=quality, method=6)
 
 
-def avif(picture: Images, quality: int, shared: bool) -> bytes:
+def avif(speed: int, picture: Images, quality: int, shared: bool) -> bytes:
     """Of AV1's frames inside one picture; a file for each image would be headers for the most part."""
-    return _saved(picture, "AVIF", quality=quality)
+    return _saved(picture, "AVIF", quality=quality, speed=speed)
 
 
 def without_headers(file: bytes) -> int:
@@ -141,7 +141,8 @@ def others(pictures: Images, target: float, show: Callable[[str], None]) -> list
         ("JPEG 4:2:0", JPEG_BEST, partial(jpeg, "4:2:0"), scan),
         ("JPEG 4:4:4", JPEG_BEST, partial(jpeg, "4:4:4"), scan),
         ("WebP", 100, webp, without_headers),
-        ("AVIF", 100, avif, None),
+        ("AVIF, usual speed 6,", 100, partial(avif, 6), None),
+        ("AVIF, slow speed 2,", 100, partial(avif, 2), None),
     ):
         ways: list[tuple[str, Images, Callable[[bytes], int], bool]] = [("one mosaic", whole, len, False)]
         if bare is not None:
@@ -149,7 +150,7 @@ def others(pictures: Images, target: float, show: Callable[[str], None]) -> list
         for what, of, length, shared in ways:
             found = at_error(Lossy(best, partial(save, shared=shared), length), of, target)
             found["bytes_an_image"] *= len(of) / len(pictures)
-            rows.append(Row(name=f"{name}, {what}", **found))
+            rows.append(Row(name=f"{name.removesuffix(',')}, {what}", **found))
             show(rows[-1]["name"])
     for name, options in (("PNG", {"optimize": True}), ("WebP", {"lossless": True})):
         for what, of in (("a file an image", pictures), ("one mosaic", whole)):
