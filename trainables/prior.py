@@ -27,7 +27,7 @@ from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
 from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model
 from trainables.prior_trial import PriorJob, PriorTrial, PriorTrialConfig
-from trainables.rates import measure, rate_lines
+from trainables.rates import measure, metric_name, rate_lines
 from trainables.runs import NAME, SUMMARY, command_line, usable_cpus
 from trainables.session import RunSession, open_session
 from trainables.single_run import SingleRun, check_folder
@@ -192,7 +192,7 @@ def _keep(training: PriorTrial, session: RunSession) -> None:
         write_pictures(folder / "figures", model, prior, job.data.test(), labels, job.config.training.seed)
     replace_file(folder / RATES, (json.dumps(rates, indent=1) + "\n").encode())
     lines = _said(rates, training)
-    metrics = {f"bits_{row['prior'].split(',')[0].replace(' ', '_')}": row["bits"] for row in rates["rates"]}
+    metrics = {metric_name(row["prior"]): row["bits"] for row in rates["rates"]}
     replace_file(folder / SUMMARY, json.dumps({"metrics": metrics, "findings": lines}, indent=1).encode())
     for line in lines:
         session.console.print(line, soft_wrap=True)
