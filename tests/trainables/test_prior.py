@@ -1,12 +1,14 @@
 """A prior's training, as a user starts it: model in, a folder that can be used out."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +95,35 @@ def test_a_prior_of_classes_draws_one_of_them(out: Path, tmp_path: Path) -> None
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with pytest.raises(ConfigError, match="--label 'frog': no such class of this prior; there are cat, dog"):
         draw_samples("p", label="frog", out=out)
+
+
+def test_no_samples_are_drawn_where_prior_and_model_do_not_fit(out: Path, tmp_path: Path) -> None:
+    assert run(out, "--by-class", "--epochs", "1") == 0
+    folder, toml = out / "prior" / "p", out / "prior" / "p" / "prior.toml"
+    before = toml.read_text()
+    toml.write_text(before[: before.index("[labels]")])
+    with pytest.raises(ConfigError, match="names 0 classes, and the prior has 2"):
+        draw_samples("p", out=out)
+    toml.write_text(before)
+    save(VQVAE(SMALL.model), SMALL, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match="is a prior of the model"):
+        draw_samples("p", out=out)
+    with pytest.raises(ConfigError, match=r"holds no prior.safetensors; name a prior's run, or train one with"):
+        draw_samples("one", out=out)
+    assert not (folder / "figures" / "samples-0.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"temperature": math.nan}, "--temperature nan"),
+        ({"seed": 2**70}, "--seed 1180591620717411303424: must be"),
+        ({"to": Path("x.txt")}, "--to x.txt: must be a file that ends in .png"),
+    ],
+)
+def test_a_wrong_flag_of_the_samples_is_said(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        draw_samples("p", **flags)
 
 
 def test_the_same_command_goes_on_and_the_test_set_chooses_nothing(out: Path) -> None:
