@@ -21,7 +21,7 @@ from trainables.checkpoint import AT_MOST
 from trainables.commands import Terminal, exit_code
 from trainables.device import device_problems
 from trainables.encode import progress_lines
-from trainables.fidelity import IMAGES, features, fidelity, spread
+from trainables.fidelity import IMAGES, NEIGHBOURS, features, fidelity, spread
 from trainables.generated import decoded, encoded, round_robin, sample_codes, write_pictures
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
@@ -111,6 +111,11 @@ def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     training = problems.of(lambda: _training(flags))
     model = problems.of(lambda: find_model(flags.model, flags.out))
     data = problems.of(lambda: model.data(flags.data)) if model else None
+    if data is not None and min(data.train_images, data.test_images) < 2:
+        have = f"{data.train_images} training and {data.test_images} test images"
+        problems.add(
+            f"data = {data.source!r}: {have}; a prior trains and is chosen on two or more, and tested on as many"
+        )
     labels = problems.of(lambda: required_labels(data)) if data and flags.by_class else None
     config = problems.of(lambda: _prior(flags, model, data.image_size, labels)) if model and data else None
     problems.raise_any()
@@ -222,9 +227,12 @@ def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
 
 
 def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str, Any]]:
-    """Precision, recall and coverage of samples beside test images, and of what they are read by."""
+    """Precision, recall and coverage of samples beside test images, and of what they are read by; none of so few
+    images that they have not the neighbours."""
     data, config = training.job.data, prior.config
     count = min(IMAGES, data.test_images, data.train_images)
+    if count <= NEIGHBOURS:
+        return []
     real, others = spread(data.test(), count), spread(data.train(), count)
     counting = make_prior(PriorConfig("unigram", config.codebook_size, config.rows, config.columns))
     counting.count(prior.counts)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,23 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert run(out, *words) == 2
     assert said in capsys.readouterr().err
     assert not (out / "prior").exists()
+
+
+def test_a_test_set_too_small_for_neighbours_has_rates_alone(
+    out: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(images, few)
+    tests = sorted((few / "test").rglob("*.png"))
+    for path in tests[3:]:
+        path.unlink()
+    assert run(out, "--epochs", "1", "--data", str(few)) == 0
+    rates = json.loads((out / "prior" / "p" / "rates.json").read_text())
+    assert (rates["test_images"], rates["samples"]) == (3, [])
+    for path in tests[1:3]:
+        path.unlink()
+    assert run(out, "--epochs", "1", "--data", str(few)) == 2
+    assert "80 training and 1 test images; a prior trains" in capsys.readouterr().err
 
 
 def test_another_prior_does_not_get_the_same_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
