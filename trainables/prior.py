@@ -25,7 +25,7 @@ from trainables.fidelity import IMAGES, NEIGHBOURS, features, fidelity, spread
 from trainables.generated import decoded, encoded, round_robin, sample_codes, write_pictures
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
-from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model
+from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model, model_hash
 from trainables.prior_trial import PriorJob, PriorTrial, PriorTrialConfig
 from trainables.rates import measure, metric_name, rate_lines
 from trainables.runs import NAME, SUMMARY, command_line, usable_cpus
@@ -38,7 +38,7 @@ from vqcore.errors import Problems
 from vqcore.prior import Kind, Prior, PriorConfig, make_prior, save_prior
 from vqcore.prior_training import PriorTraining
 from vqcore.registry import ARCHITECTURES
-from vqcore.vqvae import VQVAE
+from vqcore.vqvae import VQVAE, load
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def _figures(metrics: Mapping[str, float]) -> str:
 def _keep(training: PriorTrial, session: RunSession) -> None:
     """Model, prior, rates, pictures and card; what they say, on the screen."""
     job, folder = training.job, session.folder
-    prior, model = training.trainer.take_best(), job.model.load()
+    prior = training.trainer.take_best()
     _keep_both(training, prior, folder)
+    model = load(folder / MODEL)
     with session.stage("Rates on the test set, and pictures"):
         rates = measure(training.trainer, training.test_set, 3 * job.data.image_size**2)
         prior.cpu()
@@ -208,7 +209,10 @@ def _keep(training: PriorTrial, session: RunSession) -> None:
 
 
 def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
-    """Write beside their place, then rename into it: whoever loads them finds the old ones or the new ones."""
+    """Write beside their place, then rename into it: whoever loads them finds the old ones or the new ones.
+
+    ``ConfigError`` if the model has been replaced since its codes were made.
+    """
     job = training.job
     facts: dict[str, Any] = {
         "model": {"hash": job.model.hash},
@@ -221,6 +225,9 @@ def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
         save_prior(prior, Path(beside, PRIOR), facts)
         for source in (job.model.path, job.model.path.with_suffix(".toml")):
             shutil.copy(source, Path(beside, Path(MODEL).with_suffix(source.suffix)))
+        if model_hash(Path(beside, MODEL)) != job.model.hash:
+            rule = "is not any more the model that this prior was trained for; train the new one's under another --name"
+            raise ConfigError([f"{job.model.path}: {rule}"])
         for path in sorted(Path(beside).iterdir()):
             path.replace(folder / path.name)
     sync_folder(folder)

@@ -25,6 +25,7 @@ from trainables.samples import main as draw_samples
 from trainables.tracking import Tracker
 from vqcore import VQVAE, ConfigError, TrialConfig, save
 from vqcore.config import read_toml
+from vqcore.prior_training import CodeSet, PriorTrainer
 
 SMALL = TrialConfig().replace(
     channels=8, hidden_channels=8, residual_channels=4, residual_blocks=1, codebook_size=16, dim=8, batch_size=32
@@ -125,6 +126,22 @@ def test_no_samples_are_drawn_where_prior_and_model_do_not_fit(out: Path, tmp_pa
 def test_a_wrong_flag_of_the_samples_is_said(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         draw_samples("p", **flags)
+
+
+def test_a_model_that_is_replaced_meanwhile_is_not_put_beside_the_prior(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_epoch = PriorTrainer.train_epoch
+
+    def then_replaced(trainer: PriorTrainer, *codes: CodeSet) -> dict[str, float]:
+        metrics = train_epoch(trainer, *codes)
+        save(VQVAE(SMALL.model), SMALL, out / "final" / "one" / "model.safetensors")
+        return metrics
+
+    monkeypatch.setattr(PriorTrainer, "train_epoch", then_replaced)
+    assert run(out, "--epochs", "1") == 1
+    assert "is not any more the model that this prior was trained for" in capsys.readouterr().out
+    assert not (out / "prior" / "p" / "prior.safetensors").exists()
 
 
 def test_the_same_command_goes_on_and_the_test_set_chooses_nothing(out: Path) -> None:
