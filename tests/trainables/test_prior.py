@@ -128,6 +128,20 @@ def test_a_wrong_flag_of_the_samples_is_said(flags: dict[str, Any], said: str) -
         draw_samples("p", **flags)
 
 
+def test_codes_that_cannot_be_written_are_said_of_a_completed_training_too(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = out / "final" / "one" / "codes"
+    for ready in (False, True):
+        if ready:
+            codes.unlink()
+            assert run(out, "--epochs", "1") == 0
+            shutil.rmtree(codes)
+        codes.write_text("in the way")
+        assert run(out, "--epochs", "1") == 1
+        assert f"The run cannot go on: {codes}: cannot be written (File exists)" in capsys.readouterr().out
+
+
 def test_a_model_that_is_replaced_meanwhile_is_not_put_beside_the_prior(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
