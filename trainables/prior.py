@@ -22,7 +22,7 @@ from trainables.commands import Terminal, exit_code
 from trainables.device import device_problems
 from trainables.encode import progress_lines
 from trainables.fidelity import IMAGES, NEIGHBOURS, features, fidelity, spread
-from trainables.generated import decoded, encoded, round_robin, sample_codes, write_pictures
+from trainables.generated import decoded, encoded, sample_codes, write_pictures
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
 from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model, model_hash
@@ -235,8 +235,9 @@ def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
 
 def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str, Any]]:
     """Precision, recall and coverage of samples beside test images, and of what they are read by; none of so few
-    images that they have not the neighbours."""
-    data, config = training.job.data, prior.config
+    images that they have not the neighbours. Samples by class have the classes of training images: a set in which one
+    is rare is not covered by samples that have as many of it as of others."""
+    data, config, classes = training.job.data, prior.config, training.job.labels
     count = min(IMAGES, data.test_images, data.train_images)
     if count <= NEIGHBOURS:
         return []
@@ -246,7 +247,8 @@ def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str
     rows = {"other real images": others}
     rows["reconstructions of others"] = decoded(model, encoded(model, others))
     if config.kind != "unigram":
-        rows["samples"] = decoded(model, sample_codes(prior, count, round_robin(count, config.classes)))
+        labels = None if classes is None else torch.from_numpy(spread(classes.train, count))
+        rows["samples"] = decoded(model, sample_codes(prior, count, labels))
     rows["samples of codes without neighbours"] = decoded(model, sample_codes(counting, count))
     features_of_real = features(model, real)
     return [
@@ -263,9 +265,10 @@ def _said(rates: dict[str, Any], training: PriorTrial) -> list[str]:
         told = f"{rates['percent_under_entropy']:.1f} % under the unigram entropy"
         if low <= 0:
             told = "not told from the unigram entropy" if high > 0 else "above the unigram entropy: train it longer"
+        given = "" if training.job.labels is None else ", without the class, which it is given,"
         lines.append(
-            f"The learned rate is {told} ({low:.1f} to {high:.1f} % under it over test images; one seed of the prior), "
-            f"after epoch {epoch} of {training.trainer.epoch}, which the held-out codes chose."
+            f"The learned rate{given} is {told} ({low:.1f} to {high:.1f} % under it over test images; one seed of the "
+            f"prior), after epoch {epoch} of {training.trainer.epoch}, which the held-out codes chose."
         )
     lines += [
         f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f}, coverage {row['coverage']:.2f}"

@@ -18,6 +18,7 @@ from PIL import Image
 
 import vqcore
 from trainables.data import prepare
+from trainables.generated import sample_codes
 from trainables.journal import Journal, read
 from trainables.prior import main
 from trainables.runs import JOURNAL
@@ -25,6 +26,7 @@ from trainables.samples import main as draw_samples
 from trainables.tracking import Tracker
 from vqcore import VQVAE, ConfigError, TrialConfig, save
 from vqcore.config import read_toml
+from vqcore.prior import Prior
 from vqcore.prior_training import CodeSet, PriorTrainer
 
 SMALL = TrialConfig().replace(
@@ -126,6 +128,24 @@ def test_no_samples_are_drawn_where_prior_and_model_do_not_fit(out: Path, tmp_pa
 def test_a_wrong_flag_of_the_samples_is_said(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         draw_samples("p", **flags)
+
+
+def test_samples_that_are_measured_have_the_classes_of_the_training_set(
+    out: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, drawn = tmp_path / "few", list[list[int]]()
+    shutil.copytree(images, few)
+    for path in sorted((few / "train" / "cat").iterdir())[4:]:
+        path.unlink()
+
+    def seen(prior: Prior, count: int, labels: torch.Tensor | None = None) -> torch.Tensor:
+        drawn.extend([] if labels is None else [labels.bincount().tolist()])
+        return sample_codes(prior, count, labels)
+
+    monkeypatch.setattr("trainables.prior.sample_codes", seen)
+    assert run(out, "--by-class", "--epochs", "1", "--data", str(few)) == 0
+    assert drawn == [[3, 21]]  # of 24, where 4 in 44 are cats
+    assert "The learned rate, without the class, which it is given, is" in capsys.readouterr().out
 
 
 def test_codes_that_cannot_be_written_are_said_of_a_completed_training_too(
