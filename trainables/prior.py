@@ -125,7 +125,7 @@ def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     assert training is not None
     whole = PriorTrialConfig(config, training)
     key = whole.key(model.hash, data.hash)
-    folder = flags.out / "prior" / (flags.name or f"{model.folder.name}-{flags.kind}-{key}")
+    folder = flags.out / "prior" / (flags.name or f"{model.folder.absolute().name}-{flags.kind}-{key}")
     check_folder(folder, key, training.epochs)
     weights = sum(tensor.nbytes for tensor in make_prior(config).state_dict().values())
     check_disk(str(folder / "trials"), AT_MOST * 4 * weights)

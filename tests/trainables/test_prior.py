@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 import vqcore
+from trainables.commands import Terminal
 from trainables.data import prepare
 from trainables.generated import sample_codes
 from trainables.journal import Journal, read
-from trainables.prior import main
+from trainables.prior import PriorFlags, check_prior, main
 from trainables.runs import JOURNAL
 from trainables.samples import main as draw_samples
 from trainables.tracking import Tracker
@@ -243,6 +244,14 @@ def test_a_test_set_too_small_for_neighbours_has_rates_alone(
         path.unlink()
     assert run(out, "--epochs", "1", "--data", str(few)) == 2
     assert "80 training and 1 test images; a prior trains" in capsys.readouterr().err
+
+
+def test_a_model_named_by_its_file_in_this_folder_gives_the_run_its_name(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(out / "final" / "one")
+    flags = PriorFlags("model.safetensors", kind="unigram", out=out, num_gpus=0)
+    assert check_prior(flags, Terminal())[1].name.startswith("one-unigram-")
 
 
 def test_another_prior_does_not_get_the_same_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
