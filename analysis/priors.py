@@ -139,7 +139,8 @@ def _sentence(one: Configuration) -> str:
     rates, (first, *_) = one.measured, one.priors
     if not rates and first.rates:
         row = first.rates.rows[-1]
-        return f"{one.label}: counts codes, {row.bits:.2f} bits an image [{row.low:.2f}, {row.high:.2f}] over images."
+        counts = "counts codes, " if first.config.get("kind") == "unigram" else ""
+        return f"{one.label}: {counts}{row.bits:.2f} bits an image [{row.low:.2f}, {row.high:.2f}] over images."
     if not rates:
         epochs = first.trial.last_epoch if first.trial else 0
         return (

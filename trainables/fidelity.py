@@ -11,9 +11,10 @@ anything. They are read beside those of other real images, as good as samples ca
 that were drawn without regard to their neighbours.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,8 @@ from torch import Tensor
 from trainables.sources import Images
 from vqcore.training import Images as Batches
 from vqcore.vqvae import VQVAE
+
+T = TypeVar("T", bound=np.generic)
 
 IMAGES = 2000
 """Of each set; of fewer, as many as the smaller set has."""
@@ -64,6 +67,6 @@ def _radius(members_NF: Tensor) -> Tensor:
     return torch.cdist(members_NF, members_NF).kthvalue(NEIGHBOURS + 1, 1).values  # the nearest is itself
 
 
-def spread(images: Images, count: int) -> Images:
-    """``count`` of the images, spread evenly over the set."""
+def spread(images: npt.NDArray[T], count: int) -> npt.NDArray[T]:
+    """``count`` of the images, or of what stands for each, spread evenly over the set."""
     return np.array(images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)])

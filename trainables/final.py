@@ -156,6 +156,8 @@ def _origin(config: Path) -> dict[str, Any]:
 def _run(job: TrialJob, session: RunSession, origin: dict[str, Any]) -> int:
     """Train, keep model and card, record the end, print what to do next; the exit code."""
     folder = session.folder
+    out = folder.parents[1]
+    elsewhere = () if out == Path("runs") else ("--out", out)
     run = SingleRun(
         "final", job, job.data, job.config.training.epochs, lambda: Trial.open(job), _figures, _keep, origin
     )
@@ -165,7 +167,7 @@ def _run(job: TrialJob, session: RunSession, origin: dict[str, Any]) -> int:
             ("use it", f'vqcore.load("{folder}/model.safetensors")'),
             ("read its card", str(folder / CARD)),
             ("see the codebook", command_line("analysis.figures", folder)),
-            ("learn its prior", command_line("trainables.prior", folder)),
+            ("learn its prior", command_line("trainables.prior", folder, *elsewhere)),
         ],
     )
 

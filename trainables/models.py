@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from trainables.data import DataSet, prepare
 from trainables.journal import read
-from trainables.runs import JOURNAL, find_run
+from trainables.runs import JOURNAL, command_line, find_run
+from vqcore.config import read_toml
 from vqcore.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vqcore.prior import Prior
     from vqcore.vqvae import VQVAE
 
 MODEL = "model.safetensors"
@@ -47,6 +49,22 @@ class TrainedModel:
         from vqcore.vqvae import load
 
         return load(self.path)
+
+    def prior(self) -> "Prior":
+        """The prior beside the model, in eval mode on the CPU. ``ConfigError`` if there is none, or another model's."""
+        from vqcore.prior import load_prior
+
+        path = self.folder / PRIOR
+        if not path.is_file():
+            train = command_line("trainables.prior", self.folder)
+            rule = f"name a prior's run, or train one with {train}"
+            raise ConfigError([f"{self.folder}: holds no {PRIOR}; {rule}"])
+        prior, table = load_prior(path), read_toml(path.with_suffix(".toml")).get("model")
+        of_model = table.get("hash") if isinstance(table, dict) else None
+        if of_model != self.hash:
+            rule = f"{self.path.name} beside it is {self.hash}; copy both from one run"
+            raise ConfigError([f"{path}: is a prior of the model {of_model}, and {rule}"])
+        return prior
 
     def data(self, source: str | None = None) -> DataSet:
         """The data set ``source``, or the one of the training, at the model's image size.

@@ -21,13 +21,13 @@ from trainables.checkpoint import AT_MOST
 from trainables.commands import Terminal, exit_code
 from trainables.device import device_problems
 from trainables.encode import progress_lines
-from trainables.fidelity import IMAGES, features, fidelity, spread
-from trainables.generated import decoded, encoded, round_robin, sample_codes, write_pictures
+from trainables.fidelity import IMAGES, NEIGHBOURS, features, fidelity, spread
+from trainables.generated import decoded, encoded, sample_codes, write_pictures
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
-from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model
+from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model, model_hash
 from trainables.prior_trial import PriorJob, PriorTrial, PriorTrialConfig
-from trainables.rates import measure, rate_lines
+from trainables.rates import measure, metric_name, rate_lines
 from trainables.runs import NAME, SUMMARY, command_line, usable_cpus
 from trainables.session import RunSession, open_session
 from trainables.single_run import SingleRun, check_folder
@@ -38,7 +38,7 @@ from vqcore.errors import Problems
 from vqcore.prior import Kind, Prior, PriorConfig, make_prior, save_prior
 from vqcore.prior_training import PriorTraining
 from vqcore.registry import ARCHITECTURES
-from vqcore.vqvae import VQVAE
+from vqcore.vqvae import VQVAE, load
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     training = problems.of(lambda: _training(flags))
     model = problems.of(lambda: find_model(flags.model, flags.out))
     data = problems.of(lambda: model.data(flags.data)) if model else None
+    if data is not None and min(data.train_images, data.test_images) < 2:
+        have = f"{data.train_images} training and {data.test_images} test images"
+        problems.add(
+            f"data = {data.source!r}: {have}; a prior trains and is chosen on two or more, and tested on as many"
+        )
     labels = problems.of(lambda: required_labels(data)) if data and flags.by_class else None
     config = problems.of(lambda: _prior(flags, model, data.image_size, labels)) if model and data else None
     problems.raise_any()
@@ -120,7 +125,7 @@ def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     assert training is not None
     whole = PriorTrialConfig(config, training)
     key = whole.key(model.hash, data.hash)
-    folder = flags.out / "prior" / (flags.name or f"{model.folder.name}-{flags.kind}-{key}")
+    folder = flags.out / "prior" / (flags.name or f"{model.folder.absolute().name}-{flags.kind}-{key}")
     check_folder(folder, key, training.epochs)
     weights = sum(tensor.nbytes for tensor in make_prior(config).state_dict().values())
     check_disk(str(folder / "trials"), AT_MOST * 4 * weights)
@@ -184,8 +189,9 @@ def _figures(metrics: Mapping[str, float]) -> str:
 def _keep(training: PriorTrial, session: RunSession) -> None:
     """Model, prior, rates, pictures and card; what they say, on the screen."""
     job, folder = training.job, session.folder
-    prior, model = training.trainer.take_best(), job.model.load()
+    prior = training.trainer.take_best()
     _keep_both(training, prior, folder)
+    model = load(folder / MODEL)
     with session.stage("Rates on the test set, and pictures"):
         rates = measure(training.trainer, training.test_set, 3 * job.data.image_size**2)
         prior.cpu()
@@ -194,7 +200,7 @@ def _keep(training: PriorTrial, session: RunSession) -> None:
         write_pictures(folder / "figures", model, prior, job.data.test(), labels, job.config.training.seed)
     replace_file(folder / RATES, (json.dumps(rates, indent=1) + "\n").encode())
     lines = _said(rates, training)
-    metrics = {f"bits_{row['prior'].split(',')[0].replace(' ', '_')}": row["bits"] for row in rates["rates"]}
+    metrics = {metric_name(row["prior"]): row["bits"] for row in rates["rates"]}
     replace_file(folder / SUMMARY, json.dumps({"metrics": metrics, "findings": lines}, indent=1).encode())
     for line in lines:
         session.console.print(line, soft_wrap=True)
@@ -205,7 +211,10 @@ def _keep(training: PriorTrial, session: RunSession) -> None:
 
 
 def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
-    """Write beside their place, then rename into it: whoever loads them finds the old ones or the new ones."""
+    """Write beside their place, then rename into it: whoever loads them finds the old ones or the new ones.
+
+    ``ConfigError`` if the model has been replaced since its codes were made.
+    """
     job = training.job
     facts: dict[str, Any] = {
         "model": {"hash": job.model.hash},
@@ -218,22 +227,30 @@ def _keep_both(training: PriorTrial, prior: Prior, folder: Path) -> None:
         save_prior(prior, Path(beside, PRIOR), facts)
         for source in (job.model.path, job.model.path.with_suffix(".toml")):
             shutil.copy(source, Path(beside, Path(MODEL).with_suffix(source.suffix)))
+        if model_hash(Path(beside, MODEL)) != job.model.hash:
+            rule = "is not any more the model that this prior was trained for; train the new one's under another --name"
+            raise ConfigError([f"{job.model.path}: {rule}"])
         for path in sorted(Path(beside).iterdir()):
             path.replace(folder / path.name)
     sync_folder(folder)
 
 
 def _fidelity(model: VQVAE, prior: Prior, training: PriorTrial) -> list[dict[str, Any]]:
-    """Precision, recall and coverage of samples beside test images, and of what they are read by."""
-    data, config = training.job.data, prior.config
+    """Precision, recall and coverage of samples beside test images, and of what they are read by; none of so few
+    images that they have not the neighbours. Samples by class have the classes of training images: a set in which one
+    is rare is not covered by samples that have as many of it as of others."""
+    data, config, classes = training.job.data, prior.config, training.job.labels
     count = min(IMAGES, data.test_images, data.train_images)
+    if count <= NEIGHBOURS:
+        return []
     real, others = spread(data.test(), count), spread(data.train(), count)
     counting = make_prior(PriorConfig("unigram", config.codebook_size, config.rows, config.columns))
     counting.count(prior.counts)
     rows = {"other real images": others}
     rows["reconstructions of others"] = decoded(model, encoded(model, others))
     if config.kind != "unigram":
-        rows["samples"] = decoded(model, sample_codes(prior, count, round_robin(count, config.classes)))
+        labels = None if classes is None else torch.from_numpy(spread(classes.train, count))
+        rows["samples"] = decoded(model, sample_codes(prior, count, labels))
     rows["samples of codes without neighbours"] = decoded(model, sample_codes(counting, count))
     features_of_real = features(model, real)
     return [
@@ -250,9 +267,10 @@ def _said(rates: dict[str, Any], training: PriorTrial) -> list[str]:
         told = f"{rates['percent_under_entropy']:.1f} % under the unigram entropy"
         if low <= 0:
             told = "not told from the unigram entropy" if high > 0 else "above the unigram entropy: train it longer"
+        given = "" if training.job.labels is None else ", without the class, which it is given,"
         lines.append(
-            f"The learned rate is {told} ({low:.1f} to {high:.1f} % under it over test images; one seed of the prior), "
-            f"after epoch {epoch} of {training.trainer.epoch}, which the held-out codes chose."
+            f"The learned rate{given} is {told} ({low:.1f} to {high:.1f} % under it over test images; one seed of the "
+            f"prior), after epoch {epoch} of {training.trainer.epoch}, which the held-out codes chose."
         )
     lines += [
         f"{row['images']}: precision {row['precision']:.2f}, recall {row['recall']:.2f}, coverage {row['coverage']:.2f}"

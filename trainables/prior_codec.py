@@ -15,11 +15,9 @@ from trainables.code_file import Block, CodeFile, Kind, unpack
 from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
 from trainables.commands import Terminal
 from trainables.models import PRIOR, TrainedModel, find_model
-from trainables.runs import command_line
 from trainables.sources import Images
-from vqcore.config import read_toml
 from vqcore.errors import ConfigError
-from vqcore.prior import InOrder, Prior, load_prior
+from vqcore.prior import InOrder, Prior
 from vqcore.registry import ARCHITECTURES
 from vqcore.training import Images as Batches
 from vqcore.training import pixels
@@ -143,16 +141,7 @@ class Codec:
 def open_codec(name: str, out: Path, kind: Kind | None) -> Codec:
     """The codec of a prior, by name or folder; ``kind`` is what the prior is unless given. ``ConfigError`` if none."""
     found = find_model(name, out)
-    path = found.folder / PRIOR
-    if not path.is_file():
-        train = command_line("trainables.prior", name)
-        raise ConfigError([f"{name}: {found.folder} holds no {PRIOR}; name a prior's run, or train one with {train}"])
-    prior = load_prior(path)
-    table = read_toml(path.with_suffix(".toml")).get("model")
-    of_model = table.get("hash") if isinstance(table, dict) else None
-    if of_model != found.hash:
-        rule = f"{found.path.name} beside it is {found.hash}; copy both from one run"
-        raise ConfigError([f"{path}: is a prior of the model {of_model}, and {rule}"])
+    prior = found.prior()
     return Codec(found, prior, kind or ("unigram" if prior.config.kind == "unigram" else "learned"))
 
 

@@ -1,6 +1,7 @@
 """What the codes of an image cost under each prior, in bits an image and a dimension, on test images."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def measure(trainer: PriorTrainer, test: CodeSet, dimensions: int) -> dict[str, 
     if config.kind != "unigram":
         learned = trainer.evaluate(test).numpy()
         rates.append(_rate(learned_name(config.kind, config.classes), learned, dimensions))
-        saved = _under(learned, entropy)
+        saved = _under(learned, entropy) if entropy.any() else {}  # one code alone: there is nothing to be under
     return {
         "test_images": len(test.codes),
         "codes_an_image": config.positions,
@@ -69,6 +70,11 @@ def learned_name(kind: Kind, classes: int) -> str:
     """Of a learned prior among the rates."""
     given = " given the class" if classes else ""
     return f"{kind} prior{given}" + (" (mean over all orders, estimated)" if kind == "masked" else "")
+
+
+def metric_name(prior: str) -> str:
+    """Of a rate in MLflow, which takes neither commas nor parentheses."""
+    return "bits_" + re.split(r" \(|,", prior)[0].replace(" ", "_")
 
 
 def rate_lines(rates: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,8 @@
 """Images drawn from a prior: ``python -m trainables.samples PRIOR --count 64 --seed 1``."""
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -11,9 +12,8 @@ from trainables.commands import Terminal, run_command
 from trainables.device import open_device
 from trainables.generated import ACROSS, decoded, grid, round_robin, sample_codes
 from trainables.models import PRIOR, find_model
-from vqcore.config import read_toml
+from vqcore.config import MAX_SEED, read_toml
 from vqcore.errors import ConfigError
-from vqcore.prior import load_prior
 
 
 def main(
@@ -38,19 +38,33 @@ def main(
         to: The file; samples-<seed>.png in the prior's figures/ unless given.
         out: Folder of all runs.
     """
-    if count < 1 or temperature <= 0 or top_k < 0:
+    if count < 1 or not 0 < temperature < math.inf or top_k < 0:
         rule = "ask for 1 or more, at a temperature above 0, of the top 0 (all) or more"
         raise ConfigError([f"--count {count} --temperature {temperature:g} --top-k {top_k}: {rule}"])
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError([f"--seed {seed}: must be a whole number, 0 to {MAX_SEED:,}"])
+    if to is not None and to.suffix.lower() != ".png":
+        raise ConfigError([f"--to {to}: must be a file that ends in .png"])
     open_device(num_gpus=0)
     found = find_model(prior, out)
-    loaded, model = load_prior(found.folder / PRIOR), found.load()
-    classes = read_toml((found.folder / PRIOR).with_suffix(".toml")).get("labels", {}).get("classes", [])
+    loaded, model = found.prior(), found.load()
+    classes = _classes(read_toml((found.folder / PRIOR).with_suffix(".toml")))
+    if len(classes) != loaded.config.classes:
+        rule = f"names {len(classes)} classes, and the prior has {loaded.config.classes}; train it again"
+        raise ConfigError([f"{found.folder}: [labels] of its prior.toml {rule}"])
     labels = round_robin(count, len(classes)) if label is None else torch.full((count,), _number(label, classes))
     codes = sample_codes(loaded, count, labels, seed, temperature=temperature, top_k=top_k)
     path = to or found.folder / "figures" / f"samples-{seed}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(decoded(model, codes), min(count, ACROSS)).save(path)
     Terminal().print(Text(str(path)), soft_wrap=True)
+
+
+def _classes(prior_toml: dict[str, Any]) -> list[str]:
+    """The names of the prior's classes; none of a prior without."""
+    labels = prior_toml.get("labels")
+    names = labels.get("classes") if isinstance(labels, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _number(label: str, classes: list[str]) -> int:

@@ -74,7 +74,8 @@ class SingleRun(Generic[TrainingT]):
         return code or (0 if completed and recorded else 1)
 
     def _train(self, session: RunSession) -> None:
-        """Train what is left. An error of the training's own ends it as failed; a full disk, say, passes through."""
+        """Train what is left. An error of the training's own ends it as failed; what a user can mend, a full disk or
+        a folder that cannot be written, passes through."""
         writer, seconds = session.writer, list[float]()
 
         def show(event: Event) -> None:
@@ -95,7 +96,7 @@ class SingleRun(Generic[TrainingT]):
                 if session.signals.terminating:
                     raise Preempted
             writer.report(self.job, report)
-        except OSError:
+        except (OSError, ConfigError):
             raise
         except Exception as error:
             logger.exception("the training failed")

@@ -78,7 +78,8 @@ def split(whole_set: CodeSet) -> tuple[CodeSet, CodeSet]:
 
 
 class PriorTrainer:
-    """A prior in training; what two of them with equal arguments do is equal to the last bit on a CPU.
+    """A prior in training; what two of them with equal arguments do is equal to the last bit on a CPU, if torch's
+    generator, from which dropout draws, is seeded alike before each: ``torch.manual_seed(training.seed)``.
 
     ``state`` and ``load_state`` carry all that the next epoch depends on, the best epoch's weights among it.
     """

@@ -86,7 +86,8 @@ def load(path: str | Path) -> VQVAE:
     try:
         model.load_state_dict(load_file(path))
     except (RuntimeError, OSError, SafetensorError) as error:
-        raise ConfigError([f"{path}: does not hold the model that its TOML describes ({error})"]) from error
+        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line for each tensor
+        raise ConfigError([f"{path}: does not hold the model that its TOML describes ({first})"]) from error
     return model.eval()
 
 

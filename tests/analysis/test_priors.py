@@ -103,6 +103,14 @@ def test_one_seed_is_said_to_be_one_seed(model: Path) -> None:
     assert "Over seeds" not in section(model)
 
 
+def test_a_learned_prior_of_a_collapsed_codebook_is_not_said_to_count(model: Path) -> None:
+    rates = train(model.parent.parent) / "rates.json"
+    content = json.loads(rates.read_text())
+    rates.write_text(json.dumps({name: value for name, value in content.items() if "percent" not in name}))
+    (said,) = sentences(priors_of(load(model)))
+    assert said.endswith("heads 2: 120.00 bits an image [119.00, 121.00] over images.")
+
+
 def test_seeds_of_one_configuration_have_a_mean_and_an_interval(model: Path) -> None:
     for seed in LEARNED:
         train(model.parent.parent, seed)

@@ -154,6 +154,13 @@ def with_prior(folder: Path, beside: Path) -> Path:
     return beside
 
 
+def test_a_card_calls_nothing_a_saving_whose_interval_reaches_0(train: Train, tmp_path: Path) -> None:
+    folder = with_prior(train(), tmp_path / "prior" / "one")
+    rates = folder / "rates.json"
+    rates.write_text(rates.read_text().replace('"percent_low": 11.0', '"percent_low": -0.5'))
+    assert "is 11.5 % [-0.5, 12.0] under it, which is not told from no saving." in card_of(folder)
+
+
 def test_a_prior_beside_the_model_has_its_section_and_the_model_its_record(train: Train, tmp_path: Path) -> None:
     card = card_of(with_prior(train(), tmp_path / "prior" / "one"))
     assert "A prior over the codes lies beside the model: `causal`." in card

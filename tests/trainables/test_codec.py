@@ -215,7 +215,7 @@ def test_a_machine_that_computes_other_probabilities(
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1 + 1e-6)
-    monkeypatch.setattr("trainables.prior_codec.load_prior", lambda path: other.eval())
+    monkeypatch.setattr("trainables.models.TrainedModel.prior", lambda found: other.eval())
     said = refused(capsys, "restore", "causal", file, tmp_path / "to", "--out", out)
     assert "block 0: this machine computes other probabilities" in said
     assert "--prior unigram" in said

@@ -95,7 +95,9 @@ def test_leaves_a_card_that_says_where_the_configuration_is_from(
     export: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(export, out, "--epochs", "1", "--name", "carded") == 0
-    assert f"{out / 'final' / 'carded' / 'README.md'}\n" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert f"{out / 'final' / 'carded' / 'README.md'}\n" in screen
+    assert f"trainables.prior {out / 'final' / 'carded'} --out {out}\n" in screen  # beside it, where its report looks
     path = out / "final" / "carded" / "README.md"
     card = path.read_text()
     assert "`knee` of the sweep `pareto`, `wide`, which gave as evidence:\n\n    MSE on [-1, 1]: 0.0300" in card

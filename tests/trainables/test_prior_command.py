@@ -1,12 +1,15 @@
 """A prior's training, as a user starts it: model in, a folder that can be used out."""
 
 import json
+import math
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +17,18 @@ import torch
 from PIL import Image
 
 import vqcore
+from trainables.commands import Terminal
 from trainables.data import prepare
+from trainables.generated import sample_codes
 from trainables.journal import Journal, read
-from trainables.prior import main
+from trainables.prior import PriorFlags, check_prior, main
 from trainables.runs import JOURNAL
 from trainables.samples import main as draw_samples
 from trainables.tracking import Tracker
 from vqcore import VQVAE, ConfigError, TrialConfig, save
 from vqcore.config import read_toml
+from vqcore.prior import Prior
+from vqcore.prior_training import CodeSet, PriorTrainer
 
 SMALL = TrialConfig().replace(
     channels=8, hidden_channels=8, residual_channels=4, residual_blocks=1, codebook_size=16, dim=8, batch_size=32
@@ -95,6 +102,83 @@ def test_a_prior_of_classes_draws_one_of_them(out: Path, tmp_path: Path) -> None
         draw_samples("p", label="frog", out=out)
 
 
+def test_no_samples_are_drawn_where_prior_and_model_do_not_fit(out: Path, tmp_path: Path) -> None:
+    assert run(out, "--by-class", "--epochs", "1") == 0
+    folder, toml = out / "prior" / "p", out / "prior" / "p" / "prior.toml"
+    before = toml.read_text()
+    toml.write_text(before[: before.index("[labels]")])
+    with pytest.raises(ConfigError, match="names 0 classes, and the prior has 2"):
+        draw_samples("p", out=out)
+    toml.write_text(before)
+    save(VQVAE(SMALL.model), SMALL, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match="is a prior of the model"):
+        draw_samples("p", out=out)
+    with pytest.raises(ConfigError, match=r"holds no prior.safetensors; name a prior's run, or train one with"):
+        draw_samples("one", out=out)
+    assert not (folder / "figures" / "samples-0.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"temperature": math.nan}, "--temperature nan"),
+        ({"seed": 2**70}, "--seed 1180591620717411303424: must be"),
+        ({"to": Path("x.txt")}, "--to x.txt: must be a file that ends in .png"),
+    ],
+)
+def test_a_wrong_flag_of_the_samples_is_said(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        draw_samples("p", **flags)
+
+
+def test_samples_that_are_measured_have_the_classes_of_the_training_set(
+    out: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, drawn = tmp_path / "few", list[list[int]]()
+    shutil.copytree(images, few)
+    for path in sorted((few / "train" / "cat").iterdir())[4:]:
+        path.unlink()
+
+    def seen(prior: Prior, count: int, labels: torch.Tensor | None = None) -> torch.Tensor:
+        drawn.extend([] if labels is None else [labels.bincount().tolist()])
+        return sample_codes(prior, count, labels)
+
+    monkeypatch.setattr("trainables.prior.sample_codes", seen)
+    assert run(out, "--by-class", "--epochs", "1", "--data", str(few)) == 0
+    assert drawn == [[3, 21]]  # of 24, where 4 in 44 are cats
+    assert "The learned rate, without the class, which it is given, is" in capsys.readouterr().out
+
+
+def test_codes_that_cannot_be_written_are_said_of_a_completed_training_too(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = out / "final" / "one" / "codes"
+    for ready in (False, True):
+        if ready:
+            codes.unlink()
+            assert run(out, "--epochs", "1") == 0
+            shutil.rmtree(codes)
+        codes.write_text("in the way")
+        assert run(out, "--epochs", "1") == 1
+        assert f"The run cannot go on: {codes}: cannot be written (File exists)" in capsys.readouterr().out
+
+
+def test_a_model_that_is_replaced_meanwhile_is_not_put_beside_the_prior(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_epoch = PriorTrainer.train_epoch
+
+    def then_replaced(trainer: PriorTrainer, *codes: CodeSet) -> dict[str, float]:
+        metrics = train_epoch(trainer, *codes)
+        save(VQVAE(SMALL.model), SMALL, out / "final" / "one" / "model.safetensors")
+        return metrics
+
+    monkeypatch.setattr(PriorTrainer, "train_epoch", then_replaced)
+    assert run(out, "--epochs", "1") == 1
+    assert "is not any more the model that this prior was trained for" in capsys.readouterr().out
+    assert not (out / "prior" / "p" / "prior.safetensors").exists()
+
+
 def test_the_same_command_goes_on_and_the_test_set_chooses_nothing(out: Path) -> None:
     assert run(out, "--epochs", "3") == 0
     first = out / "prior" / "straight"
@@ -143,6 +227,31 @@ def test_what_is_wrong_is_said_before_anything_is_made(
     assert run(out, *words) == 2
     assert said in capsys.readouterr().err
     assert not (out / "prior").exists()
+
+
+def test_a_test_set_too_small_for_neighbours_has_rates_alone(
+    out: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(images, few)
+    tests = sorted((few / "test").rglob("*.png"))
+    for path in tests[3:]:
+        path.unlink()
+    assert run(out, "--epochs", "1", "--data", str(few)) == 0
+    rates = json.loads((out / "prior" / "p" / "rates.json").read_text())
+    assert (rates["test_images"], rates["samples"]) == (3, [])
+    for path in tests[1:3]:
+        path.unlink()
+    assert run(out, "--epochs", "1", "--data", str(few)) == 2
+    assert "80 training and 1 test images; a prior trains" in capsys.readouterr().err
+
+
+def test_a_model_named_by_its_file_in_this_folder_gives_the_run_its_name(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(out / "final" / "one")
+    flags = PriorFlags("model.safetensors", kind="unigram", out=out, num_gpus=0)
+    assert check_prior(flags, Terminal())[1].name.startswith("one-unigram-")
 
 
 def test_another_prior_does_not_get_the_same_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from trainables.fidelity import fidelity
-from trainables.rates import measure, rate_lines
-from vqcore.prior import PriorConfig
+from trainables.rates import learned_name, measure, metric_name, rate_lines
+from vqcore.prior import Kind, PriorConfig
 from vqcore.prior_training import CodeSet, PriorTrainer, PriorTraining, counted
 
 
@@ -47,6 +47,20 @@ def test_the_saving_has_an_interval_of_pairs() -> None:
     assert abs(found["percent_under_entropy"]) < 5
     assert found["percent_high"] - found["percent_low"] < 1
     assert "percent_under_entropy" not in measured(train, test, 4, "unigram")["all"]
+
+
+def test_codes_of_a_collapsed_codebook_cost_nothing_that_could_be_saved() -> None:
+    codes = np.zeros((5, 2, 2), np.uint8)
+    found = measured(codes, codes, 2)["all"]
+    assert found["rates"][1]["bits"] == 0
+    assert "percent_under_entropy" not in found
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_mlflow_takes_the_names_of_the_rates(kind: Kind) -> None:
+    names = {metric_name(learned_name(kind, classes)) for classes in (0, 10)}
+    assert names == {f"bits_{kind}_prior", f"bits_{kind}_prior_given_the_class"}
+    assert metric_name("uniform, log2 K") == "bits_uniform"
 
 
 def test_the_screen_has_a_line_for_each_rate() -> None:

@@ -175,6 +175,10 @@ def test_a_prior_is_read_back_and_tells_what_it_is_not(kind: Kind, tmp_path: Pat
     with torch.no_grad():
         grids = all_grids(3, 2, 2)
         assert torch.equal(read.bits(grids), made.bits(grids))
+    path.with_suffix(".toml").write_text("[prior]\ncodebook_size = 5\n")
+    with pytest.raises(ConfigError, match="does not hold the prior that its TOML describes") as raised:
+        load_prior(path)
+    assert "\n" not in str(raised.value)  # torch has a line for each tensor
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ConfigError, match="does not hold the prior that its TOML describes"):
         load_prior(path)

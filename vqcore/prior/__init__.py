@@ -39,9 +39,9 @@ _KINDS: dict[Kind, type[Prior]] = {"causal": Causal, "masked": Masked, "unigram"
 
 
 def make_prior(config: PriorConfig, seed: int = 0) -> Prior:
-    """A new prior, whose weights depend on ``seed`` alone; the global generator is left as it was."""
+    """A new prior, whose weights depend on ``seed`` alone; the global generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of GPUs too
         return _KINDS[config.kind](config)
 
 
@@ -69,5 +69,6 @@ def load_prior(path: str | Path) -> Prior:
     try:
         prior.load_state_dict(load_file(path))
     except (RuntimeError, OSError, SafetensorError) as error:
-        raise ConfigError([f"{path}: does not hold the prior that its TOML describes ({error})"]) from error
+        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line for each tensor
+        raise ConfigError([f"{path}: does not hold the prior that its TOML describes ({first})"]) from error
     return prior.eval()
