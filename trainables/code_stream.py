@@ -34,6 +34,9 @@ Probabilities = Callable[[int], Steps]
 OTHER = "this machine computes other probabilities than the one that compressed; restore there, or compress with "
 OTHER += "--prior unigram, whose probabilities are integers everywhere"
 
+WRONG = "the stream does not hold the codes that their checksum is of, although the file is not damaged; compress the "
+WRONG += "images again"
+
 
 def counted(counts: Codes) -> Probabilities:
     """How often each code (K,) stood in the training's codes, plus one. Integers alone: the same on every machine."""
@@ -79,7 +82,7 @@ def encode(codes_BT: Codes, probabilities: Probabilities) -> Block:
 
 
 def decode(block: Block, images: int, positions: int, probabilities: Probabilities) -> Codes:
-    """The codes (``images``, ``positions``) that ``encode`` took; ``ConfigError`` if the frequencies were others."""
+    """The codes (``images``, ``positions``) of ``encode``; ``ConfigError`` if frequencies or codes are others."""
     words = np.frombuffer(block.stream, "<u4").astype(np.uint32)
     decoder, check, previous = _constriction().stream.queue.RangeDecoder(words), 0, None
     codes_BT = np.empty((images, positions), np.int64)
@@ -94,8 +97,10 @@ def decode(block: Block, images: int, positions: int, probabilities: Probabiliti
             except AssertionError as error:  # constriction's own, for words that no code leads to
                 raise ConfigError([OTHER]) from error
             codes_BT[:, position] = previous
-    if (check, _crc(codes_BT)) != (block.frequencies, block.codes):
+    if check != block.frequencies:
         raise ConfigError([OTHER])
+    if _crc(codes_BT) != block.codes:
+        raise ConfigError([WRONG])
     return codes_BT
 
 

@@ -14,9 +14,11 @@ from rich.progress import track
 from trainables.code_file import Block, CodeFile, Kind, unpack
 from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
 from trainables.commands import Terminal
+from trainables.device import memory
 from trainables.models import PRIOR, TrainedModel, find_model
 from trainables.runs import command_line
 from trainables.sources import Images
+from trainables.storage import size
 from vqcore.config import read_toml
 from vqcore.errors import ConfigError
 from vqcore.prior import InOrder, Prior, load_prior
@@ -112,11 +114,15 @@ class Codec:
         file = unpack(content, name)
         self._check(file, name)
         probabilities, config = self.probabilities, self.prior.config
+        needed = 2 * file.images * config.positions * np.dtype(np.int64).itemsize  # in blocks, and as one array
+        if needed > (have := memory(torch.device("cpu"))):
+            what = f"{file.images:,} images by its header, whose codes need {size(needed)} of memory"
+            raise ConfigError([f"{name}: holds {what}; this machine has {size(have)}: restore it on a larger one"])
         blocks = []
         for number, block in enumerate(_shown(file.blocks, "entropy decoding", terminal)):
             images = min(file.block_size, file.images - number * file.block_size)
             try:
-                blocks.append(decode(block, images, config.rows * config.columns, probabilities))
+                blocks.append(decode(block, images, config.positions, probabilities))
             except ConfigError as error:
                 raise ConfigError(f"{name}, block {number}: {problem}" for problem in error.problems) from error
         return np.concatenate(blocks).reshape(file.images, config.rows, config.columns)

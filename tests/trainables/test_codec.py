@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trainables.code_file import Block, unpack
 from trainables.codec import main
 from trainables.commands import Terminal
 from trainables.journal import Journal
@@ -204,6 +205,18 @@ def test_a_damaged_file_restores_nothing(
             rng.choice([whole[:at], whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]])
         )
         assert str(hurt) in refused(capsys, "restore", "causal", hurt, tmp_path / "to.npy", "--out", out)
+
+
+def test_a_small_file_that_asks_for_all_memory_is_refused_before_it_is_decoded(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.prior_codec.memory", lambda device: 16 * 10**9)
+    own = open_codec("unigram", out, None)
+    blocks = (Block(b"", 0, 0),) * 50_000
+    file = replace(unpack(own.pack(np.zeros((1, 4, 4), np.int64), Terminal()), "x"), blocks=blocks)
+    huge = replace(file, images=len(blocks) * 4096, block_size=4096).pack()
+    with pytest.raises(ConfigError, match=r"x: holds 204,800,000 images by its header, .* 52 GB of memory"):
+        own.unpack(huge, "x", Terminal())
 
 
 def test_a_machine_that_computes_other_probabilities(
