@@ -70,7 +70,7 @@ def frequencies(logits_BK: torch.Tensor) -> Frequencies:
 
 def encode(codes_BT: Codes, probabilities: Probabilities) -> Block:
     """The codes (B, T) of a block's images."""
-    encoder, check, previous = _constriction().stream.queue.RangeEncoder(), 0, None
+    encoder, check, previous = range_coder().stream.queue.RangeEncoder(), 0, None
     with _reproducible():
         steps = probabilities(len(codes_BT))
         for position in range(codes_BT.shape[1]):
@@ -84,7 +84,7 @@ def encode(codes_BT: Codes, probabilities: Probabilities) -> Block:
 def decode(block: Block, images: int, positions: int, probabilities: Probabilities) -> Codes:
     """The codes (``images``, ``positions``) of ``encode``; ``ConfigError`` if frequencies or codes are others."""
     words = np.frombuffer(block.stream, "<u4").astype(np.uint32)
-    decoder, check, previous = _constriction().stream.queue.RangeDecoder(words), 0, None
+    decoder, check, previous = range_coder().stream.queue.RangeDecoder(words), 0, None
     codes_BT = np.empty((images, positions), np.int64)
     with _reproducible():
         steps = probabilities(images)
@@ -117,7 +117,7 @@ def _distribution(frequencies: Frequencies) -> tuple[Any, ...]:
     of all weights. Weights that are whole numbers and add up to ``TOTAL - K`` are therefore taken as they are: float32
     holds each of their sums exactly, so nothing is rounded, and every machine has the same.
     """
-    model, weights = _constriction().stream.model.Categorical, (frequencies - 1).astype(np.float32)
+    model, weights = range_coder().stream.model.Categorical, (frequencies - 1).astype(np.float32)
     if len(weights) == 1:
         return (model(weights[0], lazy=False, perfect=False),)
     return model(perfect=False), weights
@@ -139,7 +139,8 @@ def _reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _constriction() -> Any:
+def range_coder() -> Any:
+    """The package ``constriction``. ``ConfigError`` where it is not installed."""
     try:
         import constriction
     except ImportError as error:

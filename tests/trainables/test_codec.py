@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_what_is_restored_is_what_the_model_makes_of_the_images(
     said = capsys.readouterr().out
     assert f"300 images at {psnr_of(out, images):.2f} dB PSNR" in said
     assert f"{8 * file.stat().st_size / 300:.1f} bits an image" in said
+    assert f"restore causal {file} {tmp_path}/a-restored" in said
     for to in (array, folder):
         assert main(["restore", "causal", str(file), str(to), "--out", str(out)]) == 0
     assert (
@@ -205,6 +207,15 @@ def test_a_damaged_file_restores_nothing(
             rng.choice([whole[:at], whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]])
         )
         assert str(hurt) in refused(capsys, "restore", "causal", hurt, tmp_path / "to.npy", "--out", out)
+
+
+def test_without_constriction_no_image_is_encoded(
+    out: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    monkeypatch.setattr(Codec, "encode", lambda *_: pytest.fail("it encodes"))
+    said = refused(capsys, "compress", "causal", images, tmp_path / "a.vqc", "--out", out)
+    assert "pip install 'constriction>=" in said
 
 
 def test_a_small_file_that_asks_for_all_memory_is_refused_before_it_is_decoded(
