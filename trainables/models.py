@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainables.data import DataSet, prepare
 from trainables.journal import read
-from trainables.runs import JOURNAL, find_run
+from trainables.runs import JOURNAL, command_line, find_run
 from vqcore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,3 +74,12 @@ def find_model(name: str, out: Path) -> TrainedModel:
         raise ConfigError([f"{name}: {path.parent} holds no {MODEL}; name a full training that has ended, or the file"])
     params = read(path.parent / JOURNAL).sweep.get("params", {})
     return TrainedModel(path, model_hash(path), params.get("data"), params.get("image_size"))
+
+
+def find_prior(name: str, out: Path) -> TrainedModel:
+    """The model beside a prior, by name or folder of the prior's run; ``ConfigError`` if there is none."""
+    found = find_model(name, out)
+    if not (found.folder / PRIOR).is_file():
+        train = command_line("trainables.prior", name)
+        raise ConfigError([f"{name}: {found.folder} holds no {PRIOR}; name a prior's run, or train one with {train}"])
+    return found

@@ -15,8 +15,7 @@ from trainables.code_file import Block, CodeFile, Kind, unpack
 from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
 from trainables.commands import Terminal
 from trainables.device import memory
-from trainables.models import PRIOR, TrainedModel, find_model
-from trainables.runs import command_line
+from trainables.models import PRIOR, TrainedModel, find_prior
 from trainables.sources import Images
 from trainables.storage import size
 from vqcore.config import read_toml
@@ -148,11 +147,8 @@ class Codec:
 
 def open_codec(name: str, out: Path, kind: Kind | None) -> Codec:
     """The codec of a prior, by name or folder; ``kind`` is what the prior is unless given. ``ConfigError`` if none."""
-    found = find_model(name, out)
+    found = find_prior(name, out)
     path = found.folder / PRIOR
-    if not path.is_file():
-        train = command_line("trainables.prior", name)
-        raise ConfigError([f"{name}: {found.folder} holds no {PRIOR}; name a prior's run, or train one with {train}"])
     prior = load_prior(path)
     table = read_toml(path.with_suffix(".toml")).get("model")
     of_model = table.get("hash") if isinstance(table, dict) else None

@@ -10,7 +10,7 @@ from rich.text import Text
 from trainables.commands import Terminal, run_command
 from trainables.device import open_device
 from trainables.generated import ACROSS, decoded, grid, round_robin, sample_codes
-from trainables.models import PRIOR, find_model
+from trainables.models import PRIOR, find_prior
 from vqcore.config import read_toml
 from vqcore.errors import ConfigError
 from vqcore.prior import load_prior
@@ -42,7 +42,7 @@ def main(
         rule = "ask for 1 or more, at a temperature above 0, of the top 0 (all) or more"
         raise ConfigError([f"--count {count} --temperature {temperature:g} --top-k {top_k}: {rule}"])
     open_device(num_gpus=0)
-    found = find_model(prior, out)
+    found = find_prior(prior, out)
     loaded, model = load_prior(found.folder / PRIOR), found.load()
     classes = read_toml((found.folder / PRIOR).with_suffix(".toml")).get("labels", {}).get("classes", [])
     labels = round_robin(count, len(classes)) if label is None else torch.full((count,), _number(label, classes))
