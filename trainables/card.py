@@ -268,7 +268,8 @@ def _rates(path: Path) -> list[str]:
             for rate in rates["rates"]
         ]
         under = [rates.get(name) for name in ("percent_under_entropy", "percent_low", "percent_high")]
-        saved = "" if None in under else " It saves {:.1f} % [{:.1f}, {:.1f}] of that entropy.".format(*under)
+        saved = "" if None in under else " The learned rate is {:.1f} % [{:.1f}, {:.1f}] under it".format(*under)
+        saved += "" if None in under else "." if under[1] > 0 else ", which is no saving."
         said = (
             f"Mean over {rates['test_images']:,} test images of what an ideal entropy coder needs, with 95 % intervals "
             f"over images, of this one training. The entropy is that of the test codes' own frequencies.{saved}"
