@@ -38,7 +38,7 @@ WRONG = "the stream does not hold the codes that their checksum is of, although 
 WRONG += "images again"
 
 
-def counted(counts: Codes) -> Probabilities:
+def by_counts(counts: Codes) -> Probabilities:
     """How often each code (K,) stood in the training's codes, plus one. Integers alone: the same on every machine."""
     spare, total = TOTAL - len(counts), int(counts.sum()) + len(counts)
     # Python's own integers: the product may be longer than 64 bits

@@ -12,9 +12,10 @@ import torch
 from rich.progress import track
 
 from trainables.code_file import Block, CodeFile, Kind, unpack
-from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
+from trainables.code_stream import Codes, Probabilities, by_counts, decode, encode, learned
 from trainables.commands import Terminal
 from trainables.device import memory
+from trainables.generated import encoded
 from trainables.models import PRIOR, TrainedModel, find_prior
 from trainables.sources import Images
 from trainables.storage import size
@@ -22,7 +23,6 @@ from vqcore.config import read_toml
 from vqcore.errors import ConfigError
 from vqcore.prior import InOrder, Prior, load_prior
 from vqcore.registry import ARCHITECTURES
-from vqcore.training import Images as Batches
 from vqcore.training import pixels
 from vqcore.vqvae import VQVAE
 
@@ -55,7 +55,7 @@ class Codec:
     def probabilities(self) -> Probabilities:
         """What the range coder codes with."""
         if self.kind == "unigram":
-            return counted(self.prior.counts.numpy())
+            return by_counts(self.prior.counts.numpy())
         self.check_kind()
         assert isinstance(self.prior, InOrder)
         return learned(self.prior)
@@ -78,12 +78,9 @@ class Codec:
             rule = f"asks for the class of each image, of {config.classes}, which no file has"
             raise ConfigError([f"{name}: {rule}; add --prior unigram, or train a prior without classes"])
 
-    @torch.inference_mode()
     def encode(self, images: Images) -> Codes:
         """Images (N, H, W, 3) as the codes (N, rows, columns) of the model."""
-        batches = Batches(images, torch.device("cpu"))
-        blocks = [self.model.encode(batches.batch(slice(at, at + BLOCK))) for at in range(0, len(images), BLOCK)]
-        codes: Codes = torch.cat(blocks).numpy()
+        codes: Codes = encoded(self.model, images).numpy()
         return codes
 
     @torch.inference_mode()
