@@ -14,7 +14,7 @@ from sweeps.flags import FIXED, Flags, arguments_of, kept
 from trainables.commands import Terminal, exit_code
 from trainables.interruption import leave
 from trainables.journal import read
-from trainables.runs import JOURNAL, command_line, find_run
+from trainables.runs import JOURNAL, ONE_TRAINING, command_line, find_run
 from trainables.tracking import without_password
 from vqcore.config import ConfigError, read_toml
 
@@ -73,6 +73,10 @@ def _parse(sweep: str, prog: str, flags_type: type[F], arguments: Sequence[str],
     if flags.name is not None:
         raise ConfigError([f"--name {flags.name}: a resumed run keeps its name, {folder.name}; leave it out"])
     recorded = read(folder / JOURNAL).sweep
+    if recorded.get("sweep") in ONE_TRAINING:
+        begun = recorded.get("tags", {}).get("command", f"python -m trainables.{recorded['sweep']}")
+        rule = "is one training and no sweep; the command that began it goes on with it"
+        raise ConfigError([f"--resume {flags.resume}: {folder} {rule}: {begun}"])
     tables = recorded.get("toml") or read_toml(folder / "sweep.toml")
     _check_home(sweep, folder, recorded.get("sweep", folder.parent.name), tables)
     names = {field.name for field in dataclasses.fields(flags_type)}  # an earlier version may have had others

@@ -16,7 +16,8 @@ from sweeps.engine.space import SIZE, Constraint, Range, Space, resolve
 from sweeps.engine.spec import MOST_TRIALS, Search
 from sweeps.engine.stopping import FreezeThaw, Rule
 from trainables.job import Collapse, Rate
-from trainables.runs import find_run
+from trainables.journal import read
+from trainables.runs import JOURNAL, PRIOR_RUN, find_run
 from trainables.sources import KNOWN
 from trainables.storage import is_bucket
 from trainables.tracking import accept, without_password
@@ -168,7 +169,7 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
     aims = problems.of(lambda: objectives(flags.objectives)) or ()
     rule = problems.of(lambda: _rule(flags, aims, stratify_by)) if aims else None
     constraints = [found for text in flags.constraints if (found := problems.of(partial(Constraint.parse, text)))]
-    warm_start = problems.of(partial(find_run, flags.warm_start, flags.out)) if flags.warm_start else None
+    warm_start = problems.of(partial(_warm_start, flags.warm_start, flags.out)) if flags.warm_start else None
     for column in [*(aim.column for aim in aims), *(c.column for c in constraints if c.column != SIZE)]:
         if column not in reported():
             problems.add(f"{column}: no trial reports it; there are {', '.join(reported())}, and {SIZE} in constraints")
@@ -193,6 +194,15 @@ def search_of(flags: Flags, stratify_by: str = "") -> Search | None:
         seed=flags.search_seed,
         collapse=Collapse(flags.collapse_usage) if flags.collapse_usage else None,
     )
+
+
+def _warm_start(name: str, out: Path) -> Path:
+    """The run to learn from, whose trials train models."""
+    folder = find_run(name, out)
+    if read(folder / JOURNAL).sweep.get("sweep") == PRIOR_RUN:
+        rule = "is a prior's run, whose configurations are no model's"
+        raise ConfigError([f"--warm-start {name}: {folder} {rule}; name a sweep"])
+    return folder
 
 
 def _too_late(flags: SearchFlags, aims: tuple[Objective, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from filelock import FileLock, Timeout
 from sweeps import sync
 from trainables.commands import Terminal, run_command
 from trainables.journal import read
-from trainables.runs import JOURNAL, LOCK, TOML_HEADER, find_run
+from trainables.runs import JOURNAL, LOCK, ONE_TRAINING, TOML_HEADER, command_line, find_run
 from trainables.storage import replace_file
 from vqcore.config import ConfigError, toml_text
 
@@ -26,6 +26,12 @@ def main(name: sync.Name, out: Path = Path("runs"), tracking_uri: sync.Uri = Non
     try:
         with FileLock(folder / LOCK, timeout=0):
             run = read(folder / JOURNAL)
+            if run.sweep.get("sweep") in ONE_TRAINING:
+                again = command_line("analysis.report", folder)
+                send = command_line("sweeps.sync", folder)
+                raise ConfigError(
+                    [f"{folder}: is one training and no sweep; for its report {again}, for MLflow {send}"]
+                )
             if "toml" not in run.sweep:
                 raise ConfigError([f"{folder / JOURNAL}: does not say what the sweep is; nothing can be made of it"])
             replace_file(folder / "sweep.toml", toml_text(run.sweep["toml"], TOML_HEADER).encode())

@@ -16,8 +16,8 @@ Kind = Literal["unigram", "learned"]
 
 MAGIC = b"VQCODES\x1a"
 VERSION = 1
-MOST_IMAGES = 65_536
-"""In a block, so that a file of a few bytes cannot ask for all memory."""
+MOST_IMAGES = 4_096
+"""In a block, so that a file of a few bytes cannot ask for all memory: a prior keeps what it knows of each image."""
 
 _KINDS: tuple[Kind, ...] = ("unigram", "learned")
 _START = struct.Struct("<8sH")

@@ -34,8 +34,11 @@ Probabilities = Callable[[int], Steps]
 OTHER = "this machine computes other probabilities than the one that compressed; restore there, or compress with "
 OTHER += "--prior unigram, whose probabilities are integers everywhere"
 
+WRONG = "the stream does not hold the codes that their checksum is of, although the file is not damaged; compress the "
+WRONG += "images again"
 
-def counted(counts: Codes) -> Probabilities:
+
+def by_counts(counts: Codes) -> Probabilities:
     """How often each code (K,) stood in the training's codes, plus one. Integers alone: the same on every machine."""
     spare, total = TOTAL - len(counts), int(counts.sum()) + len(counts)
     # Python's own integers: the product may be longer than 64 bits
@@ -67,7 +70,7 @@ def frequencies(logits_BK: torch.Tensor) -> Frequencies:
 
 def encode(codes_BT: Codes, probabilities: Probabilities) -> Block:
     """The codes (B, T) of a block's images."""
-    encoder, check, previous = _constriction().stream.queue.RangeEncoder(), 0, None
+    encoder, check, previous = range_coder().stream.queue.RangeEncoder(), 0, None
     with _reproducible():
         steps = probabilities(len(codes_BT))
         for position in range(codes_BT.shape[1]):
@@ -79,9 +82,9 @@ def encode(codes_BT: Codes, probabilities: Probabilities) -> Block:
 
 
 def decode(block: Block, images: int, positions: int, probabilities: Probabilities) -> Codes:
-    """The codes (``images``, ``positions``) that ``encode`` took; ``ConfigError`` if the frequencies were others."""
+    """The codes (``images``, ``positions``) of ``encode``; ``ConfigError`` if frequencies or codes are others."""
     words = np.frombuffer(block.stream, "<u4").astype(np.uint32)
-    decoder, check, previous = _constriction().stream.queue.RangeDecoder(words), 0, None
+    decoder, check, previous = range_coder().stream.queue.RangeDecoder(words), 0, None
     codes_BT = np.empty((images, positions), np.int64)
     with _reproducible():
         steps = probabilities(images)
@@ -94,8 +97,10 @@ def decode(block: Block, images: int, positions: int, probabilities: Probabiliti
             except AssertionError as error:  # constriction's own, for words that no code leads to
                 raise ConfigError([OTHER]) from error
             codes_BT[:, position] = previous
-    if (check, _crc(codes_BT)) != (block.frequencies, block.codes):
+    if check != block.frequencies:
         raise ConfigError([OTHER])
+    if _crc(codes_BT) != block.codes:
+        raise ConfigError([WRONG])
     return codes_BT
 
 
@@ -112,7 +117,7 @@ def _distribution(frequencies: Frequencies) -> tuple[Any, ...]:
     of all weights. Weights that are whole numbers and add up to ``TOTAL - K`` are therefore taken as they are: float32
     holds each of their sums exactly, so nothing is rounded, and every machine has the same.
     """
-    model, weights = _constriction().stream.model.Categorical, (frequencies - 1).astype(np.float32)
+    model, weights = range_coder().stream.model.Categorical, (frequencies - 1).astype(np.float32)
     if len(weights) == 1:
         return (model(weights[0], lazy=False, perfect=False),)
     return model(perfect=False), weights
@@ -134,7 +139,8 @@ def _reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _constriction() -> Any:
+def range_coder() -> Any:
+    """The package ``constriction``. ``ConfigError`` where it is not installed."""
     try:
         import constriction
     except ImportError as error:

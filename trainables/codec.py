@@ -16,6 +16,7 @@ import tyro
 from rich.text import Text
 
 from trainables.code_file import unpack
+from trainables.code_stream import range_coder
 from trainables.commands import Terminal, exit_code
 from trainables.data import decode, prepare
 from trainables.prior_codec import Codec, open_codec
@@ -50,6 +51,7 @@ class Compress:
         """Compress, and say what came of it."""
         problems, terminal = Problems(), Terminal()
         problems.of(lambda: _check_free(self.file))
+        problems.of(range_coder)
         if codec := problems.of(lambda: open_codec(self.name, self.out, self.prior)):
             problems.of(codec.check_kind)
             images = problems.of(lambda: _images(codec, self.images, self.split))
@@ -68,7 +70,8 @@ class Compress:
             f"computed by the {codec.kind} prior: {computed:.1f} bits an image; the file: {each / computed - 1:+.2%}",
             soft_wrap=True,
         )
-        restore = command_line("trainables.codec", "restore", self.name, self.file, self.file.with_suffix(""))
+        to = self.file.with_name(f"{self.file.stem}-restored")
+        restore = command_line("trainables.codec", "restore", self.name, self.file, to)
         terminal.print(Text(f"restore it: {restore}"), soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """Where a process computes: its threads on the CPU, or its share of a GPU."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 
 import torch
@@ -27,6 +28,13 @@ def open_device(num_cpus: int | None = None, num_gpus: int | None = None) -> tor
         raise ConfigError(problems)
     gpus = min(1, torch.cuda.device_count()) if num_gpus is None else num_gpus
     return prepare_process(num_cpus or usable_cpus(), gpus)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes of memory that the machine, or its GPU, has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def prepare_process(cpus: float, gpus: float) -> torch.device:

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from trainables.commands import run_command
 from trainables.errors import one_line
@@ -61,6 +61,13 @@ def export_model(model: TrainedModel) -> tuple[Path, Path]:
     return model.folder / ENCODER, model.folder / DECODER
 
 
+def drop_traces(program: ExportedProgram) -> ExportedProgram:
+    """The same program, without the stack traces of its nodes, which name folders of this machine."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
+
+
 class _Encoder(nn.Module):
     def __init__(self, model: VQVAE) -> None:
         super().__init__()
@@ -95,9 +102,7 @@ def _write(module: nn.Module, inputs: Tensor, eager: Callable[[Tensor], Tensor],
         reason = f"torch.export cannot trace the network ({one_line(error)})"
         raise ConfigError([f"{path.name}: {reason}; hand on model.safetensors, which vqcore.load reads"]) from error
     program.example_inputs = None  # which torch.export.save would pickle
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
-    torch.export.save(program, path, extra_files={MODEL_HASH: of})
+    torch.export.save(drop_traces(program), path, extra_files={MODEL_HASH: of})
     graph = torch.export.load(path).module()
     if not all(torch.equal(graph(inputs[:rows]), eager(inputs[:rows])) for rows in CHECKED):
         raise ConfigError([f"{path.name}: its graph does not give what the model gives; hand on model.safetensors"])

@@ -72,6 +72,7 @@ def _export(folder: Path, side: int, path: Path) -> None:
     import numpy as np
     import torch
 
+    from trainables.export import drop_traces
     from vqcore.vqvae import load
 
     class Reconstruct(torch.nn.Module):
@@ -94,3 +95,5 @@ def _export(folder: Path, side: int, path: Path) -> None:
             extra_files=[str(folder / MODEL), str(folder / "model.toml")],
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
         )
+    graph = path / "data" / "model.pt2"
+    torch.export.save(drop_traces(torch.export.load(graph)), graph)

@@ -12,14 +12,16 @@ import torch
 from rich.progress import track
 
 from trainables.code_file import Block, CodeFile, Kind, unpack
-from trainables.code_stream import Codes, Probabilities, counted, decode, encode, learned
+from trainables.code_stream import Codes, Probabilities, by_counts, decode, encode, learned
 from trainables.commands import Terminal
+from trainables.device import memory
+from trainables.generated import encoded
 from trainables.models import PRIOR, TrainedModel, find_model
 from trainables.sources import Images
+from trainables.storage import size
 from vqcore.errors import ConfigError
 from vqcore.prior import InOrder, Prior
 from vqcore.registry import ARCHITECTURES
-from vqcore.training import Images as Batches
 from vqcore.training import pixels
 from vqcore.vqvae import VQVAE
 
@@ -52,7 +54,7 @@ class Codec:
     def probabilities(self) -> Probabilities:
         """What the range coder codes with."""
         if self.kind == "unigram":
-            return counted(self.prior.counts.numpy())
+            return by_counts(self.prior.counts.numpy())
         self.check_kind()
         assert isinstance(self.prior, InOrder)
         return learned(self.prior)
@@ -75,12 +77,9 @@ class Codec:
             rule = f"asks for the class of each image, of {config.classes}, which no file has"
             raise ConfigError([f"{name}: {rule}; add --prior unigram, or train a prior without classes"])
 
-    @torch.inference_mode()
     def encode(self, images: Images) -> Codes:
         """Images (N, H, W, 3) as the codes (N, rows, columns) of the model."""
-        batches = Batches(images, torch.device("cpu"))
-        blocks = [self.model.encode(batches.batch(slice(at, at + BLOCK))) for at in range(0, len(images), BLOCK)]
-        codes: Codes = torch.cat(blocks).numpy()
+        codes: Codes = encoded(self.model, images).numpy()
         return codes
 
     @torch.inference_mode()
@@ -110,11 +109,15 @@ class Codec:
         file = unpack(content, name)
         self._check(file, name)
         probabilities, config = self.probabilities, self.prior.config
+        needed = 2 * file.images * config.positions * np.dtype(np.int64).itemsize  # in blocks, and as one array
+        if needed > (have := memory(torch.device("cpu"))):
+            what = f"{file.images:,} images by its header, whose codes need {size(needed)} of memory"
+            raise ConfigError([f"{name}: holds {what}; this machine has {size(have)}: restore it on a larger one"])
         blocks = []
         for number, block in enumerate(_shown(file.blocks, "entropy decoding", terminal)):
             images = min(file.block_size, file.images - number * file.block_size)
             try:
-                blocks.append(decode(block, images, config.rows * config.columns, probabilities))
+                blocks.append(decode(block, images, config.positions, probabilities))
             except ConfigError as error:
                 raise ConfigError(f"{name}, block {number}: {problem}" for problem in error.problems) from error
         return np.concatenate(blocks).reshape(file.images, config.rows, config.columns)

@@ -13,7 +13,6 @@ model has seen the training images, never their labels.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from torch import Tensor
 from trainables.classifiers import Accuracy, Features, linear_probe, majority, nearest_neighbours
 from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet
-from trainables.device import open_device
+from trainables.device import memory, open_device
 from trainables.encode import Codes, Progress, codes, progress_lines
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
@@ -193,11 +192,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 def _check_memory(needed: int, device: torch.device) -> None:
     """``ConfigError`` if features of so many bytes, and a third as much to work in, are more than the machine has."""
-    if device.type == "cuda":
-        have = torch.cuda.get_device_properties(device).total_memory
-    else:
-        have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed * 4 // 3 > have:
+    if needed * 4 // 3 > (have := memory(device)):
         what = f"the features of all images need {size(needed * 4 // 3)} of memory, this machine has {size(have)}"
         raise ConfigError([f"{what}; name a smaller data set with --data"])
 

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vqcore.config import ConfigError, ModelConfig, TrialConfig, read_toml, write_toml
 from vqcore.quantizers import Quantized, VectorQuantizer, quantizer
 from vqcore.registry import ARCHITECTURES
+from vqcore.sizes import parameters
+from vqcore.weights import load_weights
 
 
 class VQVAEOutput(NamedTuple):
@@ -80,15 +81,9 @@ def load(path: str | Path) -> VQVAE:
     """The model that ``save`` wrote, in eval mode on the CPU. Nothing in the files can run code."""
     path = Path(path)
     config = TrialConfig.from_toml(read_toml(path.with_suffix(".toml")))
-    model = VQVAE(config.model)
     if not path.exists():
         raise ConfigError([f"{path}: no such file; name the model.safetensors that a final training left"])
-    try:
-        model.load_state_dict(load_file(path))
-    except (RuntimeError, OSError, SafetensorError) as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line for each tensor
-        raise ConfigError([f"{path}: does not hold the model that its TOML describes ({first})"]) from error
-    return model.eval()
+    return load_weights(path, lambda: VQVAE(config.model), parameters(config.model), "model")
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -25,7 +25,7 @@ from analysis.page.axes import axes
 from analysis.page.curves import curve_figures
 from analysis.page.effects import effect_figures, importance_figures
 from analysis.page.fronts import front_figure, rate_figures
-from analysis.page.provenance import missing, provenance_table
+from analysis.page.provenance import missing, provenance_lead, provenance_table
 from analysis.page.search import found_over_epochs, found_over_time, survival_figure, timeline_figure
 from analysis.page.svg import Figure, element, mark, path
 from analysis.page.tuning import tuning_figures
@@ -85,7 +85,7 @@ def page(results: Results, refresh: int = 0) -> str:
         **(_of_models(view, refresh, problems) if of_models else {}),
         "prior": learned,
         "provenance": provenance_table(view),
-        "provenance_lead": _provenance_lead(results),
+        "provenance_lead": provenance_lead(view),
         "missing": [*missing(view), *results.shown.problems, *view.problems, *problems],
     }
     return environment.get_template("page.html").render(content)
@@ -126,11 +126,6 @@ def _said(view: View, problems: list[str]) -> dict[str, Any]:
         or f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}.",
         "trials_lead": f"{counted(len(view.trials), 'trial')}: {ended or 'none has begun'}. A click on a head sorts.",
     }
-
-
-def _provenance_lead(results: Results) -> str:
-    facts = results.record.sweep.get("tags") or {}
-    return f"Commit {facts.get('commit', 'not recorded')}, {facts.get('hardware', 'no machine told')}."
 
 
 def _drawn(view: View, problems: list[str]) -> dict[str, Any]:

@@ -9,6 +9,13 @@ from analysis.page.view import View
 from trainables.journal import TrialRecord
 
 
+def provenance_lead(view: View) -> str:
+    """Commit and machine; of a single training, which does not record the machine, the device."""
+    facts = view.results.record.sweep.get("tags") or {}
+    machine = facts.get("hardware") or _seen(view.trials, "device") or "machine not recorded"
+    return f"Commit {facts.get('commit', 'not recorded')}, {machine}."
+
+
 def provenance_table(view: View) -> Table:
     """Data, code and machine, as the run recorded them."""
     results = view.results

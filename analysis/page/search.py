@@ -72,7 +72,7 @@ def timeline_figure(view: View) -> Figure | None:
     scale, unit = _in_units(course.seconds)
     row = max(1.5, min(26.0, 520 / course.slots))
     height = round(TOP + row * course.slots + BOTTOM)
-    x = Scale(0.0, course.seconds / scale, LEFT, WIDE - 16)
+    x = Scale(0.0, (course.seconds or 1.0) / scale, LEFT, WIDE - 16)
     y = Scale(0.0, float(course.slots), float(TOP), TOP + row * course.slots)
     chart = Chart(x, y, unit, "slot", width=WIDE, height=height)
     step = max(1, -(-course.slots // 16))

@@ -109,6 +109,12 @@ def test_a_run_without_any_trial_has_a_page(make_run):
     assert "nothing to compare yet" in written(make_run().close())
 
 
+def test_where_no_machine_is_recorded_the_device_is_told(make_run):
+    run = make_run(tags={"hardware": None})
+    run.trial([(0.05, 100.0)], info={"device": "NVIDIA T4"})
+    assert lead(written(run.done()), "provenance") == "Commit 1234567, NVIDIA T4."
+
+
 def test_five_hundred_trials_are_under_five_megabytes(make_run):
     run = make_run(swept=SWEPT, trials=500)
     for i in range(500):

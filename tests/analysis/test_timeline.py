@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from analysis.page import write_page
 from analysis.results import load
 from analysis.timeline import Timeline, survival, timeline
 from trainables.journal import Journal
@@ -118,6 +119,12 @@ def test_of_a_run_without_an_epoch_there_is_no_timeline_and_no_survival(times: T
     times.start(0)
     assert timeline(load(times.folder)) is None
     assert survival(load(times.folder)) == ()
+
+
+def test_a_run_that_took_no_time_is_drawn(times: Times) -> None:
+    times.epochs(times.start(0), 0.0, took=0.0)
+    assert times.timeline().seconds == 0
+    assert "Trials over slots" in write_page(load(times.folder)).read_text()
 
 
 def test_a_rung_tells_who_came_and_what_became_of_them(times: Times) -> None:

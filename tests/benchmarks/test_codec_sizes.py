@@ -69,7 +69,7 @@ def test_the_file_holds_every_row_and_that_all_codes_came_back(tmp_path: Path) -
     record = json.loads(out.read_text())
     assert [record["ours"][kind]["codes_equal"] for kind in ("unigram", "learned")] == [True, True]
     names = [row["name"] for row in record["rows"]]
-    assert len(names) == 3 + 10 + 4
+    assert len(names) == 3 + 11 + 4
     assert record["header_shares"].keys() == {"JPEG 4:2:0", "JPEG 4:4:4", "WebP"}
     assert all(0 < share < 1 for share in record["header_shares"].values())
     assert names[:3] == ["codes, all of one length", "ours, unigram prior", "ours, learned prior"]

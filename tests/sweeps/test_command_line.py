@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from read_back import without_mlflow
 
+from sweeps import rebuild
 from sweeps.engine.provenance import provenance
-from sweeps.flags import SearchFlags, kept
+from sweeps.flags import SearchFlags, kept, search_of
 from sweeps.run import run
-from trainables.journal import read
+from trainables.journal import Journal, read
 from trainables.runs import JOURNAL
 from vqcore.config import read_toml
+from vqcore.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "matplotlib", "scipy", "pyarrow")
@@ -142,6 +144,19 @@ def test_a_run_is_resumed_as_the_sweep_that_it_is(
     assert sweep("--name", "another", "--betas", "1", "--seeds", "1", "--epochs", "1") == 0
     errors = refused("--resume", str(out / "beta_ablation" / "another"))
     assert "is a run of the sweep beta_ablation, begun with `python " in errors
+
+
+def test_a_run_of_one_training_is_no_sweep(refused: Callable[..., str], out: Path, tmp_path: Path) -> None:
+    folder = out / "prior" / "p"
+    journal = Journal(folder / "journal.jsonl")
+    journal.write("sweep", sweep="prior", name="p", tags={"command": "python -m trainables.prior m"})
+    journal.close()
+    errors = refused("--resume", "prior/p")
+    assert "is one training and no sweep; the command that began it goes on with it: python -m trainables.pr" in errors
+    with pytest.raises(ConfigError, match=r"no sweep; for its report .*analysis\.report .*, for MLflow .*sweeps\.sync"):
+        rebuild.main("prior/p", out)
+    with pytest.raises(ConfigError, match=r"--warm-start prior/p: .* is a prior's run, .*; name a sweep"):
+        search_of(SearchFlags(warm_start="prior/p", out=out))
 
 
 @pytest.mark.parametrize(

@@ -166,9 +166,12 @@ def test_a_prior_beside_the_model_has_its_section_and_the_model_its_record(train
     assert "A prior over the codes lies beside the model: `causal`." in card
     assert "| uniform &lt;b&gt;/ | 256.00 | [256.00, 256.00] | 0.0830 |" in card
     assert "| causal prior | 170.25 | [168.50, 172.00] | 0.0554 |" in card
-    assert "It saves 11.5 % [11.0, 12.0] of that entropy." in card
+    assert "The learned rate is 11.5 % [11.0, 12.0] under it." in card
     assert "| MSE | 0.01000 |" in card
     assert "needs a prior" not in card
+    rates = tmp_path / "prior" / "one" / "rates.json"
+    rates.write_text(rates.read_text().replace('"percent_low": 11.0', '"percent_low": -0.5'))
+    assert "under it, which is no saving." in card_of(rates.parent)
 
 
 @pytest.mark.parametrize("content", ['{"rates": [', "[]", '{"test_images": 500}', '{"rates": [{"prior": "causal"}]}'])

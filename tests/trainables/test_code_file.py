@@ -36,6 +36,7 @@ def test_a_file_is_read_as_it_was_written() -> None:
         (sealed(FILE.pack()[:-8] + b"abcd"), "x: contradicts itself"),
         (replace(FILE, images=0, blocks=()).pack(), "x: contradicts itself"),
         (replace(FILE, block_size=0).pack(), "x: contradicts itself"),
+        (replace(FILE, block_size=4097, blocks=FILE.blocks[:1]).pack(), "x: contradicts itself"),
         (replace(FILE, block_size=2**32 - 1).pack(), "x: contradicts itself"),
         (replace(FILE, images=2**32 - 1).pack(), "x: contradicts itself"),
         (sealed(FILE.pack()[:10] + b"\x07" + FILE.pack()[11:-8]), "x: contradicts itself"),

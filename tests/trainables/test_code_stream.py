@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainables.code_file import Block
-from trainables.code_stream import TOTAL, Codes, Probabilities, counted, decode, encode, frequencies
+from trainables.code_stream import TOTAL, Codes, Probabilities, by_counts, decode, encode, frequencies
 from vqcore.errors import ConfigError
 
 K, POSITIONS = 64, 16
@@ -65,7 +65,7 @@ def read_by_the_book(block: Block, images: int, probabilities: Probabilities) ->
 @pytest.mark.parametrize("kind", ["chain", "counted"])
 def test_what_is_decoded_is_what_was_encoded(kind: str, images: int) -> None:
     counts = np.random.default_rng(0).integers(0, 1000, K)
-    probabilities = chain(table(0)) if kind == "chain" else counted(counts)
+    probabilities = chain(table(0)) if kind == "chain" else by_counts(counts)
     codes = drawn(table(0), images)
     block = encode(codes, probabilities)
     assert np.array_equal(decode(block, images, POSITIONS, probabilities), codes)
@@ -86,7 +86,7 @@ def test_frequencies_add_up_and_leave_every_code_possible() -> None:
     assert found.min() == 1
     assert found[-1].tolist() == [1, 1, 1, TOTAL - K + 1] + [1] * (K - 4)
     assert np.abs(found / TOTAL - logits.softmax(-1).numpy()).max() < 2 * K / TOTAL
-    assert counted(np.array([0, 2**62, 5]))(7)(None).tolist() == [[1, TOTAL - 2, 1]]
+    assert by_counts(np.array([0, 2**62, 5]))(7)(None).tolist() == [[1, TOTAL - 2, 1]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -103,10 +103,11 @@ def test_other_probabilities_are_noticed_however_near_they_are() -> None:
     for other in (nudged, table(2), table(3, tilt=30)):
         with pytest.raises(ConfigError, match="computes other probabilities"):
             decode(block, 50, POSITIONS, chain(other))
-    short, longer = block._replace(stream=block.stream[:8]), block._replace(codes=block.codes ^ 1)
-    for damaged in (short, longer, block._replace(stream=b"")):
+    for damaged in (block._replace(stream=block.stream[:8]), block._replace(stream=b"")):
         with pytest.raises(ConfigError, match="computes other probabilities"):
             decode(damaged, 50, POSITIONS, chain(table(0)))
+    with pytest.raises(ConfigError, match="does not hold the codes that their checksum is of"):
+        decode(block._replace(codes=block.codes ^ 1), 50, POSITIONS, chain(table(0)))
 
 
 def test_one_thread_while_a_network_computes_and_as_many_as_before_afterwards() -> None:
@@ -128,4 +129,4 @@ def test_one_thread_while_a_network_computes_and_as_many_as_before_afterwards() 
 def test_without_constriction_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "constriction", None)
     with pytest.raises(ConfigError, match=r"pip install 'constriction>=0\.5,<0\.6'"):
-        encode(np.zeros((1, 1), np.int64), counted(np.ones(4, np.int64)))
+        encode(np.zeros((1, 1), np.int64), by_counts(np.ones(4, np.int64)))

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trainables.code_file import Block, unpack
 from trainables.codec import main
 from trainables.commands import Terminal
 from trainables.journal import Journal
@@ -100,6 +102,7 @@ def test_what_is_restored_is_what_the_model_makes_of_the_images(
     said = capsys.readouterr().out
     assert f"300 images at {psnr_of(out, images):.2f} dB PSNR" in said
     assert f"{8 * file.stat().st_size / 300:.1f} bits an image" in said
+    assert f"restore causal {file} {tmp_path}/a-restored" in said
     for to in (array, folder):
         assert main(["restore", "causal", str(file), str(to), "--out", str(out)]) == 0
     assert (
@@ -204,6 +207,27 @@ def test_a_damaged_file_restores_nothing(
             rng.choice([whole[:at], whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]])
         )
         assert str(hurt) in refused(capsys, "restore", "causal", hurt, tmp_path / "to.npy", "--out", out)
+
+
+def test_without_constriction_no_image_is_encoded(
+    out: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    monkeypatch.setattr(Codec, "encode", lambda *_: pytest.fail("it encodes"))
+    said = refused(capsys, "compress", "causal", images, tmp_path / "a.vqc", "--out", out)
+    assert "pip install 'constriction>=" in said
+
+
+def test_a_small_file_that_asks_for_all_memory_is_refused_before_it_is_decoded(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.prior_codec.memory", lambda device: 16 * 10**9)
+    own = open_codec("unigram", out, None)
+    blocks = (Block(b"", 0, 0),) * 50_000
+    file = replace(unpack(own.pack(np.zeros((1, 4, 4), np.int64), Terminal()), "x"), blocks=blocks)
+    huge = replace(file, images=len(blocks) * 4096, block_size=4096).pack()
+    with pytest.raises(ConfigError, match=r"x: holds 204,800,000 images by its header, .* 52 GB of memory"):
+        own.unpack(huge, "x", Terminal())
 
 
 def test_a_machine_that_computes_other_probabilities(

@@ -40,3 +40,8 @@ def test_without_a_journal_the_data_set_must_be_named(training: Path) -> None:
     (training / "journal.jsonl").unlink()
     with pytest.raises(ConfigError, match="names a data set; add --data"):
         find_model(str(training), training).data()
+
+
+def test_a_model_without_a_prior_is_told_how_to_get_one(training: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no prior\.safetensors; .* train one with .*trainables\.prior one"):
+        find_model("one", training.parents[1]).prior()

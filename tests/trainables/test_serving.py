@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,10 @@ def test_the_model_loads_without_this_package(final: Path) -> None:
         command, env=environment(final), cwd=final.parents[1], text=True, capture_output=True, check=False
     )
     assert run.stdout.split()[-4:] == ["5", "3", "16", "16"], run.stderr
+
+
+def test_the_registered_graph_holds_no_path_of_this_machine(final: Path) -> None:
+    (graph,) = final.parents[1].rglob("model.pt2")
+    with zipfile.ZipFile(graph) as file:
+        for name in file.namelist():
+            assert str(Path(vqcore.__file__).parent).encode() not in file.read(name), name

@@ -182,6 +182,11 @@ def test_a_prior_is_read_back_and_tells_what_it_is_not(kind: Kind, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ConfigError, match="does not hold the prior that its TOML describes"):
         load_prior(path)
+    table = path.with_suffix(".toml")
+    table.write_text(table.read_text().replace("rows = 2", "rows = 1024").replace("width = 16", f"width = {2**24}"))
+    if kind != "unigram":
+        with pytest.raises(ConfigError, match=r"does not hold the prior .* numbers, and it has"):
+            load_prior(path)
     path.unlink()
     with pytest.raises(ConfigError, match="no such file; name the prior"):
         load_prior(path)

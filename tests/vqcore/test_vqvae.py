@@ -180,6 +180,9 @@ def test_a_model_that_is_cut_of_another_size_or_missing_is_refused(tmp_path: Pat
     table.write_text(table.read_text().replace("dim = 6", "dim = 7"))
     with pytest.raises(ConfigError, match="does not hold the model"):
         vqcore.load(path)
+    table.write_text(table.read_text().replace("dim = 7", f"dim = {2**24}"))  # a codebook of a gigabyte
+    with pytest.raises(ConfigError, match=r"does not hold the model that its TOML describes \(.* numbers, and it has"):
+        vqcore.load(path)
     path.unlink()
     with pytest.raises(ConfigError, match="no such file"):
         vqcore.load(path)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vqcore.config import ConfigError, read_toml, write_toml
 from vqcore.prior.base import UNKNOWN, InOrder, Kind, Prior, PriorConfig, Steps
 from vqcore.prior.causal import Causal
 from vqcore.prior.masked import Masked
 from vqcore.prior.unigram import Unigram
+from vqcore.weights import load_weights
 
 __all__ = [
     "UNKNOWN",
@@ -63,12 +63,9 @@ def load_prior(path: str | Path) -> Prior:
         raise ConfigError(
             [f"{path.with_suffix('.toml')}: its table [prior] must hold {', '.join(sorted(known))} alone"]
         )
-    prior = make_prior(PriorConfig(**table))
+    config = PriorConfig(**table)
     if not path.exists():
         raise ConfigError([f"{path}: no such file; name the prior.safetensors that trainables.prior left"])
-    try:
-        prior.load_state_dict(load_file(path))
-    except (RuntimeError, OSError, SafetensorError) as error:
-        first = "; ".join(line.strip() for line in str(error).splitlines()[:2])  # of a line for each tensor
-        raise ConfigError([f"{path}: does not hold the prior that its TOML describes ({first})"]) from error
-    return prior.eval()
+    with torch.device("meta"):
+        numbers = sum(tensor.numel() for tensor in make_prior(config).state_dict().values())
+    return load_weights(path, lambda: make_prior(config), numbers, "prior")
