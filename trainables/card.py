@@ -268,10 +268,8 @@ def _rates(path: Path) -> list[str]:
             for rate in rates["rates"]
         ]
         under = [rates.get(name) for name in ("percent_under_entropy", "percent_low", "percent_high")]
-        words = " It saves {:.1f} % [{:.1f}, {:.1f}] of that entropy."
-        if None not in under and under[1] <= 0:
-            words = " The learned rate is {:.1f} % [{:.1f}, {:.1f}] under it, which is not told from no saving."
-        saved = "" if None in under else words.format(*under)
+        saved = "" if None in under else " The learned rate is {:.1f} % [{:.1f}, {:.1f}] under it".format(*under)
+        saved += "" if None in under else "." if under[1] > 0 else ", which is not told from no saving."
         said = (
             f"Mean over {rates['test_images']:,} test images of what an ideal entropy coder needs, with 95 % intervals "
             f"over images, of this one training. The entropy is that of the test codes' own frequencies.{saved}"

@@ -171,7 +171,7 @@ def test_a_prior_beside_the_model_has_its_section_and_the_model_its_record(train
     assert "needs a prior" not in card
     rates = tmp_path / "prior" / "one" / "rates.json"
     rates.write_text(rates.read_text().replace('"percent_low": 11.0', '"percent_low": -0.5'))
-    assert "under it, which is no saving." in card_of(rates.parent)
+    assert "under it, which is not told from no saving." in card_of(rates.parent)
 
 
 @pytest.mark.parametrize("content", ['{"rates": [', "[]", '{"test_images": 500}', '{"rates": [{"prior": "causal"}]}'])

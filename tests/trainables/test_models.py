@@ -43,5 +43,5 @@ def test_without_a_journal_the_data_set_must_be_named(training: Path) -> None:
 
 
 def test_a_model_without_a_prior_is_told_how_to_get_one(training: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no prior\.safetensors; .* train one with .*trainables\.prior one"):
+    with pytest.raises(ConfigError, match=r"holds no prior\.safetensors; .* train one with .*trainables\.prior "):
         find_model("one", training.parents[1]).prior()
