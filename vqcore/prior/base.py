@@ -1,7 +1,9 @@
 """What all priors are: distributions over grids of codes."""
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +21,9 @@ Labels = Integer[Tensor, "b"] | None
 
 UNKNOWN = -1
 """Marks the codes that a completion is to find."""
+
+Drawn = Callable[[Tensor], Tensor]
+"""Draws a code (...) from logits (..., K), as a sample's temperature and top k say."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class PriorConfig(Checked):
         return self.rows * self.columns
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, ABC):
     """A distribution over code grids, exactly normalised. Codes are any integers, (B, rows, columns)."""
 
     counts: Tensor
@@ -70,15 +75,15 @@ class Prior(nn.Module):
         """Take over how often each code stands in the training set, before the training."""
         self.counts.copy_(counts)
 
+    @abstractmethod
     def loss(
         self, codes: Integer[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
     ) -> Float[Tensor, ""]:
         """Mean nats a code that is predicted, to be minimised. ``generator`` chooses what a masked prior hides."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bits(self, codes: Integer[Tensor, "b y x"], labels: Labels = None) -> Float[Tensor, "b"]:
         """−log2 of the probability of each grid, fp64: what an ideal coder needs with this prior."""
-        raise NotImplementedError
 
     def estimated_bits(
         self, codes: Integer[Tensor, "b y x"], labels: Labels = None, generator: torch.Generator | None = None
@@ -86,6 +91,7 @@ class Prior(nn.Module):
         """``bits`` in one pass of the network: an estimate only where ``bits`` needs more of them."""
         return self.bits(codes, labels)
 
+    @torch.no_grad()
     def sample(
         self,
         count: int,
@@ -102,7 +108,17 @@ class Prior(nn.Module):
         that are given, and ``UNKNOWN`` elsewhere: a completion. With a causal prior a code follows only from those
         before it, so what is known should be the upper rows.
         """
-        raise NotImplementedError
+        self.check_labels(count, labels)
+        grid, generator = (count, self.config.rows, self.config.columns), torch.Generator().manual_seed(seed)
+        given = torch.full(grid, UNKNOWN) if known is None else known.reshape(grid)
+        drawn = partial(draw, temperature=temperature, top_k=top_k, generator=generator)
+        return self.fill(given.flatten(1).long().to(self.counts.device), labels, drawn, generator).view(grid)
+
+    @abstractmethod
+    def fill(
+        self, given: Integer[Tensor, "b n"], labels: Labels, drawn: Drawn, generator: torch.Generator
+    ) -> Integer[Tensor, "b n"]:
+        """Codes in raster order for those that are ``UNKNOWN``; ``drawn`` takes logits and uses the generator."""
 
     def flat(self, codes: Tensor, labels: Labels) -> Integer[Tensor, "b n"]:
         """Codes in raster order. ``ValueError`` for another grid, and where labels lack or are not asked for."""
@@ -119,43 +135,28 @@ class Prior(nn.Module):
             need = f"{count} labels of {classes} classes" if classes else "no labels"
             raise ValueError(f"labels of {0 if labels is None else len(labels)} images: this prior takes {need}")
 
-    def given(self, count: int, known: Tensor | None) -> Integer[Tensor, "b n"]:
-        """Codes in raster order that a sample must have, ``UNKNOWN`` elsewhere."""
-        if known is None:
-            return torch.full((count, self.config.positions), UNKNOWN, device=self.counts.device)
-        return known.to(self.counts.device).reshape(count, self.config.positions).long()
 
-
-class Steps:
+class Steps(ABC):
     """The codes of ``batch`` grids one position after the other, in raster order."""
 
+    @abstractmethod
     def logits(self, previous: Integer[Tensor, "b"] | None) -> Float[Tensor, "b k"]:
         """Of the next position, fp32; ``previous`` are the codes of the one before, None at the first."""
-        raise NotImplementedError
 
 
 class InOrder(Prior):
     """A prior that gives each code from those before it in raster order."""
 
+    @abstractmethod
     def steps(self, batch: int, labels: Labels = None) -> Steps:
         """To go through the positions of ``batch`` grids."""
-        raise NotImplementedError
 
-    @torch.no_grad()
-    def sample(
-        self,
-        count: int,
-        labels: Labels = None,
-        *,
-        seed: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        known: Integer[Tensor, "b y x"] | None = None,
-    ) -> Integer[Tensor, "b y x"]:
+    def fill(
+        self, given: Integer[Tensor, "b n"], labels: Labels, drawn: Drawn, generator: torch.Generator
+    ) -> Integer[Tensor, "b n"]:
         """One code after the other."""
-        generator, given = torch.Generator().manual_seed(seed), self.given(count, known)
-        steps, codes = self.steps(count, labels), list[Tensor]()
+        steps, codes = self.steps(len(given), labels), list[Tensor]()
         for given_B in given.unbind(1):
-            drawn = draw(steps.logits(codes[-1] if codes else None), temperature, top_k, generator)
-            codes.append(torch.where(given_B == UNKNOWN, drawn, given_B))
-        return torch.stack(codes, 1).view(count, self.config.rows, self.config.columns)
+            drawn_B = drawn(steps.logits(codes[-1] if codes else None))
+            codes.append(torch.where(given_B == UNKNOWN, drawn_B, given_B))
+        return torch.stack(codes, 1)

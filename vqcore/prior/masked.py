@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from vqcore.prior.base import UNKNOWN, Labels
-from vqcore.prior.drawing import bits_each, draw, gumbel
+from vqcore.prior.base import UNKNOWN, Drawn, Labels
+from vqcore.prior.drawing import bits_each, gumbel
 from vqcore.prior.transformer import Transformer
 
-MASKED_ITERATIONS = 12
+ITERATIONS = 12
 """In which a masked prior fills a grid; 8 to 12 in Chang et al. 2022."""
 
 _CHOICE_TEMPERATURE = 4.5
@@ -57,39 +57,24 @@ class Masked(Transformer):
         bits = bits_each(logits, index_BN).masked_fill(~hidden, 0).sum(1)
         return bits * positions / number.to(bits.device)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        count: int,
-        labels: Labels = None,
-        *,
-        seed: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        known: Tensor | None = None,
-        iterations: int = MASKED_ITERATIONS,
-    ) -> Tensor:
+    def fill(
+        self, given: Integer[Tensor, "b n"], labels: Labels, drawn: Drawn, generator: torch.Generator
+    ) -> Integer[Tensor, "b n"]:
         """All hidden codes in every iteration, of which the most confident stay (Chang et al. 2022, section 3.2)."""
-        self.check_labels(count, labels)
-        generator, config = torch.Generator().manual_seed(seed), self.config
-        given = self.given(count, known)
-        index_BN = given.masked_fill(given == UNKNOWN, config.codebook_size)
         hidden = given == UNKNOWN
-        first = hidden.sum(1)
-        for iteration in range(1, iterations + 1):
-            logits = self(index_BN.view(count, config.rows, config.columns), labels)
-            drawn = draw(logits, temperature, top_k, generator)
-            confidence = logits.log_softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
-            left = 1 - iteration / iterations
-            confidence += _CHOICE_TEMPERATURE * left * gumbel(confidence, generator)
-            remaining = (first * math.cos(math.pi / 2 * (1 - left))).floor().long()
-            if iteration == iterations:
-                remaining = torch.zeros_like(first)
+        index_BN, first = given.masked_fill(hidden, self.config.codebook_size), hidden.sum(1)
+        for iteration in range(1, ITERATIONS + 1):
+            progress = iteration / ITERATIONS
+            logits = self(index_BN.view(-1, self.config.rows, self.config.columns), labels)
+            drawn_BN = drawn(logits)
+            confidence = logits.log_softmax(-1).gather(-1, drawn_BN.unsqueeze(-1)).squeeze(-1)
+            confidence += _CHOICE_TEMPERATURE * (1 - progress) * gumbel(confidence, generator)
+            remaining = (first * math.cos(math.pi / 2 * progress)).floor()  # none after the last
             rank = confidence.masked_fill(~hidden, math.inf).argsort(1).argsort(1)
             stays_hidden = rank < remaining.unsqueeze(1)
-            index_BN = torch.where(hidden & ~stays_hidden, drawn, index_BN)
-            hidden &= stays_hidden
-        return index_BN.view(count, config.rows, config.columns)
+            index_BN = torch.where(hidden & ~stays_hidden, drawn_BN, index_BN)
+            hidden = stays_hidden
+        return index_BN
 
     def _hidden(self, number: Tensor, generator: torch.Generator | None) -> Tensor:
         """(B, N) of which ``number`` (B,) in each row, at random places, are true."""
