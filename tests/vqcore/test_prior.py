@@ -221,3 +221,15 @@ def test_only_what_goes_in_order_has_steps() -> None:
 def test_heads_divide_the_width() -> None:
     with pytest.raises(ConfigError, match="heads = 3: must divide width = 16"):
         PriorConfig(width=16, heads=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_priors_are_equal_files_and_an_edited_toml_is_noticed(kind: Kind, tmp_path: Path) -> None:
+    made, path, again = prior(kind), tmp_path / "prior.safetensors", tmp_path / "again.safetensors"
+    for place in (path, again):
+        save_prior(made, place)
+    assert path.read_bytes() == again.read_bytes()
+    toml = path.with_suffix(".toml")
+    toml.write_text(toml.read_text().replace("heads = 2", "heads = 4"))  # which fits the same weights
+    with pytest.raises(ConfigError, match=r'is not what the weights beside it were trained as, .*"heads": 2'):
+        load_prior(path)

@@ -6,11 +6,13 @@ There are three kinds with one interface: ``unigram`` counts codes, ``causal`` i
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vqcore.config import ConfigError, read_toml, write_toml
@@ -35,6 +37,9 @@ __all__ = [
     "save_prior",
 ]
 
+_CONFIG = "prior"
+"""The entry of the file's metadata that holds the configuration, so that an edited TOML is noticed."""
+
 _KINDS: dict[Kind, type[Prior]] = {"causal": Causal, "masked": Masked, "unigram": Unigram}
 
 
@@ -48,7 +53,8 @@ def make_prior(config: PriorConfig, seed: int = 0) -> Prior:
 def save_prior(prior: Prior, path: Path, facts: Mapping[str, Any] | None = None) -> None:
     """Write ``path`` (safetensors) and, beside it, configuration and further tables of ``facts`` as TOML."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in prior.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "vqcore.prior", "version": "1"})
+    # one entry: safetensors writes several in random order, and equal priors are to be equal files
+    save_file(tensors, path, metadata={_CONFIG: _as_json(prior.config)})
     tables = {"prior": dataclasses.asdict(prior.config), **(facts or {})}
     header = "The prior beside this file, over the codes of one model; vqcore.load_prior reads both."
     write_toml(path.with_suffix(".toml"), tables, header)
@@ -68,4 +74,14 @@ def load_prior(path: str | Path) -> Prior:
         raise ConfigError([f"{path}: no such file; name the prior.safetensors that trainables.prior left"])
     with torch.device("meta"):
         numbers = sum(tensor.numel() for tensor in make_prior(config).state_dict().values())
-    return load_weights(path, lambda: make_prior(config), numbers, "prior")
+    prior = load_weights(path, lambda: make_prior(config), numbers, "prior")
+    with safe_open(path, "pt") as file:
+        trained = (file.metadata() or {}).get(_CONFIG)
+    if trained != _as_json(config):  # other heads, say, fit the same weights
+        rule = f"its table [prior] is not what the weights beside it were trained as, {trained}; put it back"
+        raise ConfigError([f"{path.with_suffix('.toml')}: {rule}"])
+    return prior
+
+
+def _as_json(config: PriorConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
