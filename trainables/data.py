@@ -14,7 +14,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 
 from trainables.errors import FatalRunError
 from trainables.sources import Images, Item, Split, find
-from trainables.storage import replace_file, sync_folder
+from trainables.storage import locked, replace_file, sync_folder
 from vqcore.config import ModelConfig
 from vqcore.errors import ConfigError
 from vqcore.registry import ARCHITECTURES
@@ -45,6 +44,9 @@ _BLOCK = 256
 """Images that are decoded at a time."""
 _ENOUGH = 5
 """Problems after which decoding stops: a set of mixed sizes is refused at once, not after its last image."""
+
+
+_ROOM = "make room, or set VQSWEEP_CACHE to a folder that can be written"
 
 
 class DamagedDataError(FatalRunError):
@@ -104,7 +106,7 @@ def prepare(source: str = "cifar10-mini", image_size: int | None = None) -> Data
         if not problems:
             folder = _cache() / "data" / _key(splits, image_size)
             if not _intact(folder):
-                with _locked(folder):
+                with locked(folder, _ROOM):
                     if not _intact(folder):
                         _decode_into(folder, splits, image_size)
             sizes = [np.load(folder / f"{split.name}.npy", mmap_mode="r").shape for split in splits]
@@ -142,7 +144,7 @@ def ensure_local(data: DataSet, fetch: Callable[[], tuple[Images, Images]]) -> D
     for folder in (Path(data.folder), own):
         if _hash(folder) == data.hash:
             return replace(data, folder=str(folder))
-    with _locked(own):
+    with locked(own, _ROOM):
         if _hash(own) != data.hash:
             train, test = fetch()
             _build(own, {"train": [train], "test": [test]}, [])
@@ -203,20 +205,6 @@ def _digest(folder: Path) -> str:
         digest.update(repr(images.shape).encode())
         digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes ``folder``; the lock dies with its holder. ``ConfigError`` if nothing is writable."""
-    from filelock import FileLock
-
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            yield
-    except OSError as error:
-        step = "make room, or set VQSWEEP_CACHE to a folder that can be written"
-        raise ConfigError([f"cache {folder.parent}: cannot be written ({error.strerror or error}); {step}"]) from error
 
 
 def _decode_into(folder: Path, splits: Iterable[Split], image_size: int | None) -> None:

@@ -19,23 +19,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
-from filelock import FileLock
 from rich.console import Console
 from rich.text import Text
 
 from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet
 from trainables.device import open_device
+from trainables.flags import ModelFlags
 from trainables.growing_array import GrowingArray
 from trainables.interruption import leave
 from trainables.models import TrainedModel, find_model
-from trainables.storage import replace_file, size, sync_folder
+from trainables.storage import locked, replace_file, size, sync_folder
 from vqcore.config import TrialConfig, read_toml, toml_text
 from vqcore.errors import ConfigError
 from vqcore.registry import ARCHITECTURES
@@ -104,7 +104,7 @@ def codes(
     folder = (model.folder / "codes" / f"{model.hash}-{data.hash}").absolute()
     if not _complete(folder, facts):
         data.check()
-        with _locked(folder):
+        with locked(folder, "make room and start again, or copy the model to a folder that can be written"):
             if not _complete(folder, facts):
                 _encode_into(folder, facts, model, data, torch.device(device), show)
     return Codes(folder, config.quantizer.codebook_size, side, side, model.hash, data.hash)
@@ -145,18 +145,6 @@ def _provenance(folder: Path) -> dict[str, Any]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes ``folder``; the lock dies with its holder. ``ConfigError`` if nothing is writable."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            yield
-    except OSError as error:
-        step = "make room and start again, or copy the model to a folder that can be written"
-        raise ConfigError([f"{folder.parent}: cannot be written ({error.strerror or error}); {step}"]) from error
 
 
 def _encode_into(
@@ -239,19 +227,8 @@ def _encode_split(array: GrowingArray, network: VQVAE, images: Images) -> Iterat
 
 
 @dataclass(frozen=True)
-class Encode:
+class Encode(ModelFlags):
     """Turn a data set into code indices by a trained model, once."""
-
-    model: Annotated[str, tyro.conf.Positional]
-    """A full training by name or folder, or its model.safetensors."""
-    data: str | None = None
-    """Data set; the one that the model was trained on unless given."""
-    out: Path = Path("runs")
-    """Folder of all runs."""
-    num_cpus: int | None = None
-    """Threads on the CPU; all there are unless given."""
-    num_gpus: int | None = None
-    """1 or 0; a GPU if there is one unless given."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,29 +4,27 @@ Leaves ``model.safetensors`` and ``model.toml``, which ``vqcore.load`` reads, an
 again with the same words it goes on from its checkpoint, to the last bit on the CPU.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from trainables.card import CARD, write_card
 from trainables.checkpoint import AT_MOST
-from trainables.commands import Terminal, exit_code
+from trainables.commands import Terminal
 from trainables.data import DataSet, prepare
-from trainables.device import device_problems
+from trainables.flags import TrainingFlags
 from trainables.interruption import leave
 from trainables.job import TrialJob
-from trainables.runs import NAME, command_line, usable_cpus
-from trainables.session import RunSession, open_session
-from trainables.single_run import SingleRun, check_folder
+from trainables.runs import NAME, command_line
+from trainables.session import RunSession
+from trainables.single_run import SingleRun, check_folder, run_alone
 from trainables.snapshots import USUAL, snapshot_epochs
 from trainables.storage import check_disk, sync_folder
-from trainables.tracking import accept, default_uri
 from trainables.trial import Trial
 from vqcore.config import ConfigError, TrialConfig, read_toml
 from vqcore.errors import Problems
@@ -36,7 +34,7 @@ from vqcore.vqvae import save
 
 
 @dataclass(frozen=True)
-class Final:
+class Final(TrainingFlags):
     """Train one exported configuration at full length."""
 
     config: Annotated[Path, tyro.conf.Positional]
@@ -51,33 +49,14 @@ class Final:
     """Numbers of epochs after which to keep one as well."""
     seed: int | None = None
     """Seed; the file's unless given."""
-    name: str | None = None
-    """Name of the training; the file's name and its configuration's key unless given."""
-    out: Path = Path("runs")
-    """Folder of all runs; this one's is <out>/final/<name>."""
-    num_gpus: int | None = None
-    """1 or 0; a GPU if there is one unless given."""
-    num_cpus: int | None = None
-    """Threads on the CPU; all there are unless given."""
-    tracking_uri: str | None = None
-    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit code.
-
-    0; 1 for a training that failed; 2 for a wrong flag or file; 75 after SIGTERM, 130 after Ctrl-C: the same command
-    then goes on.
-    """
+    """The command; its exit code, as ``run_alone`` has it."""
     flags = tyro.cli(Final, prog="python -m trainables.final", args=arguments)
-
-    def work() -> int:
-        job, folder = check_final(flags)
-        uri = flags.tracking_uri or default_uri(flags.out)
-        with open_session(folder, str(Path(job.folder).parent), uri, Terminal()) as session:
-            return _run(job, session, _origin(flags.config))
-
-    return exit_code(work, " before the first epoch; the same command goes on")
+    return run_alone(
+        flags, Terminal(), lambda: check_final(flags), lambda job, session: _run(job, session, _origin(flags.config))
+    )
 
 
 def check_final(flags: Final) -> tuple[TrialJob, Path]:
@@ -90,8 +69,7 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     problems = Problems()
     config = problems.of(lambda: TrialConfig.from_toml(tables))
     data = problems.of(lambda: _data(flags, tables.get("data", {})))
-    problems.of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
-    problems.add(*_flag_problems(flags))
+    problems.add(*flags.problems())
     snapshots = problems.of(lambda: snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs)) or ()
     problems.raise_any()
     assert config is not None
@@ -101,10 +79,8 @@ def check_final(flags: Final) -> tuple[TrialJob, Path]:
     check_folder(folder, key, config.training.epochs)
     check_disk(str(folder / "trials"), AT_MOST * state_bytes(config.model))
     (folder / "trials").mkdir(parents=True, exist_ok=True)
-    gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
-    cpus = flags.num_cpus or usable_cpus()
     trial = str((folder / "trials" / key).absolute())
-    return TrialJob(key, 0, config, data, trial, float(cpus), float(gpus), snapshots=snapshots), folder
+    return TrialJob(key, 0, config, data, trial, *flags.booking, snapshots=snapshots), folder
 
 
 def _data(flags: Final, table: dict[str, Any]) -> DataSet:
@@ -123,12 +99,6 @@ def _data(flags: Final, table: dict[str, Any]) -> DataSet:
             ]
         )
     return data
-
-
-def _flag_problems(flags: Final) -> Iterator[str]:
-    yield from device_problems(flags.num_cpus, flags.num_gpus)
-    if flags.name is not None and not NAME.fullmatch(flags.name):
-        yield f"--name {flags.name!r}: must be a plain name, without path separators"
 
 
 def _origin(config: Path) -> dict[str, Any]:

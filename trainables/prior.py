@@ -7,32 +7,31 @@ Started again with the same words it goes on from its checkpoint, to the last bi
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import tyro
 
 from trainables.card import CARD, write_card
 from trainables.checkpoint import AT_MOST
-from trainables.commands import Terminal, exit_code
-from trainables.device import device_problems
+from trainables.commands import Terminal
 from trainables.encode import progress_lines
 from trainables.fidelity import IMAGES, NEIGHBOURS, features, fidelity, spread
+from trainables.flags import ModelFlags, TrainingFlags
 from trainables.generated import decoded, encoded, sample_codes, write_pictures
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
 from trainables.models import MODEL, PRIOR, RATES, TrainedModel, find_model, model_hash
 from trainables.prior_trial import PriorJob, PriorTrial, PriorTrialConfig
 from trainables.rates import measure, metric_name, rate_lines
-from trainables.runs import NAME, SUMMARY, command_line, usable_cpus
-from trainables.session import RunSession, open_session
-from trainables.single_run import SingleRun, check_folder
+from trainables.runs import SUMMARY, command_line
+from trainables.session import RunSession
+from trainables.single_run import SingleRun, check_folder, run_alone
 from trainables.storage import check_disk, replace_file, sync_folder
-from trainables.tracking import accept, default_uri
 from vqcore.config import ConfigError, Precision, TrialConfig, read_toml
 from vqcore.errors import Problems
 from vqcore.prior import Kind, Prior, PriorConfig, make_prior, save_prior
@@ -42,11 +41,9 @@ from vqcore.vqvae import VQVAE, load
 
 
 @dataclass(frozen=True)
-class PriorFlags:
+class PriorFlags(ModelFlags, TrainingFlags):
     """Learn a prior over the codes of a trained model: rates in bits, samples, and what the codec needs."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """A full training by name or folder, or its model.safetensors."""
     kind: Kind = "causal"
     """causal: an autoregressive transformer; masked: fills many positions a step; unigram: counts codes."""
     by_class: bool = False
@@ -71,43 +68,20 @@ class PriorFlags:
     """auto, fp32 or bf16."""
     seed: int = 0
     """Of weights, order and pictures."""
-    data: str | None = None
-    """Data set; the one that the model was trained on unless given."""
-    name: str | None = None
-    """Name of the run; the model's, the kind and the key unless given."""
-    out: Path = Path("runs")
-    """Folder of all runs; this one's is <out>/prior/<name>."""
-    num_gpus: int | None = None
-    """1 or 0; a GPU if there is one unless given."""
-    num_cpus: int | None = None
-    """Threads on the CPU; all there are unless given."""
-    tracking_uri: str | None = None
-    """MLflow: a server's URL or sqlite:///file; <out>/mlflow.db unless given."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit code.
-
-    0; 1 for a training that failed; 2 for a wrong flag or file; 75 after SIGTERM, 130 after Ctrl-C: the same command
-    then goes on.
-    """
-    flags = tyro.cli(PriorFlags, prog="python -m trainables.prior", args=arguments)
-
-    def work() -> int:
-        terminal = Terminal()
-        job, folder = check_prior(flags, terminal)
-        uri = flags.tracking_uri or default_uri(flags.out)
-        with open_session(folder, str(Path(job.folder).parent), uri, terminal) as session:
-            return _run(job, session)
-
-    return exit_code(work, " before the first epoch; the same command goes on")
+    """The command; its exit code, as ``run_alone`` has it."""
+    flags, terminal = tyro.cli(PriorFlags, prog="python -m trainables.prior", args=arguments), Terminal()
+    return run_alone(flags, terminal, lambda: check_prior(flags, terminal), _run)
 
 
 def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     """The training that the flags ask for, and its folder. Raises one ``ConfigError`` with all that is wrong."""
     problems = Problems()
-    problems.of(lambda: accept(flags.tracking_uri or default_uri(flags.out)))
-    problems.add(*_flag_problems(flags))
+    problems.add(*flags.problems())
+    if flags.by_class and flags.kind == "unigram":
+        problems.add("--by-class: a unigram prior has no classes; leave it out, or take --kind causal")
     training = problems.of(lambda: _training(flags))
     model = problems.of(lambda: find_model(flags.model, flags.out))
     data = problems.of(lambda: model.data(flags.data)) if model else None
@@ -130,10 +104,8 @@ def check_prior(flags: PriorFlags, terminal: Terminal) -> tuple[PriorJob, Path]:
     weights = sum(tensor.nbytes for tensor in make_prior(config).state_dict().values())
     check_disk(str(folder / "trials"), AT_MOST * 4 * weights)
     (folder / "trials").mkdir(parents=True, exist_ok=True)
-    gpus = min(1, torch.cuda.device_count()) if flags.num_gpus is None else flags.num_gpus
-    cpus, trial = flags.num_cpus or usable_cpus(), str((folder / "trials" / key).absolute())
-    show = progress_lines(terminal, "codes")
-    return PriorJob(key, whole, model, data, labels, trial, float(cpus), float(gpus), show), folder
+    trial, show = str((folder / "trials" / key).absolute()), progress_lines(terminal, "codes")
+    return PriorJob(key, whole, model, data, labels, trial, *flags.booking, show), folder
 
 
 def _training(flags: PriorFlags) -> PriorTraining:
@@ -151,14 +123,6 @@ def _prior(flags: PriorFlags, model: TrainedModel, image_size: int, labels: Labe
     side = image_size // ARCHITECTURES[network.architecture].downsampling
     size, classes = network.quantizer.codebook_size, len(labels.classes) if labels else 0
     return PriorConfig(flags.kind, size, side, side, classes, flags.width, flags.layers, flags.heads, flags.dropout)
-
-
-def _flag_problems(flags: PriorFlags) -> Iterator[str]:
-    yield from device_problems(flags.num_cpus, flags.num_gpus)
-    if flags.name is not None and not NAME.fullmatch(flags.name):
-        yield f"--name {flags.name!r}: must be a plain name, without path separators"
-    if flags.by_class and flags.kind == "unigram":
-        yield "--by-class: a unigram prior has no classes; leave it out, or take --kind causal"
 
 
 def _run(job: PriorJob, session: RunSession) -> int:

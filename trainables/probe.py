@@ -16,8 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet
 from trainables.device import memory, open_device
 from trainables.encode import Codes, Progress, codes, progress_lines
+from trainables.flags import ModelFlags
 from trainables.interruption import leave
 from trainables.labels import Labels, required_labels
 from trainables.models import TrainedModel, find_model
@@ -198,19 +198,8 @@ def _check_memory(needed: int, device: torch.device) -> None:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(ModelFlags):
     """Tell how much of an image's class lies open in its codes."""
-
-    model: Annotated[str, tyro.conf.Positional]
-    """A full training by name or folder, or its model.safetensors."""
-    data: str | None = None
-    """Data set, with labels; the one that the model was trained on unless given."""
-    out: Path = Path("runs")
-    """Folder of all runs."""
-    num_cpus: int | None = None
-    """Threads on the CPU; all there are unless given."""
-    num_gpus: int | None = None
-    """1 or 0; a GPU if there is one unless given."""
 
 
 def main(arguments: list[str] | None = None) -> int:

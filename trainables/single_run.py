@@ -11,16 +11,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from rich.text import Text
 
-from trainables.commands import duration
+from trainables.commands import Terminal, duration, exit_code
 from trainables.data import DataSet
 from trainables.errors import one_line
+from trainables.flags import TrainingFlags
 from trainables.interruption import Preempted
 from trainables.job import Job
 from trainables.journal import Event, read
 from trainables.resumable import ResumableTraining
 from trainables.revision import commit
 from trainables.runs import JOURNAL
-from trainables.session import RunSession
+from trainables.session import RunSession, open_session
 from trainables.tracking import accept, default_uri, without_password
 from trainables.tracking_uri import started_with
 from vqcore.errors import ConfigError
@@ -124,6 +125,29 @@ class SingleRun(Generic[TrainingT]):
             origin=dict(self.origin),
             **({} if usual else {"tracking_uri": without_password(accept(uri))}),
         )
+
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+def run_alone(
+    flags: TrainingFlags,
+    terminal: Terminal,
+    check: Callable[[], tuple[JobT, Path]],
+    run: Callable[[JobT, RunSession], int],
+) -> int:
+    """Check what ``flags`` ask for, and run it; the exit code of the command.
+
+    0; 1 for a training that failed; 2 for a wrong flag or file; 75 after SIGTERM, 130 after Ctrl-C: the same command
+    then goes on.
+    """
+
+    def work() -> int:
+        job, folder = check()
+        with open_session(folder, str(Path(job.folder).parent), flags.uri, terminal) as session:
+            return run(job, session)
+
+    return exit_code(work, " before the first epoch; the same command goes on")
 
 
 def check_folder(folder: Path, key: str, epochs: int) -> None:

@@ -176,6 +176,22 @@ def replace_file(path: Path, content: bytes, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+@contextmanager
+def locked(folder: Path, step: str) -> Iterator[None]:
+    """One process at a time makes ``folder``; the lock dies with its holder.
+
+    ``ConfigError``, with the ``step`` to take, if nothing can be written there.
+    """
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            yield
+    except OSError as error:
+        raise ConfigError([f"{folder.parent}: cannot be written ({error.strerror or error}); {step}"]) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Force the names in a folder to the disk: a file that was renamed into it is there after a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

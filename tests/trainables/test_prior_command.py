@@ -250,7 +250,7 @@ def test_a_model_named_by_its_file_in_this_folder_gives_the_run_its_name(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(out / "final" / "one")
-    flags = PriorFlags("model.safetensors", kind="unigram", out=out, num_gpus=0)
+    flags = PriorFlags(model="model.safetensors", kind="unigram", out=out, num_gpus=0)
     assert check_prior(flags, Terminal())[1].name.startswith("one-unigram-")
 
 
