@@ -153,9 +153,10 @@ def _sentence(one: Configuration) -> str:
             f"{one.bits.interval_text()}; {one.under.text} % {one.under.interval_text()} {under}."
         )
     (percent, low, high), row = rates[0].under or (0.0, 0.0, 0.0), rates[0].rows[-1]
+    told = "" if low > 0 else ", which is not told from no saving"
     return (
-        f"{one.label}: {row.bits:.2f} bits an image, {percent:.1f} % [{low:.1f}, {high:.1f}] {under}; the interval is "
-        "over test images. One seed: how far others spread is not known."
+        f"{one.label}: {row.bits:.2f} bits an image, {percent:.1f} % [{low:.1f}, {high:.1f}] {under}{told}; the "
+        "interval is over test images. One seed: how far others spread is not known."
     )
 
 

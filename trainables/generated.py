@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.sources import Images
+from vqcore.config import MAX_SEED
 from vqcore.prior import UNKNOWN, Prior
 from vqcore.training import Images as Batches
 from vqcore.training import pixels
@@ -29,13 +30,13 @@ _GAP = 2
 def sample_codes(prior: Prior, count: int, labels: Tensor | None = None, seed: int = 0, **how: float | int) -> Tensor:
     """``count`` grids (B, rows, columns), a batch at a time, so that memory does not grow with them.
 
-    The first batch has the seed ``seed``, the next the one after it; ``how`` is as ``Prior.sample`` has it.
+    The first batch is what ``Prior.sample`` gives for ``seed``, the others are no other seed's; ``how`` as it has it.
     """
     parts = []
     for number, start in enumerate(range(0, count, _BATCH)):
         size = min(_BATCH, count - start)
         own = None if labels is None else labels[start : start + size]
-        parts.append(prior.sample(size, own, seed=seed + number, **how))  # type: ignore[arg-type]
+        parts.append(prior.sample(size, own, seed=seed + number * (MAX_SEED + 1), **how))  # type: ignore[arg-type]
     return torch.cat(parts)
 
 

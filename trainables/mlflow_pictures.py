@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from trainables.runs import PICTURES, SNAPSHOT
-from trainables.storage import Store
+from trainables.journal import RunRecord, TrialRecord
+from trainables.runs import PICTURES, PRIOR_RUN, SNAPSHOT
+from trainables.storage import Store, is_bucket, join
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,26 @@ KEY = "reconstructions"
 PRIOR_KEYS = ("samples", "completions", "interpolations")
 """Of the pictures of a prior, whose files in ``figures`` have these names."""
 
+KEYS = (KEY, *PRIOR_KEYS)
+
 _ACROSS, _SIDE = 4, 256
 """Images side by side, and the pixels across of the copy that MLflow's grid shows."""
+
+
+def new_pictures(
+    folder: Path, record: RunRecord, trial: TrialRecord, known: set[tuple[str, int]]
+) -> Iterator[tuple[str, int, Image.Image]]:
+    """Key, epoch and picture of those that are not ``known``; a prior's once its run is done, before which it may draw
+    them anew."""
+    last = trial.last_epoch
+    if record.sweep["sweep"] == PRIOR_RUN:
+        drawn = prior_pictures(folder) if record.done else ()
+        yield from ((key, last, picture) for key, picture in drawn if (key, last) not in known)
+    elif (KEY, last) not in known:
+        storage = str(record.sweep.get("storage") or "")
+        location = join(storage if is_bucket(storage) else str(folder / "trials"), trial.key)
+        found = pictures(location, last, {epoch for key, epoch in known if key == KEY})
+        yield from ((KEY, epoch, picture) for epoch, picture in found)
 
 
 def pictures(location: str, last_epoch: int, known: set[int]) -> Iterator[tuple[int, Image.Image]]:

@@ -23,15 +23,14 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
-from PIL.Image import Image
 
 from trainables import mlflow_view as view
 from trainables.journal import JournalReader, RunRecord, TrialRecord
-from trainables.mlflow_pictures import KEY, PRIOR_KEYS, pictures, prior_pictures
+from trainables.mlflow_pictures import KEYS, new_pictures
 from trainables.mlflow_store import connect, experiment
 from trainables.models import MODEL
 from trainables.runs import JOURNAL, MLFLOW_PAGES, PRIOR_RUN, SUMMARY
-from trainables.storage import is_bucket, join, replace_file
+from trainables.storage import replace_file
 from trainables.tracking import Status
 from trainables.tracking_uri import DATABASES, default_uri, mask, sqlite_path
 
@@ -254,24 +253,11 @@ class Sender:
         if known is None:
             images = self._client.list_artifacts(run.info.run_id, "images") if run.data.tags.get(IMAGES) else []
             names = [Path(image.path).name.split("+") for image in images if image.path.endswith(".webp")]
-            known = self._pictured[trial.key] = {(n[0], int(n[2])) for n in names if n[0] in (KEY, *PRIOR_KEYS)}
-        for key, epoch, picture in self._new_pictures(trial, known):
+            known = self._pictured[trial.key] = {(n[0], int(n[2])) for n in names if n[0] in KEYS}
+        for key, epoch, picture in new_pictures(self._folder, self._record, trial, known):
             when = round(trial.times.get(epoch, trial.started) * 1000)
             self._client.log_image(run.info.run_id, picture, key=key, step=epoch, timestamp=when)
             known.add((key, epoch))
-
-    def _new_pictures(self, trial: TrialRecord, known: set[tuple[str, int]]) -> Iterator[tuple[str, int, Image]]:
-        """Those that are not ``known``; a prior's once its run is done, before which it may draw them anew."""
-        if self._record.sweep["sweep"] == PRIOR_RUN:
-            if self._record.done:
-                drawn = prior_pictures(self._folder)
-                yield from ((key, trial.last_epoch, one) for key, one in drawn if (key, trial.last_epoch) not in known)
-        elif (KEY, trial.last_epoch) not in known:
-            storage = str(self._record.sweep.get("storage") or "")
-            location = storage if is_bucket(storage) else str(self._folder / "trials")
-            epochs = {epoch for key, epoch in known if key == KEY}
-            found = pictures(join(location, trial.key), trial.last_epoch, epochs)
-            yield from ((KEY, epoch, one) for epoch, one in found)
 
     def _send_state(self, run: Run, status: str, record: RunRecord | TrialRecord) -> None:
         if record.end_time is None:

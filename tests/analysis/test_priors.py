@@ -103,6 +103,16 @@ def test_one_seed_is_said_to_be_one_seed(model: Path) -> None:
     assert "Over seeds" not in section(model)
 
 
+def test_an_interval_that_holds_zero_is_no_saving(model: Path) -> None:
+    rates = train(model.parent.parent) / "rates.json"
+    content = json.loads(rates.read_text()) | {"percent_low": -0.2}
+    rates.write_text(json.dumps(content))
+    assert (
+        "of the test codes, 136.00, which is not told from no saving; the interval"
+        in sentences(priors_of(load(model)))[0]
+    )
+
+
 def test_a_learned_prior_of_a_collapsed_codebook_is_not_said_to_count(model: Path) -> None:
     rates = train(model.parent.parent) / "rates.json"
     content = json.loads(rates.read_text())

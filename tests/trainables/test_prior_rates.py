@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from trainables.fidelity import fidelity
+from trainables.generated import sample_codes
 from trainables.rates import learned_name, measure, metric_name, rate_lines
-from vqcore.prior import Kind, PriorConfig
+from vqcore.prior import Kind, PriorConfig, make_prior
 from vqcore.prior_training import CodeSet, PriorTrainer, PriorTraining, counted
 
 
@@ -92,3 +93,11 @@ def test_outliers_raise_recall_and_not_coverage() -> None:
 def test_a_handful_of_images_is_no_set() -> None:
     with pytest.raises(ValueError, match="more than 3 of each are needed"):
         fidelity(torch.zeros(3, 2), torch.zeros(9, 2))
+
+
+def test_many_samples_begin_with_the_priors_own_and_share_none_with_the_next_seed() -> None:
+    made = make_prior(PriorConfig("unigram", 64, 4, 4))
+    one, other = (sample_codes(made, 600, seed=seed) for seed in (0, 1))
+    assert torch.equal(one[:256], made.sample(256, seed=0))
+    rows = [{tuple(codes.flatten().tolist()) for codes in drawn} for drawn in (one, other)]
+    assert not rows[0] & rows[1]
