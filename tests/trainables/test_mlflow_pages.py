@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tracked import eventually, finish, free_port, open_sweep, report, seen, start
 
-from trainables.mlflow_view import UNDOCUMENTED, VIEWS
+from trainables.mlflow_view import UNDOCUMENTED
 from trainables.tracking import default_uri, sync
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
@@ -87,7 +87,7 @@ def test_the_printed_link_opens_the_experiment_for_training_and_its_description_
     page.get_by_text("Model registry").first.wait_for()  # a part of the interface for training alone
     page.get_by_text("Evaluation runs").first.wait_for(state="hidden")  # the other one may be there for a moment
     with page.expect_popup() as trials:
-        page.get_by_role("link", name=VIEWS["vqsweep-trials"]).click()
+        page.get_by_role("link", name="trials, lowest MSE first").click()
     trials.value.get_by_role("link", name="beta 1, seed 1").wait_for()
     with page.expect_popup() as newest:
         page.get_by_role("link", name="newest report").click()
@@ -98,7 +98,7 @@ def test_the_saved_views_list_trials_by_mse_and_configurations(links, page):
     assert "mlflow.sharedViewState." in UNDOCUMENTED
     page.goto(links[1])
     page.get_by_role("button", name="Views").click()
-    page.get_by_text(VIEWS["vqsweep-trials"], exact=True).last.click()
+    page.get_by_text("trials, lowest MSE first", exact=True).last.click()
     page.get_by_role("link", name="beta 1, seed 1").wait_for()
     rows = page.get_by_role("link", name=re.compile(r"^beta \S+, seed 1$")).all()
     ordered = [row.inner_text() for row in sorted(rows, key=lambda row: row.bounding_box()["y"])]
