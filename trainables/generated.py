@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from trainables.sources import Images
-from vqcore.config import MAX_SEED
 from vqcore.prior import UNKNOWN, Prior
 from vqcore.training import Images as Batches
 from vqcore.training import pixels
@@ -32,11 +31,13 @@ def sample_codes(prior: Prior, count: int, labels: Tensor | None = None, seed: i
 
     The first batch is what ``Prior.sample`` gives for ``seed``, the others are no other seed's; ``how`` as it has it.
     """
-    parts = []
-    for number, start in enumerate(range(0, count, _BATCH)):
+    starts, parts = range(0, count, _BATCH), []
+    # torch's generator on the CPU reads the lower 32 bits of a seed alone
+    seeds = [seed, *np.random.SeedSequence(seed).generate_state(len(starts)).tolist()]
+    for start, own_seed in zip(starts, seeds, strict=False):
         size = min(_BATCH, count - start)
         own = None if labels is None else labels[start : start + size]
-        parts.append(prior.sample(size, own, seed=seed + number * (MAX_SEED + 1), **how))  # type: ignore[arg-type]
+        parts.append(prior.sample(size, own, seed=own_seed, **how))  # type: ignore[arg-type]
     return torch.cat(parts)
 
 

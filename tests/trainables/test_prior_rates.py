@@ -95,9 +95,10 @@ def test_a_handful_of_images_is_no_set() -> None:
         fidelity(torch.zeros(3, 2), torch.zeros(9, 2))
 
 
-def test_many_samples_begin_with_the_priors_own_and_share_none_with_the_next_seed() -> None:
+def test_many_samples_begin_with_the_priors_own_repeat_none_and_share_none_with_the_next_seed() -> None:
     made = make_prior(PriorConfig("unigram", 64, 4, 4))
     one, other = (sample_codes(made, 600, seed=seed) for seed in (0, 1))
     assert torch.equal(one[:256], made.sample(256, seed=0))
     rows = [{tuple(codes.flatten().tolist()) for codes in drawn} for drawn in (one, other)]
+    assert len(rows[0]) == 600
     assert not rows[0] & rows[1]
