@@ -16,7 +16,7 @@ from vqcore.errors import DivergedError
 from vqcore.metrics import CodeHistogram
 from vqcore.quantizers import Quantized
 from vqcore.registry import ARCHITECTURES
-from vqcore.vqvae import VQVAE, VQVAEOutput, seeded
+from vqcore.vqvae import VQVAE, seeded
 
 EVALUATION_BATCH = 256
 FINITE_CHECK_STEPS = 50
@@ -29,7 +29,7 @@ MOST_CODES = 4096
 
 
 @contextmanager
-def _diverged(where: str) -> Iterator[None]:
+def diverged(where: str) -> Iterator[None]:
     """A model that computes infinities has diverged; the quantizer is the first to notice."""
     try:
         yield
@@ -68,7 +68,7 @@ class Images:
         return bytes_BHWC.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
 
 
-class _Tally:
+class Tally:
     """Metrics of one pass over a set."""
 
     def __init__(self, model: VQVAE, device: torch.device) -> None:
@@ -77,15 +77,18 @@ class _Tally:
         self._values = self._images = self.codes_per_image = 0
         self._weight = model.config.quantizer.loss_weight
 
-    def update(self, images: Tensor, out: VQVAEOutput) -> None:
-        self._squares += (out.reconstruction.float() - images).square().sum().double()
-        self._values += images.numel()
-        self.histogram.update(out.quantized.indices)
-        self._quantization += out.quantized.codebook_loss.double() * len(images)
-        self._images += len(images)
-        self.codes_per_image = out.quantized.indices[0].numel()
+    def update(self, squares: Tensor, values: int, quantized: Quantized) -> None:
+        """Take in a batch: the sum of the squared errors of so many values, and what the layer made of it."""
+        images = len(quantized.indices)
+        self._squares += squares.double()
+        self._values += values
+        self.histogram.update(quantized.indices)
+        self._quantization += quantized.codebook_loss.double() * images
+        self._images += images
+        self.codes_per_image = quantized.indices[0].numel()
 
     def metrics(self) -> dict[str, float]:
+        """Over all batches that were taken in."""
         mse, quantization = float(self._squares) / self._values, float(self._quantization) / self._images
         return {
             "mse": mse,
@@ -129,13 +132,17 @@ class Trainer:
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
         self.model.train()
-        tally = _Tally(self.model, self.device)
-        for step, batch in enumerate(self._training_batches(images)):
-            with _diverged(f"in epoch {self.epoch + 1}, step {step + 1}"):
+        tally = Tally(self.model, self.device)
+        for step, batch in enumerate(self.training_batches(images)):
+            with diverged(f"in epoch {self.epoch + 1}, step {step + 1}"):
                 loss = self._step(images.batch(batch), tally)
             if step % FINITE_CHECK_STEPS == 0:
                 self._check_finite(loss, step)
         self._check_finite(loss, step)
+        return self.trained(tally)
+
+    def trained(self, tally: Tally) -> dict[str, float]:
+        """Note the end of an epoch; its metrics."""
         self.epoch += 1
         self._trained = tally.histogram
         return tally.metrics()
@@ -147,16 +154,20 @@ class Trainer:
         ``bits_unigram`` needs the codes of an epoch that was trained here, and is left out before there is one.
         """
         self.model.eval()
-        tally = _Tally(self.model, self.device)
+        tally = Tally(self.model, self.device)
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images.batch(slice(start, start + EVALUATION_BATCH))
-            with self._autocast(), _diverged(f"after epoch {self.epoch}"):
+            with self.autocast(), diverged(f"after epoch {self.epoch}"):
                 out = self.model(batch)
-            tally.update(batch, out)
+            tally.update(squared_error(out.reconstruction, batch), batch.numel(), out.quantized)
+        return self.evaluated(tally)
+
+    def evaluated(self, tally: Tally) -> dict[str, float]:
+        """Note the end of an evaluation; its metrics and rates."""
         self.counts = tally.histogram.counts.cpu().numpy()
         return tally.metrics() | self._rates(tally)
 
-    def _rates(self, tally: _Tally) -> dict[str, float]:
+    def _rates(self, tally: Tally) -> dict[str, float]:
         """Bits an image beside the entropy: of an index of fixed length, and of a code that knows the training set."""
         codes = tally.codes_per_image
         rates = {"bits_uniform": codes * math.log2(self.config.model.quantizer.codebook_size)}
@@ -170,7 +181,7 @@ class Trainer:
         self.model.eval()
         found = []
         for start in range(0, len(images), EVALUATION_BATCH):
-            with self._autocast(), _diverged(f"after epoch {self.epoch}"):
+            with self.autocast(), diverged(f"after epoch {self.epoch}"):
                 indices = self.model.encode(images.batch(slice(start, start + EVALUATION_BATCH)))
             found.append(indices.int().cpu())
         codes: np.ndarray = torch.cat(found).numpy()
@@ -181,7 +192,7 @@ class Trainer:
         """The first ``count`` images and their reconstructions, as bytes."""
         self.model.eval()
         batch = images.batch(slice(0, count))
-        with self._autocast():
+        with self.autocast():
             reconstruction = self.model(batch).reconstruction.float()
         pictures: np.ndarray = pixels(torch.stack([batch, reconstruction])).cpu().numpy()
         return pictures
@@ -197,7 +208,7 @@ class Trainer:
         self.model.eval()
         layer = self.model.quantizer
         sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long()
-        with self._autocast(), _diverged(f"after epoch {self.epoch}"):
+        with self.autocast(), diverged(f"after epoch {self.epoch}"):
             latents = self.model.latents(images.batch(sample))
             index_N = layer(latents).indices.flatten()
         order = torch.randperm(len(index_N), generator=torch.Generator().manual_seed(0))
@@ -214,7 +225,7 @@ class Trainer:
         index_K, patches = torch.arange(self.config.model.quantizer.codebook_size, device=self.device), []
         for start in range(0, len(index_K), EVALUATION_BATCH):
             codes = index_K[start : start + EVALUATION_BATCH].view(-1, 1, 1).expand(-1, height, width)
-            with self._autocast():
+            with self.autocast():
                 images = self.model.decode(codes)
             patches.append(images[..., top : top + side, left : left + side].float())
         return pixels(torch.cat(patches))
@@ -246,38 +257,45 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self._trained = None
 
-    def _step(self, batch: Tensor, tally: _Tally) -> Tensor:
-        with self._autocast():
-            latents = self.model.latents(batch)
-            quantize = self._alternated if self.config.training.alternate else self.model.quantizer
-            quantized = quantize(latents)
-            out = VQVAEOutput(self.model.decoder(quantized.quantized), quantized)
-        loss = F.mse_loss(out.reconstruction.float(), batch) + out.quantized.loss
+    def _step(self, batch: Tensor, tally: Tally) -> Tensor:
+        with self.autocast():
+            quantized = self.quantize(self.model.latents(batch))
+            reconstruction = self.model.decoder(quantized.quantized)
+        loss = F.mse_loss(reconstruction.float(), batch) + quantized.loss
         self._minimise(loss, self.optimizers["optimizer"])
         with torch.no_grad():
-            tally.update(batch, out)
+            tally.update(squared_error(reconstruction, batch), batch.numel(), quantized)
         final: Tensor = loss.detach()
         return final
 
-    def _alternated(self, latents: Tensor) -> Quantized:
-        """First the codes approach the latents, which stand still; then these are quantized (Huh et al. 2023)."""
+    def quantize(self, latents: Tensor) -> Quantized:
+        """The layer's part of a pass; in a training that alternates (Huh et al. 2023) after a step of the codes alone,
+        which approach the latents while these stand still."""
         layer = self.model.quantizer
+        if not self.config.training.alternate or not layer.training:
+            quantized: Quantized = layer(latents)
+            return quantized
         self._minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
         layer.frozen = True  # its statistics have seen this batch
-        quantized: Quantized = layer(latents)
+        quantized = layer(latents)
         layer.frozen = False
         return quantized
 
     def _minimise(self, loss: Tensor, optimizer: Adam) -> None:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        self.descend(optimizer)
+
+    def descend(self, optimizer: Adam) -> None:
+        """A step of an optimiser whose parameters have their gradients."""
         codes = getattr(self.model.quantizer, "codes", None)
         if codes is not None and codes.config.revive_below and codes.weight in optimizer.state:
             for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left
                 optimizer.state[codes.weight][name].masked_fill_(codes.revived.unsqueeze(1), 0)
         optimizer.step()
 
-    def _training_batches(self, images: Images) -> Iterator[Tensor]:
+    def training_batches(self, images: Images) -> Iterator[Tensor]:
+        """The images of each step of the next epoch, by their numbers: a function of seed and epoch alone."""
         # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
         generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.epoch)
         order = torch.randperm(len(images), generator=generator)
@@ -290,8 +308,14 @@ class Trainer:
         if not math.isfinite(value):
             raise DivergedError(f"loss is {value} in epoch {self.epoch + 1}, step {step + 1}")
 
-    def _autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[None]:
+        """Of the networks, in this training's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def squared_error(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """The sum over all values, fp32."""
+    return (reconstruction.float() - images).square().sum()
 
 
 def pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:

@@ -1,0 +1,148 @@
+"""A pack's members end as they would have alone, whoever trains beside them."""
+
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vqcore.config import TrialConfig
+from vqcore.errors import DivergedError
+from vqcore.pack import Member, Pack, shape
+from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
+from vqcore.training import Images, Trainer
+
+SMALL = TrialConfig().replace(
+    channels=8, hidden_channels=12, residual_channels=6, dim=8, codebook_size=32, batch_size=16, precision="fp32",
+    learning_rate=1e-3, decay=0.9,
+)  # fmt: skip
+DIFFERENT = [
+    {"commitment_weight": 0.1},
+    {"commitment_weight": 2.0, "seed": 1},
+    {"estimator": "ste", "learning_rate": 1e-4},
+    {"estimator": "gumbel"},
+    {"decay": 0.99, "revive_below": 0.1},
+    {"init": "kmeans++"},
+    {"codebook": "gradient", "nu": 0.5},
+    {"codebook": "gradient", "alternate": True},
+    {"normalize": "cosine"},
+]
+
+
+@pytest.fixture(scope="module")
+def sets(pictures: Callable[[int, int], np.ndarray]) -> tuple[Images, Images]:
+    return Images(pictures(64, 0), torch.device("cpu")), Images(pictures(24, 1), torch.device("cpu"))
+
+
+def alone(config: TrialConfig, sets: tuple[Images, Images], epochs: int) -> dict[str, float]:
+    """The metrics of a trainer of this process's own, after so many epochs."""
+    torch.manual_seed(0)
+    trainer = Trainer(config)
+    for _ in range(epochs):
+        trained, tested = trainer.train_epoch(sets[0]), trainer.evaluate(sets[1])
+    return tested | {f"train_{name}": value for name, value in trained.items()}
+
+
+def packed(pack: Pack, members: list[Member], sets: tuple[Images, Images]) -> list[dict[str, float]]:
+    """An epoch of each member, and its metrics."""
+    trained, tested = pack.train_epoch(members, sets[0]), pack.evaluate(members, sets[1])
+    found = []
+    for before, after in zip(trained, tested, strict=True):
+        assert isinstance(before, dict), before
+        assert isinstance(after, dict), after
+        found.append(after | {f"train_{name}": value for name, value in before.items()})
+    return found
+
+
+def test_every_member_ends_its_epoch_as_it_would_have_alone(sets: tuple[Images, Images]) -> None:
+    configs = [SMALL.replace(**changes) for changes in DIFFERENT]
+    for config, metrics in zip(configs, packed(Pack(), [Member(config) for config in configs], sets), strict=True):
+        assert metrics == pytest.approx(alone(config, sets, 1), rel=1e-5), config
+
+
+def test_members_come_go_and_resume_between_epochs(sets: tuple[Images, Images]) -> None:
+    first, second, late = (SMALL.replace(seed=seed, estimator="gumbel") for seed in range(3))
+    pack, members = Pack(), [Member(first), Member(second)]
+    packed(pack, members, sets)
+    state = {name: tensor.clone() for name, tensor in members[1].state().items()}
+    resumed = Member(second)
+    resumed.load_state(state)
+    one, two, three = packed(pack, [Member(late), resumed, members[0]], sets)
+    assert one == pytest.approx(alone(late, sets, 1), rel=1e-5)
+    assert two == pytest.approx(alone(second, sets, 2), rel=1e-5)
+    assert three == pytest.approx(alone(first, sets, 2), rel=1e-5)
+
+
+def test_a_member_alone_trains_to_the_last_bit_as_without_a_pack(sets: tuple[Images, Images]) -> None:
+    config = SMALL.replace(estimator="gumbel")
+    assert packed(Pack(), [Member(config)], sets) == [alone(config, sets, 1)]
+
+
+@pytest.fixture
+def broken() -> Iterator[str]:
+    """An estimator whose gradient is no number from its second step on, as a division by zero would make it."""
+    calls = []
+
+    @estimator("broken")
+    def gradient(g_ND: Tensor, z_ND: Tensor, q_ND: Tensor) -> Tensor:
+        calls.append(1)
+        return g_ND * (1.0 if len(calls) < 2 else torch.nan)
+
+    yield "broken"
+    del ESTIMATORS["broken"]
+
+
+def test_a_member_that_diverges_touches_no_other(sets: tuple[Images, Images], broken: str) -> None:
+    others = [SMALL.replace(seed=seed) for seed in (1, 2)]
+    pack, members = Pack(), [Member(config) for config in (others[0], SMALL.replace(estimator=broken), others[1])]
+    before, failure, after = pack.train_epoch(members, sets[0])
+    assert isinstance(failure, DivergedError)
+    whole = Pack().train_epoch([Member(config) for config in (others[0], SMALL, others[1])], sets[0])
+    assert [before, after] == [whole[0], whole[2]]
+
+
+class Normed(nn.Sequential):
+    """A network with statistics of its own, as batch normalisation keeps them."""
+
+    def __init__(self, source: int, target: int, up: bool) -> None:
+        # without a bias, whose gradient is the rounding of 0 before a normalisation, and which Adam makes large
+        kind = nn.ConvTranspose2d if up else nn.Conv2d
+        super().__init__(kind(source, target, 4, 4, bias=False), nn.BatchNorm2d(target))
+
+
+class Choosy(Normed):
+    """A network whose way depends on its numbers, which no ``vmap`` takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y if float(y.detach().mean()) < 1e9 else -y
+
+
+@pytest.fixture
+def own(request: pytest.FixtureRequest) -> Iterator[str]:
+    network = request.param
+    ARCHITECTURES["own"] = Architecture(
+        lambda config: network(3, config.quantizer.dim, False), lambda config: network(config.quantizer.dim, 3, True), 4
+    )
+    yield "own"
+    del ARCHITECTURES["own"]
+
+
+@pytest.mark.parametrize("own", [Normed, Choosy], indirect=True)
+def test_networks_of_ones_own_train_in_a_pack_or_take_turns(
+    sets: tuple[Images, Images], own: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    configs = [SMALL.replace(architecture=own, seed=seed) for seed in (0, 1)]
+    with caplog.at_level(logging.WARNING):
+        found = packed(Pack(), [Member(config) for config in configs], sets)
+    for config, metrics in zip(configs, found, strict=True):
+        assert metrics == pytest.approx(alone(config, sets, 1), rel=1e-5)
+    assert "cannot run as one" in caplog.text or ARCHITECTURES[own].encoder(SMALL.model).__class__ is Normed
+
+
+def test_what_shapes_a_model_is_told_from_what_does_not() -> None:
+    assert len({shape(SMALL.replace(**changes)) for changes in DIFFERENT}) == 1
+    for changes in ({"codebook_size": 64}, {"channels": 16}, {"batch_size": 8}, {"precision": "bf16"}):
+        assert shape(SMALL.replace(**changes)) != shape(SMALL)
