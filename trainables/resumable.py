@@ -79,6 +79,11 @@ class ResumableTraining(ABC, Generic[JobT, TrainerT]):
     def before_first_epoch(self, store: Store) -> None:
         """Keep what is wanted of the untrained."""
 
+    @property
+    def wants_epoch(self) -> bool:
+        """Whether the next step trains: it is not at its end, and no checkpoint has that epoch."""
+        return len(self.history) <= self._recorded and self.outcome(self._recorded)[0] == "running"
+
     def keep_beside(self, store: Store) -> None:
         """Keep what is looked at of this epoch and holds no state; each epoch replaces it."""
 
@@ -161,16 +166,20 @@ class ResumableTraining(ABC, Generic[JobT, TrainerT]):
             **({"damaged": self.damaged} if self.damaged else {}),
         }
 
+    def begin(self) -> None:
+        """Keep what is wanted of the untrained, if nothing is trained yet."""
+        if self._store is not None and self.trainer.epoch == 0:
+            self.before_first_epoch(self._store)
+
     def _train(self) -> None:
         """Train an epoch, and write what there is then."""
         trainer = self.trainer
-        if self._store is not None and trainer.epoch == 0:
-            self.before_first_epoch(self._store)
+        self.begin()
         started = time.perf_counter()
         metrics = self.train_epoch()
         if unfit := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise DivergedError(f"{unfit[0]} is {metrics[unfit[0]]} after epoch {trainer.epoch}")
-        metrics["seconds"] = round(time.perf_counter() - started, 3)
+        metrics.setdefault("seconds", round(time.perf_counter() - started, 3))
         event = {"event": "epoch", "epoch": trainer.epoch, "metrics": metrics, "time": round(time.time(), 3)}
         self.history.append(event)
         if self._store is not None:

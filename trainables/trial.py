@@ -38,22 +38,26 @@ class Trial(ResumableTraining[TrialJob, Trainer]):
     def before_first_epoch(self, store: Store) -> None:
         """Keep what the model is before training, if asked for."""
         if 0 in self.job.snapshots:
-            test = self._images()[1]
+            test = self.images()[1]
             self.trainer.evaluate(test)
             self._keep_snapshot(store, self.trainer.reconstruct(test, RECONSTRUCTIONS), test)
 
     def train_epoch(self) -> dict[str, float]:
         """Metrics of the test set, and of the training set as ``train_`` ones."""
-        trainer, (train, test) = self.trainer, self._images()
-        trained = trainer.train_epoch(train)
-        metrics = trainer.evaluate(test) | {f"train_{name}": value for name, value in trained.items()}
-        if self.job.rate == "learned" and trainer.epoch == self.job.config.training.epochs:
-            metrics["bits_learned"] = self._learned_rate(train, test)
+        train, test = self.images()
+        trained = self.trainer.train_epoch(train)
+        return self.metrics(trained, self.trainer.evaluate(test))
+
+    def metrics(self, trained: dict[str, float], tested: dict[str, float]) -> dict[str, float]:
+        """Of an epoch, from those of both sets; after the last one perhaps with the rate of a learned prior."""
+        metrics = tested | {f"train_{name}": value for name, value in trained.items()}
+        if self.job.rate == "learned" and self.trainer.epoch == self.job.config.training.epochs:
+            metrics["bits_learned"] = self._learned_rate(*self.images())
         return metrics
 
     def keep_beside(self, store: Store) -> None:
         """Reconstructions, the use of codes and snapshots."""
-        trainer, test = self.trainer, self._images()[1]
+        trainer, test = self.trainer, self.images()[1]
         last = trainer.epoch == self.job.config.training.epochs
         pictures = trainer.reconstruct(test, RECONSTRUCTIONS)
         store.write(PICTURES, _npy(pictures), durable=last)
@@ -85,7 +89,7 @@ class Trial(ResumableTraining[TrialJob, Trainer]):
         shown = {"images": pictures[0], "reconstructions": pictures[1], "counts": self.trainer.counts}
         write_snapshot(store, self.trainer.epoch, {**shown, **self.trainer.snapshot(test)})
 
-    def _images(self) -> tuple[Images, Images]:
+    def images(self) -> tuple[Images, Images]:
         """The training and the test images, opened once. ``DamagedDataError`` if they are not as they were prepared."""
         if self._sets is None:
             self.job.data.check()

@@ -5,7 +5,8 @@ is flat: ``data``, ``preset``, ``image_size``, and any field of ``vqcore.config.
 its checkpoints, so PBT and ``Tuner.restore`` work as for every trainable.
 
 In a sweep of this package the configuration holds a ``TrialJob`` instead. The trial then writes checkpoints of its own
-after every epoch, named by their digests and kept where every node reaches them, and Tune keeps none.
+after every epoch, named by their digests and kept where every node reaches them, and Tune keeps none. Where trials are
+packed it holds the process of its pack too (``trainables.pack_host``), which trains and writes: this one only asks.
 
 Torch is imported where a trial begins: the process that runs the ``Tuner`` needs this class, and no torch.
 """
@@ -15,10 +16,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
 
 from trainables.data import DataSet, ensure_local, prepare
-from trainables.job import TrialJob
+from trainables.job import Report, TrialJob
 from trainables.storage import Store
 from vqcore.config import PRESETS, TrainingConfig, TrialConfig
 from vqcore.errors import ConfigError, DivergedError
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Training and test images, (N, H, W, 3) uint8."""
+
+
+class PackDiedError(OSError):
+    """The process that trained a trial has died; the trial goes on from its checkpoint in another."""
 
 
 class VQTrial(tune.Trainable):
@@ -43,21 +50,37 @@ class VQTrial(tune.Trainable):
         """
         self._arrays = arrays
         self._trial: Trial | None = None
+        self._recorded: int | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Let the actor, with its imports and its GPU context, go on with another trial."""
-        self.config, self._trial = new_config, None
+        self.config, self._trial, self._recorded = new_config, None, None
         return True
 
     def step(self) -> dict[str, Any]:
         """Train an epoch and evaluate it. ``DivergedError`` where it is no number, but in a sweep, which records it."""
-        report = self.trial.step()
+        report = self._ask_pack() if "pack" in self.config else self.trial.step()
         result = {**report.metrics, "training_iteration": report.epoch, "done": report.status != "running"}
         if "job" in self.config:
             return {**result, "report": report}
         if report.status == "diverged":
             raise DivergedError(report.reason)
         return {**result, "info": report.info}
+
+    def _ask_pack(self) -> Report:
+        """The next step, taken by the pack's process. ``PackDiedError`` if that has died; the trial's own errors."""
+        config = self.config
+        recorded = config["recorded"] if self._recorded is None else self._recorded
+        words = config["job"], recorded, config["visit"], config["estimators"], config["architectures"]
+        asked = config["pack"].step.remote(*words)
+        try:
+            report: Report = ray.get(asked)
+        except RayActorError as error:
+            raise PackDiedError(f"the process of its pack died: {error}") from error
+        except RayTaskError as error:
+            raise error.cause from error
+        self._recorded = report.epoch
+        return report
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the state into a folder of Tune's, as one file; in a sweep, nothing: the trial has written it."""

@@ -1,7 +1,7 @@
 """Many models of one shape trained side by side as one: for a GPU, which a single small model leaves idle.
 
-The encoders of all members run as one network, and so do the decoders: their parameters are stacked, and
-``torch.func`` maps the forward pass over them, which makes of M convolutions one grouped convolution. The layer between
+Members are of one shape (``vqcore.sizes.shape``). Their encoders run as one network, and so do their decoders: the
+parameters are stacked, and ``torch.func`` maps the forward pass over them, which makes of M convolutions one grouped convolution. The layer between
 them stays each member's own module with its own optimiser: so estimator, commitment weight, decay, seed and learning
 rate may differ, and a member that diverges touches no other. Shapes: M members, batches of B images.
 """
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vqcore.errors import DivergedError
 from vqcore.quantizers import Quantized
 from vqcore.training import EVALUATION_BATCH, FINITE_CHECK_STEPS, Images, Tally, Trainer, diverged
 
+T = TypeVar("T")
 Metrics = dict[str, float]
 
 CERTAIN = ("ste", "rotation", "rotation_unscaled", "reflection")
@@ -30,13 +31,6 @@ _GENERATORS = ("generator.cpu", "generator.cuda")
 """Their names in a trainer's state."""
 
 logger = logging.getLogger(__name__)
-
-
-def shape(config: TrialConfig) -> tuple[Any, ...]:
-    """What must be equal in two configurations for their networks to run as one."""
-    networks = [value for name, value in vars(config.model).items() if name != "quantizer"]
-    codes, training = config.model.quantizer, config.training
-    return (*networks, codes.codebook_size, codes.dim, training.batch_size, training.precision)
 
 
 class Member(Trainer):
@@ -80,7 +74,7 @@ class Member(Trainer):
 
 
 class Pack:
-    """Members of one ``shape`` on one device that train and are evaluated together; they may change between epochs."""
+    """Members of one shape on one device that train and are evaluated together; they may change between epochs."""
 
     def __init__(self) -> None:
         self._fused: _Fused | None = None
@@ -89,14 +83,14 @@ class Pack:
         """An epoch of each member, each in its own order of ``images``: its metrics, or why it cannot go on."""
         fused = self._of(members, images)
         if fused is None:
-            return [_outcome(partial(member.train_epoch, images)) for member in members]
+            return [outcome(partial(member.train_epoch, images)) for member in members]
         return fused.train_epoch(images)
 
     def evaluate(self, members: Sequence[Member], images: Images) -> list[Metrics | Exception]:
         """Metrics of each member over all of ``images``, or why there are none. Changes no state."""
         fused = self._of(members, images)
         if fused is None:
-            return [_outcome(partial(member.evaluate, images)) for member in members]
+            return [outcome(partial(member.evaluate, images)) for member in members]
         return fused.evaluate(images)
 
     def _of(self, members: Sequence[Member], images: Images) -> "_Fused | None":
@@ -281,7 +275,7 @@ def _stack(networks: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return stacked
 
 
-def _outcome(work: Callable[[], Metrics]) -> Metrics | Exception:
+def outcome(work: Callable[[], T]) -> T | Exception:
     """What ``work`` returns, or the error that it raises."""
     try:
         return work()

@@ -4,8 +4,9 @@ Only networks of one's own that do not say how many parameters they have are mad
 """
 
 import functools
+from typing import Any
 
-from vqcore.config import ModelConfig
+from vqcore.config import ModelConfig, TrialConfig
 from vqcore.registry import ARCHITECTURES
 
 
@@ -20,6 +21,13 @@ def state_bytes(model: ModelConfig) -> int:
     codes, affine, averages = _codebook(model)
     by_gradient = codes if model.quantizer.codebook == "gradient" else 0
     return 4 * (3 * (_networks(model) + affine + by_gradient) + averages)
+
+
+def shape(config: TrialConfig) -> tuple[Any, ...]:
+    """What must be equal in two configurations for their networks to run as one."""
+    networks = [value for name, value in vars(config.model).items() if name != "quantizer"]
+    codes, training = config.model.quantizer, config.training
+    return (*networks, codes.codebook_size, codes.dim, training.batch_size, training.precision)
 
 
 def _codebook(model: ModelConfig) -> tuple[int, int, int]:

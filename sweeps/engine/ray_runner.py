@@ -19,6 +19,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.engine.driver import Driver
+from sweeps.engine.packs import CLIENT_CPUS, Packs
 from sweeps.engine.ray_cluster import last_errors
 from trainables.job import Report
 from trainables.tune_trial import Arrays, VQTrial
@@ -30,16 +31,19 @@ WORKER_SECONDS = 180.0
 logger = logging.getLogger(__name__)
 
 
-def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQTrial] = VQTrial) -> None:
+def run_on_ray(
+    driver: Driver, arrays: Arrays | None = None, trainable: type[VQTrial] = VQTrial, packs: Packs | None = None
+) -> None:
     """Train on the Ray that this process is connected to, until no trial is left or the run is asked to halt.
 
-    ``arrays`` go to nodes that lack the prepared data set. Raises what ends the run and no single trial: a full disk,
+    ``arrays`` go to nodes that lack the prepared data set; ``packs`` are to train the trials, unless each trains in a
+    process of its own. Raises what ends the run and no single trial: a full disk,
     damaged data. When a node runs out of memory Ray ends the youngest trial and Tune ends with it; it is started again
     with a slot less, and each trial goes on from its checkpoint.
     """
     while not driver.finished:
         try:
-            _fit(driver, tune.with_parameters(trainable, arrays=arrays))
+            _fit(SweepScheduler(driver, packs), tune.with_parameters(trainable, arrays=arrays))
             break
         except (tune.TuneError, RuntimeError) as error:
             cause = _cause(error)
@@ -50,8 +54,7 @@ def run_on_ray(driver: Driver, arrays: Arrays | None = None, trainable: type[VQT
         raise driver.trouble
 
 
-def _fit(driver: Driver, trainable: type[tune.Trainable]) -> None:
-    scheduler = SweepScheduler(driver)
+def _fit(scheduler: "SweepScheduler", trainable: type[tune.Trainable]) -> None:
     with tempfile.TemporaryDirectory(prefix="vqsweep-tune-") as scratch:
         tune.Tuner(
             tune.with_resources(trainable, _resources),
@@ -59,7 +62,7 @@ def _fit(driver: Driver, trainable: type[tune.Trainable]) -> None:
                 scheduler=scheduler,
                 search_alg=SweepSearcher(scheduler),
                 num_samples=-1,
-                max_concurrent_trials=driver.queue.slots,
+                max_concurrent_trials=scheduler.driver.queue.slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -82,15 +85,19 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    if "pack" in config:
+        return tune.PlacementGroupFactory([{"CPU": CLIENT_CPUS}])
     return tune.PlacementGroupFactory([{"CPU": config["job"].cpus, "GPU": config["job"].gpus}])
 
 
 class SweepScheduler(FIFOScheduler):
     """Asked after each epoch whether a trial goes on, and then which of the paused trials runs next."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, packs: Packs | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.driver = driver
+        self.driver, self._packs = driver, packs
+        if packs is not None:
+            packs.clear()
         self._first, self._late = ray.remote(_nothing).options(num_cpus=0).remote(), time.monotonic() + WORKER_SECONDS
         self.paused: dict[str, Any] = {}
         """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
@@ -99,12 +106,14 @@ class SweepScheduler(FIFOScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A result with ``done`` comes here alone, after the callback had it."""
         self.driver.decide(trial.config["job"].key, result["report"])
+        self.gives_up(trial.config["job"].key)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Let a trial go on, or pause it: without a checkpoint of Tune's, since it has written its own."""
         key = trial.config["job"].key
         if self.driver.decide(key, result["report"]):
             return str(self.CONTINUE)
+        self.gives_up(key)
         self.paused[key] = trial
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return str(self.NOOP)
@@ -120,8 +129,21 @@ class SweepScheduler(FIFOScheduler):
         if key is None or key not in self.paused:
             return None
         trial = self.paused.pop(key)
-        trial.set_config(_config(self.driver, key))
+        trial.set_config(self.config_of(key))
         return trial
+
+    def config_of(self, key: str) -> dict[str, Any]:
+        """What a trial's process needs, beside the fields, which Ray's own tools show."""
+        job, recorded = self.driver.begin(key)
+        # what the user's own module registered travels along: no process of a trial imports that module
+        registered = {"estimators": dict(ESTIMATORS), "architectures": dict(ARCHITECTURES)}
+        place = self._packs.place(job) if self._packs is not None else {}
+        return {"job": job, "recorded": recorded, **registered, **place, **job.config.flat()}
+
+    def gives_up(self, key: str) -> None:
+        """A trial has lost its slot, and its place in a pack if it has one."""
+        if self._packs is not None:
+            self._packs.leave(key)
 
     def __reduce__(self) -> tuple[type[FIFOScheduler], tuple[()]]:
         """Tune pickles it for a restore, which nobody asks for: a sweep is resumed from its journal."""
@@ -141,7 +163,7 @@ class SweepSearcher(Searcher):
         if driver.finished:
             return str(Searcher.FINISHED)  # not before: Tune would keep no process for the trials that are paused
         key = driver.next()
-        return None if key is None or key in self._scheduler.paused else _config(driver, key)
+        return None if key is None or key in self._scheduler.paused else self._scheduler.config_of(key)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """The queue keeps count: Tune would count the paused trials too."""
@@ -171,16 +193,9 @@ class JournalCallback(tune.Callback):
         error = ray.cloudpickle.loads(Path(path).read_bytes()) if path else None
         died = error is None or isinstance(error, RayActorError)
         cause = error.cause if isinstance(error, RayTaskError) else error
+        self._scheduler.gives_up(trial.config["job"].key)
         self._scheduler.driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
 
 
 def _nothing() -> None:
     """A task that shows that Ray starts processes."""
-
-
-def _config(driver: Driver, key: str) -> dict[str, Any]:
-    """What a trial's process needs, beside the fields, which Ray's own tools show."""
-    job, recorded = driver.begin(key)
-    # what the user's own module registered travels along: no process of a trial imports that module
-    registered = {"estimators": dict(ESTIMATORS), "architectures": dict(ARCHITECTURES)}
-    return {"job": job, "recorded": recorded, **registered, **job.config.flat()}

@@ -206,5 +206,5 @@ def _booking(request: SweepRequest) -> Booking:
         from sweeps.engine.ray_cluster import join
 
         available = partial(join, str(flags.address))
-    booking = book(available(), flags.num_gpus, flags.trials_per_gpu, flags.num_cpus)
+    booking = book(available(), flags.num_gpus, flags.trials_per_gpu, flags.num_cpus, flags.pack)
     return replace(booking, slots=1) if flags.address == INLINE else booking

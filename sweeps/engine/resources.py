@@ -14,6 +14,9 @@ RAY_UNIT = 10_000
 """Ray counts resources in units of 1/10,000 and rounds to them: seven times 1/7 would be 1.0003 GPUs, and not fit."""
 
 
+MOST_PACKED = 100
+"""Beyond which a pack has long filled its GPU."""
+
 GPU_FILES = ("nvidia*", "nvhost*", "dxg", "kfd")
 """In ``/dev``, where there is a GPU that torch can use: NVIDIA's, of a Jetson, in Windows' Linux, AMD's."""
 
@@ -29,11 +32,17 @@ class Available:
 
 @dataclass(frozen=True)
 class Booking:
-    """What one trial books, and how many run at once."""
+    """What a process that trains books, how many trials it trains together, and how many trials run at once."""
 
     slots: int
     cpus: float
     gpus: float
+    pack: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many train."""
+        return self.slots // self.pack
 
 
 def this_machine() -> Available:
@@ -54,7 +63,9 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(filter(None, asked.stdout.splitlines()))
 
 
-def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_cpus: int | None) -> Booking:
+def book(
+    available: Available, num_gpus: int | None, trials_per_gpu: float, num_cpus: int | None, pack: int = 1
+) -> Booking:
     """The packing of trials. ``None`` takes all there are. Raises ``ConfigError`` for what does not fit or pack.
 
     With GPUs a trial books 1/``trials_per_gpu`` of one and an equal share of the CPUs, one at most; without, one CPU.
@@ -69,18 +80,20 @@ def book(available: Available, num_gpus: int | None, trials_per_gpu: float, num_
         problems.append(f"--num-cpus {cpus}: {available.where} has {available.cpus}; ask for 1 to {available.cpus}")
     if not 1 <= trials_per_gpu <= 100 or trials_per_gpu != int(trials_per_gpu):
         problems.append(f"--trials-per-gpu {trials_per_gpu:g}: a GPU packs a whole number of trials, from 1 to 100")
+    if not 1 <= pack <= MOST_PACKED:
+        problems.append(f"--pack {pack}: a process trains 1 to {MOST_PACKED} trials together")
     if problems:
         raise ConfigError(problems)
     if gpus == 0:
-        return Booking(cpus, 1.0, 0.0)
-    slots = gpus * int(trials_per_gpu)
-    return Booking(slots, min(1.0, _share(cpus, slots)), _share(1, int(trials_per_gpu)))
+        return Booking(cpus * pack, 1.0, 0.0, pack)
+    processes = gpus * int(trials_per_gpu)
+    return Booking(processes * pack, min(1.0, _share(cpus, processes)), _share(1, int(trials_per_gpu)), pack)
 
 
 def fitting(available: Available, booking: Booking) -> int:
     """How many trials with the shares of ``booking`` fit into what is there now; nodes join a cluster, and leave it."""
     by_cpus = int(available.cpus / booking.cpus)
-    return min(by_cpus, int(available.gpus / booking.gpus)) if booking.gpus else by_cpus
+    return booking.pack * (min(by_cpus, int(available.gpus / booking.gpus)) if booking.gpus else by_cpus)
 
 
 def _share(whole: int, parts: int) -> float:

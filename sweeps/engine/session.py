@@ -81,6 +81,7 @@ class _SweepSession:
         """Train on a Ray of this process's own, or on the cluster that the check has joined."""
         # before the tracker's process imports mlflow: two large imports at once get in each other's way
         from sweeps.engine import ray_cluster
+        from sweeps.engine.packs import Packs
         from sweeps.engine.ray_runner import run_on_ray
 
         self.tracker.start()
@@ -89,10 +90,12 @@ class _SweepSession:
             if self.request.on_cluster:
                 arrays = data.train(), data.test()
             else:
-                ray_cluster.start(max(1, round(booking.slots * booking.cpus)), round(booking.slots * booking.gpus))
+                processes = booking.processes
+                ray_cluster.start(max(1, round(processes * booking.cpus)), round(processes * booking.gpus))
             self.session.lap("the start of Ray")
             self.session.signals.listen()  # Ray has put its own handlers before ours
-            self.train(driver, queues, partial(run_on_ray, arrays=arrays))
+            packs = Packs(booking.processes, booking.pack, arrays) if booking.pack > 1 else None
+            self.train(driver, queues, partial(run_on_ray, arrays=arrays, packs=packs))
         finally:
             ray_cluster.disconnect()
             self.session.lap("the end of Ray")

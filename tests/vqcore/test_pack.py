@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from vqcore.config import TrialConfig
 from vqcore.errors import DivergedError
-from vqcore.pack import Member, Pack, shape
+from vqcore.pack import Member, Pack
 from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
+from vqcore.sizes import shape
 from vqcore.training import Images, Trainer
 
 SMALL = TrialConfig().replace(

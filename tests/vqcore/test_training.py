@@ -15,7 +15,7 @@ from vqcore.config import TrialConfig
 from vqcore.errors import DivergedError
 from vqcore.registry import ARCHITECTURES
 from vqcore.sizes import parameters, state_bytes
-from vqcore.training import Images, Trainer, Tally, resolve_precision
+from vqcore.training import Images, Tally, Trainer, resolve_precision
 from vqcore.vqvae import parameter_count
 
 CPU = torch.device("cpu")
