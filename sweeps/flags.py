@@ -79,8 +79,8 @@ class Flags:
     trials_per_gpu: float = 1
     """Trials that share a GPU; each may take its share of the memory and no more."""
     pack: int = 1
-    """Trials that train in one process as one fused model, in each place that --trials-per-gpu gives (on a CPU, where it
-    does not pay, in each CPU). Their numbers differ from those of trials alone by rounding."""
+    """Trials that train in one process as one fused model, in each place that --trials-per-gpu gives; without a GPU, on
+    each CPU, where it does not pay. Their numbers differ from those of trials alone by rounding."""
     num_cpus: int | None = None
     """CPUs to use; all there are unless given."""
     address: str | None = None

@@ -41,11 +41,13 @@ class PackedTrial(Trial):
         return {**self.metrics(trained, tested), "seconds": round(seconds, 3)}
 
 
-class PackedTrials:
+class TrialGroup:
     """Trials by their keys, which take their steps together. What befalls one is its own result."""
 
-    def __init__(self) -> None:
-        self._trials: dict[str, PackedTrial] = {}
+    def __init__(self, kind: type[Trial] = PackedTrial) -> None:
+        """Of trials of this ``kind``: packed ones train together, others one after another."""
+        self._kind = kind
+        self._trials: dict[str, Trial] = {}
         self._packs: dict[tuple[Any, ...], Pack] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -56,16 +58,17 @@ class PackedTrials:
 
     def open(self, job: TrialJob, recorded: int) -> None:
         """Let a trial take part, as its newest whole checkpoint left it. Raises what opening it raises."""
-        self._trials[job.key] = PackedTrial.open(job, recorded)
+        self._trials[job.key] = self._kind.open(job, recorded)
 
     def leave(self, key: str) -> None:
         """Let a trial go, if it is there; its checkpoint is written."""
         self._trials.pop(key, None)
 
-    def step(self, keys: Iterable[str]) -> dict[str, Report | Exception]:
-        """A step of each of those trials: its report, or its error. Those that have ended are gone then."""
-        trials = {key: self._trials[key] for key in keys}
-        errors = self._train([trial for trial in trials.values() if trial.wants_epoch])
+    def step(self, keys: Iterable[str] | None = None) -> dict[str, Report | Exception]:
+        """A step of each of those trials, or of all: its report, or its error. Those that have ended are gone then."""
+        trials = {key: self._trials[key] for key in (self._trials if keys is None else keys)}
+        packed = [trial for trial in trials.values() if isinstance(trial, PackedTrial)]
+        errors = self._train([trial for trial in packed if trial.wants_epoch])
         found: dict[str, Report | Exception] = {}
         for key, trial in trials.items():
             report = outcome(trial.step) if key not in errors else errors[key]

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainables.data import ensure_local
 from trainables.job import Report, TrialJob
-from trainables.pack import PackedTrials
+from trainables.pack import TrialGroup
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 PATIENCE_SECONDS = 1.0
@@ -23,7 +23,7 @@ class PackHost:
     def __init__(self, arrays: Any = None) -> None:
         """``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set."""
         self._arrays = arrays
-        self._trials = PackedTrials()
+        self._trials = TrialGroup()
         self._visits: dict[str, int] = {}
         """Which of its visits a trial is on: a word that it leaves may come after its return."""
         self._waiting: dict[str, asyncio.Future[Report]] = {}

@@ -1,9 +1,10 @@
 """Many models of one shape trained side by side as one: for a GPU, which a single small model leaves idle.
 
 Members are of one shape (``vqcore.sizes.shape``). Their encoders run as one network, and so do their decoders: the
-parameters are stacked, and ``torch.func`` maps the forward pass over them, which makes of M convolutions one grouped convolution. The layer between
-them stays each member's own module with its own optimiser: so estimator, commitment weight, decay, seed and learning
-rate may differ, and a member that diverges touches no other. Shapes: M members, batches of B images.
+parameters are stacked, and ``torch.func`` maps the forward pass over them, which makes of M convolutions one grouped
+convolution. The layer between them stays each member's own module with its own optimiser: so estimator, commitment
+weight, decay, seed and learning rate may differ, and a member that diverges touches no other. Shapes: M members,
+batches of B images.
 """
 
 import copy
@@ -185,18 +186,24 @@ class _Fused:
         return test.outcomes(Trainer.evaluated)
 
     def _step(self, batch_MBCHW: Tensor, epoch: "_Pass") -> Tensor:
-        """A training step of every member; the loss of each, (M,)."""
+        """A training step of every member; the loss of each, (M,).
+
+        Backward in three parts, decoders, layers, encoders: what one member's layer does there is its own affair.
+        """
         with self.members[0].autocast():
             latents = self._encoder(batch_MBCHW)
-            quantized = epoch.quantize(latents.unbind())
-            reconstructions = self._decoder(torch.stack([each.quantized for each in quantized]))
+            inputs = [own.detach().requires_grad_() for own in latents]
+            quantized = epoch.quantize(inputs)
+            codes = torch.stack([each.quantized.detach() for each in quantized]).requires_grad_()
+            reconstructions = self._decoder(codes)
         squares_M = _squares(reconstructions, batch_MBCHW)
         values = batch_MBCHW[0].numel()
-        losses_M = squares_M / values + torch.stack([each.loss for each in quantized])
         for member in self.members:
             member.optimizers["optimizer"].zero_grad()
         # a sum: no member's gradient depends on another's loss, be that no number
-        torch.autograd.backward(losses_M.sum())
+        torch.autograd.backward(squares_M.sum() / values)
+        assert codes.grad is not None
+        torch.autograd.backward(latents, torch.stack(epoch.cross(quantized, codes.grad, inputs)))
         self._encoder.hand_out_gradients()
         self._decoder.hand_out_gradients()
         for place, member in enumerate(self.members):
@@ -204,7 +211,7 @@ class _Fused:
                 member.descend(member.optimizers["optimizer"])
         with torch.no_grad():
             epoch.count(squares_M, values, quantized)
-        return losses_M.detach()
+            return squares_M / values + torch.stack([each.loss for each in quantized])
 
     def _mode(self, training: bool) -> None:
         for network in (self._encoder, self._decoder):
@@ -228,18 +235,37 @@ class _Pass:
 
     def _quantized(self, place: int, latents: Tensor) -> Quantized:
         member = self._members[place]
+        where = f"in epoch {member.epoch + 1}" if member.model.training else f"after epoch {member.epoch}"
         if place not in self.failed:
-            try:
-                where = f"in epoch {member.epoch + 1}" if member.model.training else f"after epoch {member.epoch}"
-                with member.generators(), diverged(where):
-                    return member.quantize(latents)
-            except torch.OutOfMemoryError:  # of all
-                raise
-            except Exception as error:  # of an estimator of the user's own, say
-                self.failed[place] = error
+            with self._own(place), member.generators(), diverged(where):
+                return member.quantize(latents)
         indices = latents.new_zeros((latents.shape[0], *latents.shape[2:]), dtype=torch.int64)
         none = latents.new_zeros((), dtype=torch.float32)
         return Quantized(torch.zeros_like(latents), indices, none, none, none)
+
+    def cross(self, quantized: Sequence[Quantized], at_codes: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of each member's latents, by its own layer, from that of its codes; zeros of those that fell
+        out."""
+        for place, (own, gradient) in enumerate(zip(quantized, at_codes, strict=True)):
+            if place in self.failed:
+                continue
+            # the gradient of a scalar is 1; a layer that learns nothing has no loss to go back from
+            ends, gradients = [own.quantized], [gradient]
+            if own.loss.requires_grad:
+                ends, gradients = [*ends, own.loss], [*gradients, torch.ones_like(own.loss)]
+            with self._own(place):
+                torch.autograd.backward(ends, gradients)
+        return [torch.zeros_like(one) if one.grad is None else one.grad for one in inputs]
+
+    @contextmanager
+    def _own(self, place: int) -> Iterator[None]:
+        """What is raised within, by an estimator of the user's own say, is that member's alone; but for memory."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            self.failed[place] = error
 
     def count(self, squares_M: Tensor, values: int, quantized: Sequence[Quantized]) -> None:
         """Take in a batch: the sum of each member's squared errors, over so many values."""

@@ -4,6 +4,7 @@ Ray starts one that died again, on a node that has room; its trials go on from t
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -17,6 +18,23 @@ CLIENT_CPUS = 0.001
 """What a trial books beside its pack's process, which does the work."""
 
 
+Shape = tuple[Any, ...]
+
+
+def roomiest(taken: Sequence[tuple[int, Shape]], processes: int, size: int, model: Shape) -> int:
+    """The process for one more model of this shape: with room, with the fewest others of another shape, and the fewest.
+
+    Models of one shape train as one, those of several one after another. ``taken`` has the process and the shape of
+    each model that has a place.
+    """
+    others, members = Counter[int](), Counter[int]()
+    for process, other in taken:
+        members[process] += 1
+        others[process] += other != model
+    free = [process for process in range(processes) if members[process] < size]
+    return min(free, key=lambda process: (others[process], members[process]))
+
+
 class Packs:
     """Which trial is in which pack."""
 
@@ -25,22 +43,15 @@ class Packs:
         self._processes, self._size = processes, size
         self._arrays = None if arrays is None else ray.put(arrays)
         self._hosts: list[Any] = []
-        self._places: dict[str, tuple[int, int, tuple[Any, ...]]] = {}
+        self._places: dict[str, tuple[int, int, Shape]] = {}
         """Of each trial that has a slot: its process, its visit there, the shape of its model."""
         self._visits = 0
 
     def place(self, job: TrialJob) -> dict[str, Any]:
-        """Give a trial its place: what its configuration says of it.
-
-        Models of one shape train as one, so they go together; else to the process with the fewest.
-        """
+        """Give a trial its place: what its configuration says of it."""
         model = shape(job.config)
-        others, members = Counter[int](), Counter[int]()
-        for process, _, other in self._places.values():
-            members[process] += 1
-            others[process] += other != model
-        free = [process for process in range(self._processes) if members[process] < self._size]
-        process = min(free, key=lambda process: (others[process], members[process]))
+        taken = [(process, other) for process, _, other in self._places.values()]
+        process = roomiest(taken, self._processes, self._size, model)
         self._visits += 1
         self._places[job.key] = process, self._visits, model
         return {"pack": self._host(process, job), "visit": self._visits}

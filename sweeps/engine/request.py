@@ -207,4 +207,4 @@ def _booking(request: SweepRequest) -> Booking:
 
         available = partial(join, str(flags.address))
     booking = book(available(), flags.num_gpus, flags.trials_per_gpu, flags.num_cpus, flags.pack)
-    return replace(booking, slots=1) if flags.address == INLINE else booking
+    return replace(booking, slots=booking.pack) if flags.address == INLINE else booking

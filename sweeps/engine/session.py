@@ -73,7 +73,7 @@ class _SweepSession:
             from sweeps.engine.inline import run_inline
 
             self.tracker.start()
-            self.train(driver, queues, run_inline)
+            self.train(driver, queues, partial(run_inline, packed=self.ready.booking.pack > 1))
         else:
             self.train_on_ray(driver, queues)
 

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from vqcore.config import TrialConfig
+from vqcore.config import TrialConfig, meaningless
 from vqcore.errors import DivergedError
 from vqcore.pack import Member, Pack
 from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
@@ -30,6 +31,8 @@ DIFFERENT = [
     {"codebook": "gradient", "alternate": True},
     {"normalize": "cosine"},
 ]
+NOTHING = meaningless({**SMALL.flat(), "layer": "fsq"})
+"""Of fields that a grid does not have, the values that they must then have."""
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,14 @@ def packed(pack: Pack, members: list[Member], sets: tuple[Images, Images]) -> li
     return found
 
 
-def test_every_member_ends_its_epoch_as_it_would_have_alone(sets: tuple[Images, Images]) -> None:
-    configs = [SMALL.replace(**changes) for changes in DIFFERENT]
+GRIDS = [{"layer": "fsq", "levels": "4,4,3", **NOTHING, "seed": seed} for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("changes", [DIFFERENT, GRIDS], ids=["codebooks", "grids"])
+def test_every_member_ends_its_epoch_as_it_would_have_alone(
+    sets: tuple[Images, Images], changes: list[dict[str, Any]]
+) -> None:
+    configs = [SMALL.replace(**own) for own in changes]
     for config, metrics in zip(configs, packed(Pack(), [Member(config) for config in configs], sets), strict=True):
         assert metrics == pytest.approx(alone(config, sets, 1), rel=1e-5), config
 
