@@ -110,7 +110,7 @@ class Pack:
         return self._fused
 
 
-class _Stacked:
+class Stacked:
     """One network of several: all parameters of a name in one tensor, of which each network's own are views."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -149,8 +149,8 @@ class _Fused:
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
-        self._encoder = _Stacked([member.model.encoder for member in members])
-        self._decoder = _Stacked([member.model.decoder for member in members])
+        self._encoder = Stacked([member.model.encoder for member in members])
+        self._decoder = Stacked([member.model.decoder for member in members])
 
     @torch.no_grad()
     def try_out(self, images: Images) -> None:

@@ -1,0 +1,79 @@
+"""Sweeps whose trials train in packs: without Ray, and on Ray while their process is killed."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from read_back import SMALL, Numbers, Sweep, metrics
+
+from sweeps.engine.packs import roomiest
+from trainables.journal import JournalReader, read
+
+Start = Callable[..., "subprocess.Popen[str]"]
+LONG = ("--epochs", "6", "--precision", "fp32", "--estimators", "rotation", "ste")
+
+
+@pytest.fixture(scope="module")
+def alone(sweep: Sweep, out: Path) -> Numbers:
+    """The sweep that trains its trials one after another."""
+    assert sweep("--name", "alone", *LONG) == 0
+    return metrics(out / "beta_ablation" / "alone")
+
+
+def near(alone: Numbers, packed: Numbers) -> None:
+    """Every epoch of every trial, within what the rounding of another order of sums makes of 18 steps."""
+    assert packed.keys() == alone.keys()
+    for key, epochs in packed.items():
+        for epoch, found in epochs.items():
+            assert found == pytest.approx(alone[key][epoch], rel=1e-3), (key, epoch)
+
+
+def test_models_go_where_their_shape_is_and_else_where_room_is() -> None:
+    small, large = ("small",), ("large",)
+    assert roomiest([], 2, 2, small) == 0
+    assert roomiest([(0, small)], 2, 2, large) == 1
+    assert roomiest([(0, small), (1, large)], 2, 2, large) == 1
+    assert roomiest([(0, small), (1, large), (1, large)], 2, 2, large) == 0
+    assert roomiest([(0, small), (0, small), (1, small)], 2, 4, small) == 1
+
+
+@pytest.mark.slow
+def test_a_packed_sweep_without_ray_ends_as_trials_alone(sweep: Sweep, out: Path, alone: Numbers) -> None:
+    assert sweep("--name", "packed", "--pack", "8", *LONG) == 0
+    near(alone, metrics(out / "beta_ablation" / "packed"))
+
+
+@pytest.mark.service
+def test_a_pack_whose_process_is_killed_goes_on_from_checkpoints(
+    started: Start, images: Path, out: Path, alone: Numbers
+) -> None:
+    run = out / "beta_ablation" / "killed"
+    words = ("--name", run.name, "--data", images, *SMALL, "--betas", "0.1", "1", *LONG, "--pack", "4")
+    with started(*words, "--num-gpus", "0") as sweep:
+        (killed, *_) = wait_for_processes(run, sweep)
+        os.kill(killed, signal.SIGKILL)
+        shown = sweep.communicate(timeout=240)[0]
+    assert sweep.returncode == 0, shown
+    trials = read(run / "journal.jsonl").trials
+    assert {trial.status for trial in trials.values()} == {"completed"}, shown
+    assert "the process of its pack died" in (run / "log.txt").read_text()
+    assert len(processes(run)) == 3, "two packs, and the one that followed the killed one"
+    near(alone, metrics(run))
+
+
+def processes(run: Path) -> set[int]:
+    """Those that have trained."""
+    starts = [event for event in JournalReader(run / "journal.jsonl").new() if event["event"] == "start"]
+    return {event["info"]["pid"] for event in starts if "pid" in event["info"]}
+
+
+def wait_for_processes(run: Path, sweep: "subprocess.Popen[str]") -> list[int]:
+    """The first ones of a sweep."""
+    while not ((run / "journal.jsonl").exists() and (found := processes(run))):
+        assert sweep.poll() is None, sweep.communicate()[0]
+        time.sleep(0.02)
+    return sorted(found)
