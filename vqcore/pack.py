@@ -9,8 +9,7 @@ batches of B images.
 
 import copy
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -19,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vqcore.config import TrialConfig
-from vqcore.errors import DivergedError
 from vqcore.quantizers import Quantized
-from vqcore.training import EVALUATION_BATCH, FINITE_CHECK_STEPS, Images, Tally, Trainer, diverged
+from vqcore.training import EVALUATION_BATCH, Images, Tally, Trainer, diverged
 
 T = TypeVar("T")
 Metrics = dict[str, float]
@@ -162,56 +160,81 @@ class _Fused:
     def train_epoch(self, images: Images) -> list[Metrics | Exception]:
         """As ``Pack``'s."""
         self._mode(training=True)
-        epoch = _Pass(self.members)
-        for step, order in enumerate(zip(*(member.training_batches(images) for member in self.members), strict=True)):
-            batch = torch.stack([images.batch(index) for index in order])
-            losses = self._step(batch, epoch)
-            if step % FINITE_CHECK_STEPS == 0:
-                epoch.check(losses, step)
-        epoch.check(losses, step)
-        return epoch.outcomes(Trainer.trained)
+        failed = _Failed()
+        for member in self.members:
+            member.begin_epoch()
+        for order in zip(*(member.batches(images) for member in self.members), strict=True):
+            self._step(torch.stack([images.batch(index) for index in order]), failed)
+            if images.device.type == "cpu":  # a look waits for a GPU: there it comes once, at the end
+                for place, member in failed.without(self.members):
+                    with failed.alone(place), diverged(f"in epoch {member.epoch + 1}"):
+                        member.tally.check_finite()
+        return failed.outcomes([member.end_epoch for member in self.members])
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> list[Metrics | Exception]:
         """As ``Pack``'s."""
         self._mode(training=False)
-        test = _Pass(self.members)
+        failed = _Failed()
+        tallies = [Tally(member.model, member.device) for member in self.members]
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = images.batch(slice(start, start + EVALUATION_BATCH))
             with self.members[0].autocast():
-                latents = self._encoder(batch, shared=True)
-                quantized = test.quantize(latents.unbind())
-                reconstructions = self._decoder(torch.stack([each.quantized for each in quantized]))
-            test.count(_squares(reconstructions, batch), batch.numel(), quantized)
-        return test.outcomes(Trainer.evaluated)
+                quantized = self._quantize(self._encoder(batch, shared=True), failed)
+                reconstructions = self._decoder(torch.stack([own.quantized for own in quantized]))
+            self._count(tallies, _squared_errors(reconstructions, batch), quantized)
+        return failed.outcomes([partial(m.evaluated, own) for m, own in zip(self.members, tallies, strict=True)])
 
-    def _step(self, batch_MBCHW: Tensor, epoch: "_Pass") -> Tensor:
-        """A training step of every member; the loss of each, (M,).
+    def _step(self, batch_MBCHW: Tensor, failed: "_Failed") -> None:
+        """A training step of every member.
 
         Backward in three parts, decoders, layers, encoders: what one member's layer does there is its own affair.
         """
         with self.members[0].autocast():
             latents = self._encoder(batch_MBCHW)
             inputs = [own.detach().requires_grad_() for own in latents]
-            quantized = epoch.quantize(inputs)
-            codes = torch.stack([each.quantized.detach() for each in quantized]).requires_grad_()
+            quantized = self._quantize(inputs, failed)
+            codes = torch.stack([own.quantized.detach() for own in quantized]).requires_grad_()
             reconstructions = self._decoder(codes)
-        squares_M = _squares(reconstructions, batch_MBCHW)
-        values = batch_MBCHW[0].numel()
+        mse_M = _squared_errors(reconstructions, batch_MBCHW)
         for member in self.members:
             member.optimizers["optimizer"].zero_grad()
         # a sum: no member's gradient depends on another's loss, be that no number
-        torch.autograd.backward(squares_M.sum() / values)
+        torch.autograd.backward(mse_M.sum())
         assert codes.grad is not None
-        torch.autograd.backward(latents, torch.stack(epoch.cross(quantized, codes.grad, inputs)))
+        self._cross(quantized, codes.grad, failed)
+        torch.autograd.backward(latents, torch.stack([_gradient(own) for own in inputs]))
         self._encoder.hand_out_gradients()
         self._decoder.hand_out_gradients()
-        for place, member in enumerate(self.members):
-            if place not in epoch.failed:
+        for place, member in failed.without(self.members):
+            with failed.alone(place):
                 member.descend(member.optimizers["optimizer"])
-        with torch.no_grad():
-            epoch.count(squares_M, values, quantized)
-            return squares_M / values + torch.stack([each.loss for each in quantized])
+        self._count([member.tally for member in self.members], mse_M.detach(), quantized)
+
+    def _quantize(self, latents: Tensor | Sequence[Tensor], failed: "_Failed") -> list[Quantized]:
+        """Each member's latents by its own layer; of those that fell out zeros, their networks go along untrained."""
+        found: dict[int, Quantized] = {}
+        for place, (member, own) in failed.without(zip(self.members, latents, strict=True)):
+            where = f"in epoch {member.epoch + 1}" if member.model.training else f"after epoch {member.epoch}"
+            with failed.alone(place), member.generators(), diverged(where):
+                found[place] = member.quantize(own)
+        return [found[place] if place in found else _nothing(own) for place, own in enumerate(latents)]
+
+    @staticmethod
+    def _cross(quantized: Sequence[Quantized], at_codes: Tensor, failed: "_Failed") -> None:
+        """Bring each member's gradient from its codes to its latents, by its own layer."""
+        for place, (own, gradient) in failed.without(zip(quantized, at_codes, strict=True)):
+            # the gradient of a scalar is 1; a layer that learns nothing has no loss to go back from
+            ends, gradients = [own.quantized], [gradient]
+            if own.loss.requires_grad:
+                ends, gradients = [*ends, own.loss], [*gradients, torch.ones_like(own.loss)]
+            with failed.alone(place):
+                torch.autograd.backward(ends, gradients)
+
+    @staticmethod
+    def _count(tallies: Sequence[Tally], mse_M: Tensor, quantized: Sequence[Quantized]) -> None:
+        for tally, mse, own in zip(tallies, mse_M, quantized, strict=True):
+            tally.update(mse, own)
 
     def _mode(self, training: bool) -> None:
         for network in (self._encoder, self._decoder):
@@ -220,76 +243,45 @@ class _Fused:
             member.model.train(training)
 
 
-class _Pass:
-    """One pass of all members over a set of images: what is counted, and who fell out."""
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._members = members
-        self._tallies = [Tally(member.model, member.device) for member in members]
-        self.failed: dict[int, Exception] = {}
-        """Why members cannot go on, by their places. Their networks go along until the pass ends, untrained."""
-
-    def quantize(self, latents: Sequence[Tensor]) -> list[Quantized]:
-        """Each member's latents by its own layer; zeros for those that fell out."""
-        return [self._quantized(place, own) for place, own in enumerate(latents)]
-
-    def _quantized(self, place: int, latents: Tensor) -> Quantized:
-        member = self._members[place]
-        where = f"in epoch {member.epoch + 1}" if member.model.training else f"after epoch {member.epoch}"
-        if place not in self.failed:
-            with self._own(place), member.generators(), diverged(where):
-                return member.quantize(latents)
-        indices = latents.new_zeros((latents.shape[0], *latents.shape[2:]), dtype=torch.int64)
-        none = latents.new_zeros((), dtype=torch.float32)
-        return Quantized(torch.zeros_like(latents), indices, none, none, none)
-
-    def cross(self, quantized: Sequence[Quantized], at_codes: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of each member's latents, by its own layer, from that of its codes; zeros of those that fell
-        out."""
-        for place, (own, gradient) in enumerate(zip(quantized, at_codes, strict=True)):
-            if place in self.failed:
-                continue
-            # the gradient of a scalar is 1; a layer that learns nothing has no loss to go back from
-            ends, gradients = [own.quantized], [gradient]
-            if own.loss.requires_grad:
-                ends, gradients = [*ends, own.loss], [*gradients, torch.ones_like(own.loss)]
-            with self._own(place):
-                torch.autograd.backward(ends, gradients)
-        return [torch.zeros_like(one) if one.grad is None else one.grad for one in inputs]
+class _Failed(dict[int, Exception]):
+    """Why members cannot go on, by their places. Their networks go along until the pass ends, untrained."""
 
     @contextmanager
-    def _own(self, place: int) -> Iterator[None]:
-        """What is raised within, by an estimator of the user's own say, is that member's alone; but for memory."""
+    def alone(self, place: int) -> Iterator[None]:
+        """What is raised within, by an estimator of the user's own say, is that member's alone; but for memory, and
+        what a graph that is being captured does not take."""
         try:
             yield
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            self.failed[place] = error
+            if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+                raise
+            self[place] = error
 
-    def count(self, squares_M: Tensor, values: int, quantized: Sequence[Quantized]) -> None:
-        """Take in a batch: the sum of each member's squared errors, over so many values."""
-        for tally, squares, own in zip(self._tallies, squares_M.detach(), quantized, strict=True):
-            tally.update(squares, values, own)
+    def without(self, each: Iterable[T]) -> Iterator[tuple[int, T]]:
+        """Of something of each member, that of those which go on, with their places."""
+        return ((place, one) for place, one in enumerate(each) if place not in self)
 
-    def check(self, losses_M: Tensor, step: int) -> None:
-        """Find out who has diverged: of a GPU seldom asked, since it waits."""
-        for place, loss in enumerate(losses_M.tolist()):
-            if place not in self.failed and not math.isfinite(loss):
-                epoch = self._members[place].epoch + 1
-                self.failed[place] = DivergedError(f"loss is {loss} in epoch {epoch}, step {step + 1}")
-
-    def outcomes(self, metrics: Callable[[Trainer, Tally], Metrics]) -> list[Metrics | Exception]:
-        """Of each member, its metrics or why it cannot go on."""
-        return [
-            self.failed[place] if place in self.failed else metrics(member, tally)
-            for place, (member, tally) in enumerate(zip(self._members, self._tallies, strict=True))
-        ]
+    def outcomes(self, work: Sequence[Callable[[], Metrics]]) -> list[Metrics | Exception]:
+        """What ``work`` gives of each member, or why it cannot go on."""
+        return [self[place] if place in self else outcome(one) for place, one in enumerate(work)]
 
 
-def _squares(reconstructions_MBCHW: Tensor, images: Tensor) -> Tensor:
-    """The sum of each member's squared errors, (M,)."""
-    return (reconstructions_MBCHW.float() - images).square().flatten(1).sum(1)
+def _squared_errors(reconstructions_MBCHW: Tensor, images: Tensor) -> Tensor:
+    """Each member's mean over all values, in fp32, (M,)."""
+    return (reconstructions_MBCHW.float() - images).square().flatten(1).mean(1)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _nothing(latents: Tensor) -> Quantized:
+    """In place of what a layer would have made of the latents."""
+    none = latents.new_zeros((), dtype=torch.float32)
+    indices = latents.new_zeros((latents.shape[0], *latents.shape[2:]), dtype=torch.int64)
+    return Quantized(torch.zeros_like(latents), indices, none, none, none)
 
 
 def _stack(networks: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

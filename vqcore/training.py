@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 from torch.optim import Adam
 
@@ -19,8 +19,6 @@ from vqcore.registry import ARCHITECTURES
 from vqcore.vqvae import VQVAE, seeded
 
 EVALUATION_BATCH = 256
-FINITE_CHECK_STEPS = 50
-"""Steps between looks at the loss: often enough to stop a diverged trial early, seldom enough not to stall a GPU."""
 
 SAMPLED_VECTORS = 2048
 """Encoder outputs that a snapshot holds."""
@@ -51,7 +49,7 @@ class Images:
     """uint8 images (N, H, W, 3) where the batches are made: mapped from disk for the CPU, whole on a GPU."""
 
     def __init__(self, array: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._array = array
         self._resident = torch.from_numpy(np.array(array)).to(device) if device.type == "cuda" else None
 
@@ -59,37 +57,42 @@ class Images:
         return len(self._array)
 
     def batch(self, index: Tensor | slice) -> Float[Tensor, "b 3 h w"]:
-        """fp32 on [-1, 1], channels last: the layout in which the bytes already lie."""
+        """fp32 on [-1, 1], channels last: the layout in which the bytes already lie. An index lies on ``device``."""
         if self._resident is not None:
-            bytes_BHWC = self._resident[index if isinstance(index, slice) else index.to(self._device)]
+            bytes_BHWC = self._resident[index]
+        elif isinstance(index, slice):
+            bytes_BHWC = torch.from_numpy(self._array[index].copy())  # writable, which torch asks for
         else:
-            # np.array: a copy of these rows alone, and a writable one, which torch asks for
-            bytes_BHWC = torch.from_numpy(np.array(self._array[index if isinstance(index, slice) else index.numpy()]))
+            bytes_BHWC = torch.from_numpy(self._array[index.numpy()])
         return bytes_BHWC.permute(0, 3, 1, 2).float().mul_(2 / 255).sub_(1)
 
 
 class Tally:
-    """Metrics of one pass over a set."""
+    """Metrics of one pass over a set, summed where the model is: nothing waits for a GPU until they are read."""
 
     def __init__(self, model: VQVAE, device: torch.device) -> None:
         self.histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
-        self._squares, self._quantization = torch.zeros(2, dtype=torch.float64, device=device)
-        self._values = self._images = self.codes_per_image = 0
+        self.codes_per_image = 1
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
         self._weight = model.config.quantizer.loss_weight
 
-    def update(self, squares: Tensor, values: int, quantized: Quantized) -> None:
-        """Take in a batch: the sum of the squared errors of so many values, and what the layer made of it."""
-        images = len(quantized.indices)
-        self._squares += squares.double()
-        self._values += values
-        self.histogram.update(quantized.indices)
-        self._quantization += quantized.codebook_loss.double() * images
-        self._images += images
+    def reset(self) -> None:
+        """Begin another pass, in the same memory."""
+        self.histogram.counts.zero_()
+        self._sums.zero_()
+
+    @torch.no_grad()
+    def update(self, mse: Float[Tensor, ""], quantized: Quantized) -> None:
+        """Add a batch: its mean squared error and its codes."""
+        # no count is kept on the host, where a step that is replayed as a CUDA graph changes nothing
         self.codes_per_image = quantized.indices[0].numel()
+        self._sums += torch.stack([mse, quantized.codebook_loss]).double() * len(quantized.indices)
+        self.histogram.update(quantized.indices)
 
     def metrics(self) -> dict[str, float]:
-        """Over all batches that were taken in."""
-        mse, quantization = float(self._squares) / self._values, float(self._quantization) / self._images
+        """Of all images so far."""
+        images = int(self.histogram.counts.sum()) / self.codes_per_image
+        mse, quantization = (self._sums / images).tolist()
         return {
             "mse": mse,
             "perplexity": self.histogram.perplexity,
@@ -99,6 +102,12 @@ class Tally:
             "codebook_loss": quantization,
             "commitment_loss": quantization,
         }
+
+    def check_finite(self) -> None:
+        """``FloatingPointError`` unless every loss so far is finite: a sum forgets neither infinities nor NaN."""
+        mse, quantization = self._sums.tolist()
+        if not math.isfinite(loss := mse + self._weight * quantization):
+            raise FloatingPointError(f"loss is {loss}")
 
 
 class Trainer:
@@ -112,6 +121,7 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         self.epoch = 0
+        """How many are trained."""
         self.counts: np.ndarray = np.zeros(config.model.quantizer.codebook_size, np.int64)
         """How often each code was used in the last evaluation, (K,)."""
         self._trained: CodeHistogram | None = None
@@ -122,6 +132,8 @@ class Trainer:
         if self.precision == "bf16":
             model = model.to(memory_format=torch.channels_last)
         self.model: VQVAE = model
+        self.tally = Tally(model, self.device)
+        """Of the epoch in training."""
         networks = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
         codes, rate = list(self.model.quantizer.parameters()), config.training.learning_rate
         together = networks if config.training.alternate else list(self.model.parameters())
@@ -131,21 +143,27 @@ class Trainer:
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
-        self.model.train()
-        tally = Tally(self.model, self.device)
-        for step, batch in enumerate(self.training_batches(images)):
-            with diverged(f"in epoch {self.epoch + 1}, step {step + 1}"):
-                loss = self._step(images.batch(batch), tally)
-            if step % FINITE_CHECK_STEPS == 0:
-                self._check_finite(loss, step)
-        self._check_finite(loss, step)
-        return self.trained(tally)
+        self.begin_epoch()
+        for number, index in enumerate(self.batches(images), start=1):
+            with diverged(f"in epoch {self.epoch + 1}, step {number}"):
+                self.step(images.batch(index))
+                if self.device.type == "cpu":  # a look waits for a GPU: there it comes once, at the end
+                    self.tally.check_finite()
+        return self.end_epoch()
 
-    def trained(self, tally: Tally) -> dict[str, float]:
-        """Note the end of an epoch; its metrics."""
+    def begin_epoch(self) -> None:
+        """Before its first step."""
+        self.model.train()
+        self._trained = None
+        self.tally.reset()
+
+    def end_epoch(self) -> dict[str, float]:
+        """After its last step: its metrics. Raises ``DivergedError``."""
+        with diverged(f"in epoch {self.epoch + 1}"):
+            self.tally.check_finite()
         self.epoch += 1
-        self._trained = tally.histogram
-        return tally.metrics()
+        self._trained = self.tally.histogram
+        return self.tally.metrics()
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> dict[str, float]:
@@ -159,11 +177,11 @@ class Trainer:
             batch = images.batch(slice(start, start + EVALUATION_BATCH))
             with self.autocast(), diverged(f"after epoch {self.epoch}"):
                 out = self.model(batch)
-            tally.update(squared_error(out.reconstruction, batch), batch.numel(), out.quantized)
+            tally.update(squared_error(out.reconstruction, batch), out.quantized)
         return self.evaluated(tally)
 
     def evaluated(self, tally: Tally) -> dict[str, float]:
-        """Note the end of an evaluation; its metrics and rates."""
+        """Metrics and rates of an evaluation, from its tally."""
         self.counts = tally.histogram.counts.cpu().numpy()
         return tally.metrics() | self._rates(tally)
 
@@ -257,65 +275,65 @@ class Trainer:
         self.epoch = int(state["epoch"])
         self._trained = None
 
-    def _step(self, batch: Tensor, tally: Tally) -> Tensor:
+    def batches(self, images: Images) -> Iterator[Int[Tensor, " b"]]:
+        """The images of each step of this epoch, all steps of one size: what is left over is left out."""
+        # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
+        generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(images), generator=generator).to(images.device)
+        size = min(self.config.training.batch_size, len(images))
+        for start in range(0, len(images) - size + 1, size):
+            yield order[start : start + size]
+
+    def step(self, batch: Float[Tensor, "b 3 h w"]) -> None:
+        """One step of training; what it measured is added to ``tally``. Waits for no GPU."""
+        mse, quantized = self.forward(batch)
+        self.minimise(mse + quantized.loss, self.optimizers["optimizer"])
+        self.tally.update(mse.detach(), quantized)
+
+    def forward(self, batch: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, ""], Quantized]:
+        """The mean squared error of the reconstructions, fp32, and the codes."""
         with self.autocast():
             quantized = self.quantize(self.model.latents(batch))
             reconstruction = self.model.decoder(quantized.quantized)
-        loss = F.mse_loss(reconstruction.float(), batch) + quantized.loss
-        self._minimise(loss, self.optimizers["optimizer"])
-        with torch.no_grad():
-            tally.update(squared_error(reconstruction, batch), batch.numel(), quantized)
-        final: Tensor = loss.detach()
-        return final
+        return squared_error(reconstruction, batch), quantized
 
-    def quantize(self, latents: Tensor) -> Quantized:
+    def quantize(self, latents: Float[Tensor, "b d y x"]) -> Quantized:
         """The layer's part of a pass; in a training that alternates (Huh et al. 2023) after a step of the codes alone,
         which approach the latents while these stand still."""
         layer = self.model.quantizer
         if not self.config.training.alternate or not layer.training:
-            quantized: Quantized = layer(latents)
-            return quantized
-        self._minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
+            straight: Quantized = layer(latents)
+            return straight
+        self.minimise(layer(latents.detach()).loss, self.optimizers["codebook_optimizer"])
         layer.frozen = True  # its statistics have seen this batch
-        quantized = layer(latents)
-        layer.frozen = False
+        try:
+            quantized: Quantized = layer(latents)
+        finally:
+            layer.frozen = False
         return quantized
 
-    def _minimise(self, loss: Tensor, optimizer: Adam) -> None:
+    def minimise(self, loss: Float[Tensor, ""], optimizer: Adam) -> None:
+        """A step of ``optimizer`` down the gradient of ``loss``."""
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.descend(optimizer)
 
     def descend(self, optimizer: Adam) -> None:
-        """A step of an optimiser whose parameters have their gradients."""
+        """A step of ``optimizer`` down the gradients that its parameters have."""
         codes = getattr(self.model.quantizer, "codes", None)
         if codes is not None and codes.config.revive_below and codes.weight in optimizer.state:
             for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left
                 optimizer.state[codes.weight][name].masked_fill_(codes.revived.unsqueeze(1), 0)
         optimizer.step()
 
-    def training_batches(self, images: Images) -> Iterator[Tensor]:
-        """The images of each step of the next epoch, by their numbers: a function of seed and epoch alone."""
-        # a large odd multiplier keeps the orders of (seed, epoch) and (seed + 1, epoch - 1) apart
-        generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(images), generator=generator)
-        size = min(self.config.training.batch_size, len(images))
-        for start in range(0, len(images) - size + 1, size):
-            yield order[start : start + size]
-
-    def _check_finite(self, loss: Tensor, step: int) -> None:
-        value = float(loss)
-        if not math.isfinite(value):
-            raise DivergedError(f"loss is {value} in epoch {self.epoch + 1}, step {step + 1}")
-
     def autocast(self) -> AbstractContextManager[None]:
         """Of the networks, in this training's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def squared_error(reconstruction: Tensor, images: Tensor) -> Tensor:
-    """The sum over all values, fp32."""
-    return (reconstruction.float() - images).square().sum()
+def squared_error(reconstruction: Float[Tensor, "b 3 h w"], images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
+    """Its mean over all values, in fp32."""
+    return F.mse_loss(reconstruction.float(), images)
 
 
 def pixels(images: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:

@@ -15,7 +15,7 @@ from vqcore.config import TrialConfig
 from vqcore.errors import DivergedError
 from vqcore.registry import ARCHITECTURES
 from vqcore.sizes import parameters, state_bytes
-from vqcore.training import Images, Tally, Trainer, resolve_precision
+from vqcore.training import Images, Trainer, resolve_precision
 from vqcore.vqvae import parameter_count
 
 CPU = torch.device("cpu")
@@ -221,7 +221,7 @@ def test_the_optimiser_forgets_its_moments_of_a_revived_code(train: Images, alte
     moments["exp_avg"].fill_(1000.0)
     moments["exp_avg_sq"].fill_(1e6)
     codes.ema_counts.copy_(torch.tensor([10.0] * 12 + [0.0] * 4))
-    one._step(train.batch(torch.arange(8)), Tally(one.model, CPU))
+    one.step(train.batch(torch.arange(8)))
     assert codes.revived.tolist() == [False] * 12 + [True] * 4
     assert (moments["exp_avg"][12:].abs() < 1).all()
     assert (moments["exp_avg"][:12].abs() > 800).all()
@@ -237,7 +237,7 @@ def test_alternated_steps_move_codes_on_their_loss_and_the_rest_on_the_tasks(tra
     pull_ND = 2 * (before.double()[nearest_N] - z_ND) / z_ND.numel()
     gradient = torch.zeros(16, 6).double().index_add(0, nearest_N, pull_ND)
     with looked_up(model.quantizer) as seen:
-        one._step(batch, Tally(model, CPU))
+        one.step(batch)
     step = -1e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first
     torch.testing.assert_close(weight.detach().double(), before.double() + step, rtol=1e-4, atol=1e-6)
     assert torch.equal(seen[0], before)

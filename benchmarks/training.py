@@ -1,0 +1,310 @@
+"""python -m benchmarks.training: a trial's training step as a share of what its networks and this machine allow.
+
+Beside ``Trainer.train_epoch`` stand the same networks without a quantizer (forward, squared error, backward, Adam, and
+nothing else), their convolutions one by one, a product of matrices, a copy of memory, and the same networks with
+vector-quantize-pytorch as one writes it. Real images; one thread and process CPU time on the CPU; rows in turn, medians
+of the ratios within a repeat. ``--profile`` also says where the time of a step goes (``benchmarks/step_profile.py``).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.optim import Adam
+from tyro.conf import OmitArgPrefixes
+
+from benchmarks.record import circumstances, write
+from benchmarks.step_limits import Step, convolutions, matrices, memory, work
+from benchmarks.step_profile import parts_of_a_step
+from trainables.commands import run_command
+from trainables.data import prepare
+from trainables.device import prepare_process
+from vqcore.config import PRESETS, ConfigError, TrialConfig, problems_of
+from vqcore.networks import decoder, encoder
+from vqcore.training import Images, Trainer
+from vqcore.vqvae import seeded
+
+PEER = "vector-quantize-pytorch"
+AT_LEAST = 0.85
+"""Of the networks without a quantizer."""
+CASES = ("compact/32", "compact/128", "compact/256", "paper/32")
+PRECISIONS = ("fp32", "bf16")
+FULL_SET = Path("data/cifar10")
+PAPER_SHARE = 4
+"""A repeat trains the paper's model, whose images take nine times as long, on this part of the images."""
+
+OURS, NETWORKS, ALONE, MATRICES, MEMORY = "ours", "networks", "convolutions", "matrices", "memory"
+
+
+@dataclass(frozen=True)
+class TrainingBenchmark:
+    """Measure a trial's training step beside its networks, the machine's limits and a peer."""
+
+    cases: tuple[str, ...] = CASES
+    """Presets and batch sizes."""
+    images: int = 256
+    """Images that a repeat trains on; one batch at least, and of the paper's model a quarter."""
+    repeats: int = 7
+    """Of each row; medians of the ratios count."""
+    data: str = str(FULL_SET) if FULL_SET.exists() else "cifar10-mini"
+    """Data set, as for a sweep."""
+    profile: bool = False
+    """Also where the time of a step goes."""
+    out: Path = Path("benchmarks/results/training.json")
+    """The JSON file to write."""
+
+
+class Measured(TypedDict):
+    """A preset at a batch size, in one precision."""
+
+    images_per_s: float
+    of_networks: float
+    """Our images/s over those of the networks without a quantizer, and so on."""
+    of_convolutions: float
+    of_matrices: float
+    of_memory: float
+    beside_peer: dict[str, float]
+    """Our images/s over the peer's, by the peer's precision."""
+    gflops_a_step: float
+    megabytes_a_step: float
+    each_ms: dict[str, list[float]]
+    """A step of each row, in every repeat."""
+
+
+def config_of(case: str) -> TrialConfig:
+    """``ConfigError`` if ``case`` is not a preset and a batch size."""
+    name, _, batch = case.partition("/")
+    with suppress(ValueError):
+        if name in PRESETS and int(batch) > 0:
+            return TrialConfig(PRESETS[name]).replace(batch_size=int(batch))
+    raise ConfigError([f"cases: {case!r} is not a preset and a batch size, such as {CASES[0]}"])
+
+
+def ours(config: TrialConfig, images: Images) -> Step:
+    return partial(Trainer(config, images.device).train_epoch, images)
+
+
+def networks(config: TrialConfig, images: Images) -> Step:
+    """Nothing but the least: the floor."""
+    model = seeded(config.model, 0).to(images.device)
+    if config.training.precision == "bf16":
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = Adam([*model.encoder.parameters(), *model.decoder.parameters()], 2e-4, fused=True)
+
+    def step(batch: Tensor) -> None:
+        with autocast(config, batch):
+            reconstruction = model.decoder(model.encoder(batch))
+        loss = F.mse_loss(reconstruction.float(), batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return over(batches(config, images), step)
+
+
+class PeerVQVAE(nn.Module):
+    """Our encoder and decoder around VectorQuantize, as its documentation has it."""
+
+    def __init__(self, config: TrialConfig) -> None:
+        from vector_quantize_pytorch import VectorQuantize
+
+        super().__init__()
+        self.encoder, self.decoder = encoder(config.model), decoder(config.model)
+        same = {name: getattr(config.model.quantizer, name) for name in ("dim", "codebook_size", "decay")}
+        weight = config.model.quantizer.commitment_weight
+        self.quantizer = VectorQuantize(commitment_weight=weight, rotation_trick=True, accept_image_fmap=True, **same)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and commitment loss."""
+        quantized, _, loss = self.quantizer(self.encoder(images))
+        return self.decoder(quantized), loss
+
+
+def peer(config: TrialConfig, images: Images) -> Step:
+    """A typical loop, as in ``benchmarks/peer_sweep.py``; its batches are ready, which is to its favour."""
+    model = PeerVQVAE(config).to(images.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+
+    def step(batch: Tensor) -> None:
+        with autocast(config, batch):
+            reconstruction, commitment_loss = model(batch)
+            loss = F.mse_loss(reconstruction, batch) + commitment_loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return over([batch.contiguous() for batch in batches(config, images)], step)
+
+
+def rows(config: TrialConfig, images: Images, side: int) -> dict[str, Step]:
+    """What is timed in one precision; each trains on all of ``images``, but for the limits."""
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    return {
+        OURS: ours(config, images),
+        NETWORKS: networks(config, images),
+        PEER: peer(config, images),
+        ALONE: convolutions(config, side, dtype, images.device),
+        MATRICES: matrices(dtype, images.device)[0],
+        MEMORY: memory(images.device)[0],
+    }
+
+
+def measure(case: str, pixels: np.ndarray, repeats: int, device: torch.device) -> dict[str, Measured]:
+    """Both precisions of a case, in turn."""
+    configs = {name: config_of(case).replace(precision=name) for name in PRECISIONS}
+    images, batch, side = Images(pixels, device), config_of(case).training.batch_size, pixels.shape[1]
+    steps = {(name, row): step for name in PRECISIONS for row, step in rows(configs[name], images, side).items()}
+    each_ms: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    for repeat in range(-1, repeats):  # the first warms
+        for key in list(steps)[:: 1 if repeat % 2 == 0 else -1]:
+            ms = milliseconds(steps[key], device)
+            if repeat >= 0:
+                each_ms[key].append(ms if key[1] in (ALONE, MATRICES, MEMORY) else ms * batch / len(images))
+    return {name: shares(name, configs[name], side, each_ms) for name in PRECISIONS}
+
+
+def shares(precision: str, config: TrialConfig, side: int, each_ms: dict[tuple[str, str], list[float]]) -> Measured:
+    """What the rows say of one precision."""
+    step = each_ms[precision, OURS]
+    needed, cpu = work(config, side, precision == "bf16"), torch.device("cpu")
+    limits = {MATRICES: needed.flops / matrices(torch.float32, cpu)[1], MEMORY: needed.bytes / memory(cpu)[1]}
+
+    def of(row: str, times: float = 1.0, other: str = precision) -> float:
+        return round(median(times * a / b for a, b in zip(each_ms[other, row], step, strict=True)), 4)
+
+    return Measured(
+        images_per_s=round(1e3 * config.training.batch_size / median(step), 1),
+        of_networks=of(NETWORKS),
+        of_convolutions=of(ALONE),
+        of_matrices=of(MATRICES, limits[MATRICES]),
+        of_memory=of(MEMORY, limits[MEMORY]),
+        beside_peer={name: of(PEER, other=name) for name in PRECISIONS},
+        gflops_a_step=round(needed.flops / 1e9, 2),
+        megabytes_a_step=round(needed.bytes / 1e6, 1),
+        each_ms={row: [round(ms, 3) for ms in own] for (name, row), own in each_ms.items() if name == precision},
+    )
+
+
+def table(measured: dict[str, dict[str, Measured]], title: str) -> Table:
+    """For the terminal: a row each case and precision."""
+    shown = Table("", "", title=title, title_justify="left", min_width=len(title))
+    of = (NETWORKS, ALONE, MATRICES, MEMORY)
+    for column in ("images/s", *of, *(f"peer {name}" for name in PRECISIONS)):
+        shown.add_column(column, justify="right")
+    for case, found in measured.items():
+        for precision, own in found.items():
+            parts: dict[str, Any] = dict(own)
+            percent = [f"{parts[f'of_{name}']:.0%}" for name in of]
+            times = [f"{ratio:.2f} x" for ratio in own["beside_peer"].values()]
+            shown.add_row(case, precision, f"{own['images_per_s']:.0f}", *percent, *times)
+    return shown
+
+
+def profiled(case: str, precision: str, pixels: np.ndarray) -> dict[str, float]:
+    """Where the time of a step goes on the CPU."""
+    trainer = Trainer(config_of(case).replace(precision=precision))
+    return parts_of_a_step(trainer, Images(pixels, trainer.device))
+
+
+def table_of_parts(parts: dict[str, dict[str, float]]) -> Table:
+    """For the terminal: a row each part of a step."""
+    title = "Where the time of a step goes on the CPU"
+    shown = Table("", *parts, title=title, title_justify="left", min_width=len(title))
+    for part in next(iter(parts.values())):
+        shown.add_row(part, *(f"{own[part]:.1%}" for own in parts.values()))
+    return shown
+
+
+def targets(measured: dict[str, dict[str, Measured]]) -> Iterator[dict[str, Any]]:
+    """Each figure that has a limit."""
+    for case, found in measured.items():
+        for precision, own in found.items():
+            figure = own["of_networks"]
+            met = figure >= AT_LEAST
+            yield {"case": case, "precision": precision, "at_least": AT_LEAST, "figure": figure, "met": met}
+
+
+def check(benchmark: TrainingBenchmark) -> None:
+    """Raise ``ConfigError`` with all that is wrong, before anything runs."""
+    problems = [line for case in benchmark.cases for line in problems_of(partial(config_of, case))]
+    if not benchmark.cases:
+        problems.append("cases: none is given")
+    problems += [f"{name} = {value}: must be at least 1" for name, value in
+                 (("images", benchmark.images), ("repeats", benchmark.repeats)) if value < 1]  # fmt: skip
+    if problems:
+        raise ConfigError(problems)
+
+
+def main(benchmark: OmitArgPrefixes[TrainingBenchmark]) -> None:
+    """Measure a trial's training step beside its networks, the machine's limits and a peer."""
+    check(benchmark)
+    console = Console(highlight=False)
+    facts = circumstances(asdict(benchmark), PEER)
+    device = prepare_process(1, int(torch.cuda.is_available()))
+    train = prepare(benchmark.data).train()
+    measured: dict[str, dict[str, Measured]] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for case in benchmark.cases:
+        count = benchmark.images // (PAPER_SHARE if case.startswith("paper") else 1)
+        pixels = train[: max(count, config_of(case).training.batch_size)]
+        measured[case] = measure(case, pixels, benchmark.repeats, device)
+        console.print(f"{case}: {measured[case]['bf16']['of_networks']:.0%} of its networks in bf16")
+        if benchmark.profile:
+            parts |= {f"{case} {name}": profiled(case, name, pixels) for name in PRECISIONS}
+    console.print(table(measured, f"Training on {device.type}: our images/s, as a share of what stands alone"))
+    if parts:
+        console.print(table_of_parts(parts))
+    aims = list(targets(measured))
+    for aim in aims:
+        verdict = "met" if aim["met"] else "not met"
+        what = f"{aim['case']} in {aim['precision']}: {aim['figure']:.1%} of its networks"
+        console.print(f"{what}, at least {AT_LEAST:.0%}: {verdict}")
+    write(benchmark.out, {"targets": aims, device.type: measured, "profile": parts, **facts})
+
+
+def autocast(config: TrialConfig, batch: Tensor) -> AbstractContextManager[None]:
+    return torch.autocast(batch.device.type, torch.bfloat16, enabled=config.training.precision == "bf16")
+
+
+def batches(config: TrialConfig, images: Images) -> list[Tensor]:
+    size = config.training.batch_size
+    return [images.batch(slice(start, start + size)) for start in range(0, len(images) - size + 1, size)]
+
+
+def over(ready: list[Tensor], step: Callable[[Tensor], None]) -> Step:
+    """All batches, one after another."""
+
+    def run() -> None:
+        for batch in ready:
+            step(batch)
+
+    return run
+
+
+def milliseconds(step: Step, device: torch.device) -> float:
+    """CPU time of this process; on a GPU time on the wall, to the end of its work."""
+    if device.type == "cpu":
+        started = time.process_time()
+        step()
+        return (time.process_time() - started) * 1e3
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) * 1e3
+
+
+if __name__ == "__main__":
+    run_command(main)
