@@ -179,8 +179,8 @@ def _candidates(ends: ScreenedEnds, epochs: int) -> list[_Drawn]:
 
 def _gpu_share(results: Results, trials: Sequence[TrialRecord]) -> float | None:
     """Of a GPU, that each trial booked; None where some trained on a CPU, or it is not recorded."""
-    flags = (results.record.sweep.get("toml") or {}).get("flags") or {}
-    packed = flags.get("trials_per_gpu")
+    tables = results.record.sweep.get("toml") or {}
+    packed = (tables.get("packing") or tables.get("flags") or {}).get("trials_per_gpu")  # measured, or as it was given
     devices = {str(trial.info.get("device", "cpu")) for trial in trials}
     return 1 / packed if isinstance(packed, int | float) and packed >= 1 and "cpu" not in devices else None
 

@@ -1,11 +1,7 @@
 """The cost of a sweep, from a short probe, without running it."""
 
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +14,7 @@ from sweeps.engine.resources import Booking
 from sweeps.engine.spec import SweepSpec
 from trainables.commands import duration
 from trainables.data import DataSet
-from trainables.device import prepare_process
+from trainables.device import prepare_process, process_memory
 from trainables.storage import free_bytes, size
 from vqcore.config import ConfigError, TrialConfig
 from vqcore.registry import ARCHITECTURES
@@ -49,7 +45,9 @@ def print_plan(console: Console, checked: CheckedSweep) -> None:
     for name, value in _rows(checked):
         table.add_row(name, value)
     console.print(table)
-    if 0 < checked.booking.gpus < 1:
+    for note in checked.notes:
+        console.print(note)
+    if 0 < checked.booking.gpus < 1 and checked.packing is None:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
 
 
@@ -62,6 +60,9 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     at_once = min(booking.slots, trials)
     resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
     yield "trials", f"{trials}, {at_once} at once, each on {resources}"
+    if checked.packing is not None:
+        mps = ", under NVIDIA's MPS" if checked.packing.measured["mps"] else ""
+        yield f"trials a GPU{mps}", "\n".join(checked.packing.lines()) or "not measured"
     images = f"{data.train_images:,} train, {data.test_images:,} test"
     yield "data", f"{data.source}: {images}, {data.image_size} pixels"
     if rule is not None:
@@ -74,7 +75,10 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     if booking.gpus and not torch.cuda.is_available():
         yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
     else:
-        yield from _measured(probe(largest(spec, checked.configs), data, booking), (epochs, most), at_once, booking)
+        measured = probe(largest(spec, checked.configs), data, booking)
+        slower = checked.packing.slowdown if checked.packing else 1.0
+        measured = measured._replace(seconds=measured.seconds * slower)
+        yield from _measured(measured, (epochs, most), at_once, booking)
         if checked.request.flags.rate == "learned":
             yield "learned rate", _learned_rate(largest(spec, checked.configs), data, booking, trials, at_once)
     disk, free = checkpoints_bytes(spec, checked.configs, booking.slots), free_bytes(checked.request.trials_folder)
@@ -153,10 +157,7 @@ def _memory(on_gpu: bool) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info()
         context = max(0, total - free - torch.cuda.memory_reserved())
         return torch.cuda.max_memory_reserved() + context, total
-    info = Path("/proc/meminfo")  # of Linux; elsewhere it is not known what there is, and that is no reason to refuse
-    available = re.search(r"MemAvailable:\s*(\d+)", info.read_text() if info.exists() else "")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, int(available[1]) * 1024 if available else 2**62
+    return process_memory()
 
 
 def _seconds(work: Callable[[], object]) -> float:

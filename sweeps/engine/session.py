@@ -138,6 +138,7 @@ class _SweepSession:
             "base": spec.base.toml(),
             "provenance": facts,
             "flags": kept(request.flags),
+            **({"packing": self.ready.packing.table()} if self.ready.packing else {}),
         }
         self.link_storage()
         told = ("image_size", "train_images", "test_images")
