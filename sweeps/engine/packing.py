@@ -80,9 +80,7 @@ class Packing:
 
     def table(self) -> dict[str, Any]:
         """As ``sweep.toml`` keeps it."""
-        chosen = {"trials_per_gpu": self.trials_per_gpu, "reason": self.reason}
-        columns = {name: [getattr(row, name) for row in self.rows] for name in Row._fields}
-        return {**chosen, **columns, "measured": dict(self.measured)}
+        return {**vars(self), "rows": [row._asdict() for row in self.rows]}
 
     def lines(self) -> Iterator[str]:
         """What was measured, a line for each number of trials."""
@@ -109,7 +107,7 @@ def pack(
     ``limit`` is how many trials there may be on a GPU at most, and why. ``tell`` is told before it takes time.
     """
     measured = _measured_for(config, data, gpu)
-    rows = _rows(before) if before.get("measured") == measured else []
+    rows = [Row(**row) for row in before["rows"]] if before.get("measured") == measured else []
     told = False
     while (choice := choose(rows, gpu.memory, limit)) is None:
         if not told:
@@ -185,7 +183,7 @@ Answer = dict[str, Any]
 
 @contextmanager
 def _started(count: int, errors: IO[bytes]) -> Iterator[list[Process]]:
-    """So many processes, which are gone afterwards: by themselves, as MPS asks of its clients, unless they are late."""
+    """So many processes, gone afterwards: killed only if they do not end, since MPS may lose others with a client."""
     command = [sys.executable, "-m", "sweeps.engine.packing_trial"]
     processes: list[Process] = []
     late = threading.Timer(LATE, lambda: _kill(processes))
@@ -244,8 +242,3 @@ def _measured_for(config: TrialConfig, data: DataSet, gpu: Gpu) -> dict[str, Any
     digest = hashlib.sha256(shape.encode()).hexdigest()[:12]
     versions = {"torch": metadata.version("torch"), "mps": mps_socket() is not None}
     return {"gpu": gpu.name, "memory": gpu.memory, "configuration": digest, **versions}
-
-
-def _rows(table: Mapping[str, Any]) -> list[Row]:
-    """The rows of ``Packing.table``."""
-    return [Row(*values) for values in zip(*(table[name] for name in Row._fields), strict=True)]

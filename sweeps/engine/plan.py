@@ -118,7 +118,7 @@ def _measured(measured: Probe, epochs: tuple[int, int], at_once: int, booking: B
 
 
 def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
-    """Train and evaluate a few steps of ``config`` in this process."""
+    """Train and evaluate a few steps of ``config`` in this process. ``ConfigError`` if a GPU's share is too small."""
     threads = torch.get_num_threads()
     try:
         trainer = Trainer(config, prepare_process(booking.cpus, booking.gpus))
@@ -128,6 +128,9 @@ def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
         trainer.train_epoch(Images(train[:warm], trainer.device))
         step = _seconds(lambda: trainer.train_epoch(Images(train[:few], trainer.device))) / min(few, len(train))
         image = _seconds(lambda: trainer.evaluate(Images(test[:few], trainer.device))) / min(few, len(test))
+    except torch.OutOfMemoryError as error:
+        need = f"a trial does not fit into {booking.gpus:g} GPU, its CUDA context counted"
+        raise ConfigError([f"{need}: fewer --trials-per-gpu, or a smaller --batch-size"]) from error
     finally:
         torch.set_num_threads(threads)
     seconds = step * data.train_images + image * data.test_images

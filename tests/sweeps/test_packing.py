@@ -1,5 +1,7 @@
 """How many trials share a GPU: the choice from what was measured, the measurement, and what the flag does."""
 
+import io
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,18 +9,20 @@ from typing import Any
 
 import pytest
 from read_back import TINY, Sweep, folder
+from rich.console import Console
 
 from sweeps import beta_ablation
 from sweeps.beta_ablation import BetaAblation
 from sweeps.engine import packing, ray_cluster, resources
 from sweeps.engine.packing import Row, choose, measure, most_useful, mps_socket, pack
+from sweeps.engine.plan import print_plan
 from sweeps.engine.request import CheckedSweep, SweepRequest, check_request
 from sweeps.engine.resources import Available, Gpu
 from trainables.data import DataSet
 from trainables.job import CUDA_CONTEXT
 from trainables.journal import read
 from trainables.recorder import JournalWriter
-from vqcore.config import TrialConfig, problems_of
+from vqcore.config import TrialConfig, problems_of, toml_text
 from vqcore.estimators import ESTIMATORS, estimator
 
 GB = 10**9
@@ -147,10 +151,15 @@ def test_what_was_measured_is_booked_and_told_and_a_resume_keeps_it(
     assert checked.notes[-1] == told
     assert checked.packing is not None
     assert checked.packing.slowdown == 1.0
-    assert [*checked.packing.lines()][2] == "4: 400 images/s, 1.0 GB each, 500 MB of it beside tensors"
+    screen = Console(file=io.StringIO(), width=200)
+    print_plan(screen, checked)
+    plan = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "4: 400 images/s, 1.0 GB each, 500 MB of it beside tensors" in plan
+    assert told in plan
     writer = JournalWriter(folder(tmp_path, "packed"))
     writer.write("sweep", sweep="beta_ablation", name="packed", toml={"packing": checked.packing.table()}, params={})
     writer.close()
+    assert tomllib.loads(toml_text({"packing": checked.packing.table()}))["packing"]["rows"][0]["images"] == 100
     again, measured = check(resume="packed")
     assert (measured, again.booking, again.packing) == ([], checked.booking, checked.packing)
     _, measured = check(resume="packed", batch_size=64)
