@@ -186,7 +186,7 @@ def _started(count: int, errors: IO[bytes]) -> Iterator[list[Process]]:
     """So many processes, gone afterwards: killed only if they do not end, since MPS may lose others with a client."""
     command = [sys.executable, "-m", "sweeps.engine.packing_trial"]
     processes: list[Process] = []
-    late = threading.Timer(LATE, lambda: _kill(processes))
+    late = threading.Timer(LATE, lambda: _too_late(processes, errors))
     late.start()
     try:
         for _ in range(count):  # in sessions of their own: Ctrl-C is meant for this process, which then ends them
@@ -203,6 +203,12 @@ def _started(count: int, errors: IO[bytes]) -> Iterator[list[Process]]:
                 _kill([process])
             _pipe(process.stdout).close()
         late.cancel()
+
+
+def _too_late(processes: list[Process], errors: IO[bytes]) -> None:
+    errors.write(f"no answer within {LATE:.0f} s\n".encode())
+    errors.flush()
+    _kill(processes)
 
 
 def _kill(processes: list[Process]) -> None:

@@ -68,9 +68,9 @@ class _Measured:
         self.trainer.train_epoch(first)
         started = time.perf_counter()
         self.trainer.train_epoch(first)
-        step = (time.perf_counter() - started) / WARM_STEPS
-        self.steps = max(1, min(len(array) // size, round(seconds / PASSES / step)))
-        self.images = Images(array[: self.steps * size], self.device)
+        step = (time.perf_counter() - started) / (len(first) // size)
+        steps = max(1, round(seconds / PASSES / step))
+        self.images = Images(array[: min(steps, len(array) // size) * size], self.device)
         self.trainer.train_epoch(self.images)
         self.trainer.evaluate(Images(test[:EVALUATION_BATCH], self.device))
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from sweeps import beta_ablation
 from sweeps.beta_ablation import BetaAblation
 from sweeps.engine import packing, ray_cluster, resources
-from sweeps.engine.packing import Row, choose, measure, most_useful, mps_socket, pack
+from sweeps.engine.packing import Packing, Row, choose, measure, most_useful, mps_socket, pack
 from sweeps.engine.plan import print_plan
 from sweeps.engine.request import CheckedSweep, SweepRequest, check_request
 from sweeps.engine.resources import Available, Gpu
@@ -57,6 +57,11 @@ def test_trials_are_doubled_while_that_trains_more_images_and_they_fit(
     measured: list[Row], capacity: int, limit: tuple[int, str], choice: tuple[int, str] | None
 ) -> None:
     assert choose(measured, capacity * GB, limit) == choice
+
+
+def test_a_plan_counts_how_much_slower_trials_are_side_by_side() -> None:
+    assert Packing(4, "", tuple(rows(100, 190, 200)), {}).slowdown == 2.0
+    assert Packing(1, "", (), {}).slowdown == 1.0
 
 
 @pytest.mark.parametrize(
@@ -103,9 +108,14 @@ def test_trainings_run_side_by_side_on_the_cpu_with_an_estimator_of_ones_own_and
 
 
 @pytest.mark.slow
-def test_a_training_that_cannot_run_is_a_result(data_set: DataSet) -> None:
-    row = measure(CONFIG, replace(data_set, folder="/nowhere"), 1, 0.2, on_gpu=False)
-    assert row == Row(1, 0.0, 0, 0, "/nowhere/train.npy: No such file or directory")
+def test_a_training_that_cannot_run_or_does_not_answer_is_a_result(
+    data_set: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = replace(data_set, folder="/nowhere")
+    trouble = "/nowhere/train.npy: No such file or directory"
+    assert measure(CONFIG, nowhere, 1, 0.2, on_gpu=False) == Row(1, 0.0, 0, 0, trouble)
+    monkeypatch.setattr(packing, "LATE", 0.1)
+    assert measure(CONFIG, data_set, 1, 0.2, on_gpu=False).trouble == "no answer within 0 s"
 
 
 @pytest.mark.gpu
