@@ -179,10 +179,13 @@ def _candidates(ends: ScreenedEnds, epochs: int) -> list[_Drawn]:
 
 def _gpu_share(results: Results, trials: Sequence[TrialRecord]) -> float | None:
     """Of a GPU, that each trial booked; None where some trained on a CPU, or it is not recorded."""
-    flags = (results.record.sweep.get("toml") or {}).get("flags") or {}
-    packed = flags.get("trials_per_gpu")
+    tables = results.record.sweep.get("toml") or {}
+    flags = tables.get("flags") or {}
+    processes = (tables.get("sharing") or flags).get("trials_per_gpu")  # measured, or as it was given
     devices = {str(trial.info.get("device", "cpu")) for trial in trials}
-    return 1 / packed if isinstance(packed, int | float) and packed >= 1 and "cpu" not in devices else None
+    if not isinstance(processes, int | float) or processes < 1 or "cpu" in devices:
+        return None
+    return 1 / (processes * int(flags.get("pack", 1)))
 
 
 def _spending(

@@ -53,7 +53,7 @@ def command(
         from sweeps.engine.request import SweepRequest, check_request
         from sweeps.engine.session import run_session
 
-        checked = check_request(SweepRequest(sweep, argv, flags, spec(flags)))
+        checked = check_request(SweepRequest(sweep, argv, flags, spec(flags)), terminal.print)
         if flags.plan:
             from sweeps.engine.plan import print_plan  # and torch, which a sweep leaves to its trials' processes
 

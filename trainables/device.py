@@ -1,12 +1,18 @@
-"""Where a process computes: its threads on the CPU, or its share of a GPU."""
+"""Where a process computes: its threads on the CPU, or its share of a GPU; how much memory it takes there."""
 
 import ctypes
 import os
+import re
+import resource
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
+from trainables.job import CUDA_CONTEXT
 from trainables.runs import usable_cpus
+from trainables.storage import size
 from vqcore.errors import ConfigError
 
 
@@ -37,8 +43,34 @@ def memory(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def process_memory() -> tuple[int, int]:
+    """Bytes of the machine's memory: this process's at its peak, and those available; 2**62 where it is not known."""
+    info = Path("/proc/meminfo")  # of Linux
+    available = re.search(r"MemAvailable:\s*(\d+)", info.read_text() if info.exists() else "")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, int(available[1]) * 1024 if available else 2**62
+
+
+def tensor_share(gpus: float, capacity: int) -> float:
+    """Of a GPU of ``capacity`` bytes, what the tensors of a process may take that booked the share ``gpus`` of it.
+
+    The rest of the share is left to CUDA's context, which torch's own limit does not count. A process with a whole GPU
+    has no limit. ``ConfigError`` where a context alone takes the share.
+    """
+    if gpus >= 1:
+        return 1.0
+    if gpus * capacity <= CUDA_CONTEXT:
+        each = f"{gpus:g} GPU is {size(round(gpus * capacity))} of its {size(capacity)}"
+        rule = f"CUDA alone takes some {size(CUDA_CONTEXT)} of that in each process"
+        raise ConfigError([f"{each}, and {rule}: fewer --trials-per-gpu"])
+    return gpus - CUDA_CONTEXT / capacity
+
+
 def prepare_process(cpus: float, gpus: float) -> torch.device:
-    """Set what a process carries from one trial to the next: threads, generators, the GPU memory it may take."""
+    """Set what a process carries from one trial to the next: threads, generators, the GPU memory it may take.
+
+    ``ConfigError`` where its share of a GPU holds no CUDA context, ``RuntimeError`` where there is no GPU.
+    """
     torch.set_num_threads(max(1, int(cpus)))
     torch.manual_seed(0)
     _keep_freed_memory()
@@ -50,7 +82,7 @@ def prepare_process(cpus: float, gpus: float) -> torch.device:
             "install a CUDA build of torch and its driver, or run with --num-gpus 0"
         )
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gpus))
+    torch.cuda.set_per_process_memory_fraction(tensor_share(gpus, memory(torch.device("cuda"))))
     return torch.device("cuda")
 
 

@@ -6,6 +6,11 @@ from typing import Any, Literal, Protocol
 from trainables.data import DataSet
 from vqcore.config import Scalar, TrialConfig
 
+CUDA_CONTEXT = 768 * 2**20
+"""Bytes of a GPU that a process takes beside its tensors, estimated from above: CUDA's context, and the kernels that
+torch, cuDNN and cuBLAS load into it. Of contexts alone people report 256 to 616 MiB (torch 2.7 to 2.10, an RTX 3090 to
+cards of data centres); ``--trials-per-gpu auto`` shows what it is on a machine."""
+
 
 @dataclass(frozen=True)
 class Collapse:

@@ -10,7 +10,6 @@ from typing import Any
 
 from trainables.data import ensure_local
 from trainables.job import Report, TrialJob
-from trainables.pack import TrialGroup
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 PATIENCE_SECONDS = 1.0
@@ -22,6 +21,8 @@ class PackHost:
 
     def __init__(self, arrays: Any = None) -> None:
         """``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set."""
+        from trainables.pack import TrialGroup  # and torch, which the driver does not need
+
         self._arrays = arrays
         self._trials = TrialGroup()
         self._visits: dict[str, int] = {}

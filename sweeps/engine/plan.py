@@ -1,11 +1,8 @@
 """The cost of a sweep, from a short probe, without running it."""
 
-import re
-import resource
-import sys
+import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +15,15 @@ from sweeps.engine.resources import Booking
 from sweeps.engine.spec import SweepSpec
 from trainables.commands import duration
 from trainables.data import DataSet
-from trainables.device import prepare_process
+from trainables.device import prepare_process, process_memory
 from trainables.storage import free_bytes, size
 from vqcore.config import ConfigError, TrialConfig
+from vqcore.pack import Member, Pack
 from vqcore.registry import ARCHITECTURES
-from vqcore.training import Images, Trainer
+from vqcore.training import Images
 
 PROBE_STEPS = 12
-"""Training steps that are measured, the first quarter of them as warm-up."""
+"""Training steps that are measured, after as many as a warm-up."""
 
 
 PRIOR_PROBE = 512
@@ -49,7 +47,9 @@ def print_plan(console: Console, checked: CheckedSweep) -> None:
     for name, value in _rows(checked):
         table.add_row(name, value)
     console.print(table)
-    if 0 < checked.booking.gpus < 1:
+    for note in checked.notes:
+        console.print(note)
+    if 0 < checked.booking.gpus < 1 and checked.sharing is None:
         console.print("The probe had the GPU to itself; trials that share one are slower each.")
 
 
@@ -61,7 +61,11 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     epochs, most = spec.expected_epochs(trials), _most_epochs(spec, trials)
     at_once = min(booking.slots, trials)
     resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
-    yield "trials", f"{trials}, {at_once} at once, each on {resources}"
+    each = "each" if booking.pack == 1 else f"{min(booking.pack, trials)} as one model"
+    yield "trials", f"{trials}, {at_once} at once, {each} on {resources}"
+    if checked.sharing is not None:
+        mps = ", under NVIDIA's MPS" if checked.sharing.measured["mps"] else ""
+        yield f"trials a GPU{mps}", "\n".join(checked.sharing.lines()) or "not measured"
     images = f"{data.train_images:,} train, {data.test_images:,} test"
     yield "data", f"{data.source}: {images}, {data.image_size} pixels"
     if rule is not None:
@@ -74,7 +78,10 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     if booking.gpus and not torch.cuda.is_available():
         yield "wall time", "not known: this machine has no GPU to probe, only the cluster has"
     else:
-        yield from _measured(probe(largest(spec, checked.configs), data, booking), (epochs, most), at_once, booking)
+        measured = probe(largest(spec, checked.configs), data, booking)
+        slower = checked.sharing.slowdown if checked.sharing else 1.0
+        measured = measured._replace(seconds=measured.seconds * slower)
+        yield from _measured(measured, (epochs, most), at_once, booking)
         if checked.request.flags.rate == "learned":
             yield "learned rate", _learned_rate(largest(spec, checked.configs), data, booking, trials, at_once)
     disk, free = checkpoints_bytes(spec, checked.configs, booking.slots), free_bytes(checked.request.trials_folder)
@@ -101,33 +108,50 @@ def _measured(measured: Probe, epochs: tuple[int, int], at_once: int, booking: B
     wall = ", at most ".join(dict.fromkeys(duration(seconds * number / at_once) for number in epochs))
     yield "wall time", f"about {wall}, start-up aside"
     if booking.gpus:
-        hours = ", at most ".join(dict.fromkeys(f"{seconds * n * booking.gpus / 3600:.2f}" for n in epochs))
+        shares = booking.gpus / booking.pack
+        hours = ", at most ".join(dict.fromkeys(f"{seconds * n * shares / 3600:.2f}" for n in epochs))
         yield "GPU time", f"about {hours} GPU-hours"
     fit = capacity // max(1, memory)
     where, flag = ("a GPU", "--trials-per-gpu") if booking.gpus else ("this machine", "--num-cpus")
-    yield "memory", f"{size(memory)} a trial at most; {fit} fit {where} ({size(capacity)})"
-    wanted = round(1 / booking.gpus) if booking.gpus else at_once
+    what = "trial" if booking.pack == 1 else "pack"
+    yield "memory", f"{size(memory)} a {what} at most; {fit} fit {where} ({size(capacity)})"
+    wanted = round(1 / booking.gpus) if booking.gpus else math.ceil(at_once / booking.pack)
     if fit < wanted:
-        step = f"{flag} {fit} fits, or a smaller --batch-size" if fit else "choose a smaller --batch-size or --preset"
-        need = f"trials at once: {wanted}, which need {size(wanted * memory)} of {where}'s memory"
+        smaller = "--batch-size" if booking.pack == 1 else "--pack"
+        step = f"{flag} {fit} fits, or a smaller {smaller}" if fit else f"choose a smaller {smaller} or --preset"
+        need = f"{what}s at once: {wanted}, which need {size(wanted * memory)} of {where}'s memory"
         raise ConfigError([f"{need}, {size(capacity)} are there: {step}"])
 
 
 def probe(config: TrialConfig, data: DataSet, booking: Booking) -> Probe:
-    """Train and evaluate a few steps of ``config`` in this process."""
+    """Train and evaluate a few steps of ``config`` in this process, in a pack if trials are packed.
+
+    ``ConfigError`` if a GPU's share is too small.
+    """
     threads = torch.get_num_threads()
     try:
-        trainer = Trainer(config, prepare_process(booking.cpus, booking.gpus))
-        size = min(config.training.batch_size, data.train_images)
-        few, warm = size * PROBE_STEPS, size * (PROBE_STEPS // 4)
-        train, test = data.train(), data.test()
-        trainer.train_epoch(Images(train[:warm], trainer.device))
-        step = _seconds(lambda: trainer.train_epoch(Images(train[:few], trainer.device))) / min(few, len(train))
-        image = _seconds(lambda: trainer.evaluate(Images(test[:few], trainer.device))) / min(few, len(test))
+        device = prepare_process(booking.cpus, booking.gpus)
+        members = [Member(config.replace(seed=seed), device) for seed in range(booking.pack)]
+        few = min(config.training.batch_size, data.train_images) * PROBE_STEPS
+        train, test, pack = Images(data.train()[:few], device), Images(data.test()[:few], device), Pack()
+        _whole(pack.train_epoch(members, train))  # the first steps of a process are no measure
+        step = _seconds(lambda: _whole(pack.train_epoch(members, train))) / len(train)
+        image = _seconds(lambda: _whole(pack.evaluate(members, test))) / len(test)
+    except torch.OutOfMemoryError as error:
+        what = "trial" if booking.pack == 1 else "pack"
+        need = f"a {what} does not fit into {booking.gpus:g} GPU, its CUDA context counted"
+        raise ConfigError([f"{need}: fewer --trials-per-gpu, or a smaller --batch-size or --pack"]) from error
     finally:
         torch.set_num_threads(threads)
     seconds = step * data.train_images + image * data.test_images
     return Probe(seconds, *_memory(booking.gpus > 0))
+
+
+def _whole(outcomes: list[dict[str, float] | Exception]) -> None:
+    """Raise the first error among the members' outcomes, if there is any."""
+    for one in outcomes:
+        if isinstance(one, Exception):
+            raise one
 
 
 def prior_seconds(config: TrialConfig, data: DataSet, booking: Booking) -> float:
@@ -153,10 +177,7 @@ def _memory(on_gpu: bool) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info()
         context = max(0, total - free - torch.cuda.memory_reserved())
         return torch.cuda.max_memory_reserved() + context, total
-    info = Path("/proc/meminfo")  # of Linux; elsewhere it is not known what there is, and that is no reason to refuse
-    available = re.search(r"MemAvailable:\s*(\d+)", info.read_text() if info.exists() else "")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, int(available[1]) * 1024 if available else 2**62
+    return process_memory()
 
 
 def _seconds(work: Callable[[], object]) -> float:

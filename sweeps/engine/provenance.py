@@ -5,7 +5,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from sweeps.engine.resources import gpu_names
+from sweeps.engine.resources import gpus
 from trainables.revision import commit
 from trainables.runs import usable_cpus
 from trainables.tracking_uri import started_with
@@ -27,8 +27,8 @@ def provenance() -> dict[str, str]:
 def hardware() -> str:
     """CPU, usable cores, GPUs."""
     cpu = f"{_cpu_name()}, {usable_cpus()} cores"
-    gpus = gpu_names()
-    return ", ".join([cpu, *(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))])
+    names = [gpu.name for gpu in gpus()]
+    return ", ".join([cpu, *(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))])
 
 
 def _cpu_name() -> str:

@@ -91,13 +91,17 @@ def last_errors() -> str:
     return " | ".join(lines[-3:])[-600:] or f"none in {logs}"
 
 
-def _connect(**where: Any) -> None:
-    # estimators and networks of the user's own travel whole, as they are now: no node need have their module
+def pickle_own_code_by_value() -> None:
+    """Let estimators and networks of the user's own travel whole, as they are now: no node need have their module."""
     networks = [part for entry in ARCHITECTURES.values() for part in (entry.encoder, entry.decoder)]
     for part in (*ESTIMATORS.values(), *networks):
         name = getattr(part, "func", part).__module__  # of a partial, the function's
         if name.partition(".")[0] not in PACKAGES and name != "__main__" and name in sys.modules:
             ray.cloudpickle.register_pickle_by_value(sys.modules[name])  # type: ignore[no-untyped-call]
+
+
+def _connect(**where: Any) -> None:
+    pickle_own_code_by_value()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what fails is in the journal and on the screen
     script = str(Path(sys.argv[0]).absolute().parent)
     # after our packages as they are now, a trial finds the user's own modules where this process does

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.layout import counted
-from sweeps.engine.resources import Booking, book, this_machine
+from sweeps.engine.resources import Available, Booking, book, this_machine
 from sweeps.engine.searcher import samplers
+from sweeps.engine.sharing import Sharing, most_useful, share_gpu
 from sweeps.engine.space import check_space, corners, resolve
 from sweeps.engine.spec import SweepSpec
 from sweeps.engine.stopping import LEAST_TRIALS, FreezeThaw
@@ -84,10 +85,15 @@ class CheckedSweep:
     booking: Booking
     notes: tuple[str, ...] = ()
     """What the user is to know before the training."""
+    sharing: Sharing | None = None
+    """What was measured for ``--trials-per-gpu auto``."""
 
 
-def check_request(request: SweepRequest) -> CheckedSweep:
-    """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it."""
+def check_request(request: SweepRequest, tell: Callable[[str], object]) -> CheckedSweep:
+    """Everything that can be wrong, before the first trial. Raises one ``ConfigError`` with all of it.
+
+    ``tell`` is told what then takes time: how many trials share a GPU, if that is to be measured.
+    """
     problems, flags = Problems(), request.flags
     base = problems.of(lambda: base_config(flags, request.varied.space)) or TrialConfig()
     varied, seeds = request.varied, flags.seeds
@@ -103,7 +109,8 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     if data is not None:
         models = dict.fromkeys(config.model for config in (spec.base, *(configs or ())))
         problems.add(*(line for model in models for line in model.size_problems(data.image_size)))
-    booking = problems.of(lambda: _booking(request))
+    available = problems.of(lambda: _available(request))
+    booking = problems.of(lambda: _booking(request, available)) if available else None
     problems.of(lambda: accept(request.tracking_uri))
     problems.of(lambda: snapshot_epochs(flags.snapshots, flags.snapshot_epochs, flags.epochs))
     if flags.storage is not None:
@@ -114,9 +121,13 @@ def check_request(request: SweepRequest) -> CheckedSweep:
     problems.raise_any()
     assert configs is not None
     assert data is not None
+    assert available is not None
     assert booking is not None
     spec, notes = _unstopped_if_small(spec, spec.drawn_trials or len(configs))
-    return CheckedSweep(request, spec, configs, data, booking, (*data.notes, *notes))
+    checked = CheckedSweep(request, spec, configs, data, booking, (*data.notes, *notes))
+    if flags.trials_per_gpu != "auto":
+        return checked
+    return _shared(checked, available, begun.get("toml", {}).get("sharing", {}), tell)
 
 
 def _unstopped_if_small(spec: SweepSpec, trials: int) -> tuple[SweepSpec, tuple[str, ...]]:
@@ -192,19 +203,47 @@ def checkpoints_bytes(spec: SweepSpec, configs: tuple[TrialConfig, ...], slots: 
 
 
 def largest(spec: SweepSpec, configs: tuple[TrialConfig, ...]) -> TrialConfig:
-    """The configuration with the largest checkpoint, of those listed or of the corners of the space."""
+    """The configuration with the largest checkpoint, and batch, of those listed or of the corners of the space."""
     found = list(configs)
     for changes in () if configs else corners(spec.space):
         with suppress(ConfigError):
             found.append(resolve(spec.base, changes))
-    return max(found, key=lambda config: state_bytes(config.model), default=spec.base)
+    return max(found, key=lambda config: (state_bytes(config.model), config.training.batch_size), default=spec.base)
 
 
-def _booking(request: SweepRequest) -> Booking:
-    flags, available = request.flags, this_machine
-    if request.on_cluster:
-        from sweeps.engine.ray_cluster import join
+def _available(request: SweepRequest) -> Available:
+    if not request.on_cluster:
+        return this_machine()
+    from sweeps.engine.ray_cluster import join
 
-        available = partial(join, str(flags.address))
-    booking = book(available(), flags.num_gpus, flags.trials_per_gpu, flags.num_cpus, flags.pack)
+    return join(str(request.flags.address))
+
+
+def _booking(request: SweepRequest, available: Available, packed: float = 1) -> Booking:
+    """With ``--trials-per-gpu auto``, of ``packed`` trials."""
+    flags, per_gpu = request.flags, request.flags.trials_per_gpu
+    booking = book(available, flags.num_gpus, packed if per_gpu == "auto" else per_gpu, flags.num_cpus, flags.pack)
+    if per_gpu == "auto" and booking.gpus and request.on_cluster:
+        rule = f"measures a GPU of this machine, and the trials run on {available.where}"
+        raise ConfigError([f"--trials-per-gpu auto: {rule}; give a number, such as --trials-per-gpu 4"])
+    if per_gpu == "auto" and flags.pack > 1:
+        rule = f"measures trials in processes of their own, and --pack {flags.pack} trains them in one"
+        raise ConfigError([f"--trials-per-gpu auto: {rule}; give a number, such as --trials-per-gpu 1"])
     return replace(booking, slots=booking.pack) if flags.address == INLINE else booking
+
+
+def _shared(
+    checked: CheckedSweep, available: Available, before: Mapping[str, Any], tell: Callable[[str], object]
+) -> CheckedSweep:
+    """With as many trials a GPU as a measurement finds best."""
+    request, spec, configs, flag = checked.request, checked.spec, checked.configs, "--trials-per-gpu auto"
+    if request.flags.address == INLINE or not checked.booking.gpus or available.gpu is None:
+        why = "one trial at a time in this process" if request.flags.address == INLINE else "the trials train on CPUs"
+        return replace(checked, notes=(*checked.notes, f"{flag}: nothing to measure, {why}."))
+    cpus = available.cpus if request.flags.num_cpus is None else request.flags.num_cpus
+    limit = most_useful(spec.drawn_trials or len(configs), cpus, checked.booking.slots)
+    sharing = share_gpu(largest(spec, configs), checked.data, available.gpu, limit, before, tell)
+    booking = _booking(request, available, sharing.trials_per_gpu)
+    check_disk(request.trials_folder, checkpoints_bytes(spec, configs, booking.slots))
+    note = f"{flag}: {sharing.trials_per_gpu}, since {sharing.reason}."
+    return replace(checked, booking=booking, sharing=sharing, notes=(*checked.notes, note))

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from trainables.job import CUDA_CONTEXT
 from trainables.runs import usable_cpus
+from trainables.storage import size
 from vqcore.config import ConfigError
 
 RAY_UNIT = 10_000
@@ -21,6 +24,14 @@ GPU_FILES = ("nvidia*", "nvhost*", "dxg", "kfd")
 """In ``/dev``, where there is a GPU that torch can use: NVIDIA's, of a Jetson, in Windows' Linux, AMD's."""
 
 
+class Gpu(NamedTuple):
+    """One that torch can use."""
+
+    name: str
+    memory: int
+    """Bytes."""
+
+
 @dataclass(frozen=True)
 class Available:
     """What there is to book."""
@@ -28,6 +39,8 @@ class Available:
     cpus: int
     gpus: int
     where: str = "this machine"
+    gpu: Gpu | None = None
+    """The smallest of them; None where it is not known, as on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +60,22 @@ class Booking:
 
 def this_machine() -> Available:
     """CPUs this process may use, and the GPUs that torch can use here."""
-    return Available(usable_cpus(), len(gpu_names()))
+    return Available(usable_cpus(), len(gpus()), gpu=min(gpus(), key=lambda gpu: gpu.memory, default=None))
 
 
 @functools.cache
-def gpu_names() -> tuple[str, ...]:
-    """The GPUs that torch can use here, as it names them.
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs that torch can use here, in its order.
 
     Torch is asked in a process of its own, since this one needs it for nothing else; not at all without a GPU's file.
     """
     if not any(found for name in GPU_FILES for found in Path("/dev").glob(name)):
         return ()
-    code = "import torch; print(*map(torch.cuda.get_device_name, range(torch.cuda.device_count())), sep='\\n')"
+    each = "map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))"
+    code = f"import torch\nfor gpu in {each}: print(gpu.total_memory, gpu.name)"
     asked = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    return tuple(filter(None, asked.stdout.splitlines()))
+    found = (line.split(" ", 1) for line in asked.stdout.splitlines())
+    return tuple(Gpu(name, int(memory)) for memory, name in found)
 
 
 def book(
@@ -68,7 +83,8 @@ def book(
 ) -> Booking:
     """The packing of trials. ``None`` takes all there are. Raises ``ConfigError`` for what does not fit or pack.
 
-    With GPUs a trial books 1/``trials_per_gpu`` of one and an equal share of the CPUs, one at most; without, one CPU.
+    With GPUs a trial books 1/``trials_per_gpu`` of one and an equal share of the CPUs, one at most; without, one CPU. A
+    share of a GPU must hold more than CUDA's context.
     """
     gpus = available.gpus if num_gpus is None else num_gpus
     cpus = available.cpus if num_cpus is None else num_cpus
@@ -80,6 +96,10 @@ def book(
         problems.append(f"--num-cpus {cpus}: {available.where} has {available.cpus}; ask for 1 to {available.cpus}")
     if not 1 <= trials_per_gpu <= 100 or trials_per_gpu != int(trials_per_gpu):
         problems.append(f"--trials-per-gpu {trials_per_gpu:g}: a GPU packs a whole number of trials, from 1 to 100")
+    elif gpus and available.gpu and (part := int(available.gpu.memory / trials_per_gpu)) <= CUDA_CONTEXT:
+        shares = f"shares of {size(part)}, and CUDA alone takes some {size(CUDA_CONTEXT)} in each process"
+        fewer = f"{available.gpu.name} has {size(available.gpu.memory)}, room for fewer"
+        problems.append(f"--trials-per-gpu {trials_per_gpu:g}: {shares}; {fewer}")
     if not 1 <= pack <= MOST_PACKED:
         problems.append(f"--pack {pack}: a process trains 1 to {MOST_PACKED} trials together")
     if problems:
@@ -87,7 +107,7 @@ def book(
     if gpus == 0:
         return Booking(cpus * pack, 1.0, 0.0, pack)
     processes = gpus * int(trials_per_gpu)
-    return Booking(processes * pack, min(1.0, _share(cpus, processes)), _share(1, int(trials_per_gpu)), pack)
+    return Booking(processes * pack, min(1.0, share(cpus, processes)), share(1, int(trials_per_gpu)), pack)
 
 
 def fitting(available: Available, booking: Booking) -> int:
@@ -96,5 +116,6 @@ def fitting(available: Available, booking: Booking) -> int:
     return booking.pack * (min(by_cpus, int(available.gpus / booking.gpus)) if booking.gpus else by_cpus)
 
 
-def _share(whole: int, parts: int) -> float:
+def share(whole: int, parts: int) -> float:
+    """One of so many equal parts, rounded down to what Ray counts."""
     return math.floor(RAY_UNIT * whole / parts) / RAY_UNIT

@@ -141,6 +141,7 @@ class _SweepSession:
             "base": spec.base.toml(),
             "provenance": facts,
             "flags": kept(request.flags),
+            **({"sharing": self.ready.sharing.table()} if self.ready.sharing else {}),
         }
         self.link_storage()
         told = ("image_size", "train_images", "test_images")
@@ -183,12 +184,13 @@ class _SweepSession:
             self.console.print(f"{request.folder}: all {trials} trials have ended already; nothing to train.")
             return
         share = f"{booking.gpus:g} GPU" if booking.gpus else f"{booking.cpus:g} CPU"
+        share = f"{share} each" if booking.pack == 1 else f"{share} for each {booking.pack}, which train as one"
         where = f", on the Ray cluster at {request.flags.address}" if request.on_cluster else ""
         ended = sum(trial.status in FINAL for trial in self.writer.run.trials.values())
         self.console.print(
             f"{request.sweep}: {counted(trials, 'trial')}{f' ({ended} have ended)' if ended else ''}, {self._each()}, "
             f"on {data.source} ({data.train_images:,} training images), {min(booking.slots, trials)} at once on "
-            f"{share} each{where}: {request.folder}"
+            f"{share}{where}: {request.folder}"
         )
         if request.on_cluster:
             self.console.print("This process listens on all interfaces, as each of Ray's: the cluster's nodes call it.")

@@ -1,6 +1,7 @@
 """The course of searches whose trials were made so that it can be counted by hand."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -67,13 +68,19 @@ def test_with_too_few_through_it_says_whom_random_search_draws(make_run: MakeRun
     assert "chosen by a sampler (tpe)" in found.note
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"flags": {"trials_per_gpu": 4}},
+        {"flags": {"trials_per_gpu": "auto"}, "sharing": {"trials_per_gpu": 4}},
+    ],
+    ids=["given", "measured"],
+)
 def test_seconds_are_of_gpus_where_the_share_is_recorded_and_a_trial_that_diverged_finds_nothing(
-    make_run: MakeRun,
+    make_run: MakeRun, tables: dict[str, Any]
 ) -> None:
     run = make_run()
-    run.journal.write(
-        "sweep", sweep="pareto", name="r", swept=["decay"], toml={"flags": {"trials_per_gpu": 4}}, params={}
-    )
+    run.journal.write("sweep", sweep="pareto", name="r", swept=["decay"], toml=tables, params={})
     for number in range(3):
         run.trial(curve(0.02 + number / 100), decay=0.5 + number / 10, info={"device": "NVIDIA H200"})
     run.trial(curve(0.01, epochs=2), "diverged", "loss is not finite", decay=0.9, info={"device": "NVIDIA H200"})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.engine import resources
-from sweeps.engine.resources import Available, Booking, book
+from sweeps.engine.resources import Available, Booking, Gpu, book
 from vqcore.config import problems_of
 
 NODE = Available(cpus=64, gpus=8)
@@ -46,14 +46,29 @@ def test_all_problems_at_once_with_what_fits(share: float) -> None:
     assert packing.startswith(f"--trials-per-gpu {share:g}: a GPU packs a whole number of trials")
 
 
-@pytest.mark.parametrize(("file", "names"), [("null", ("H200", "L4")), ("no-such-file", ())])
-def test_gpus_are_those_that_torch_names_where_there_may_be_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, names: tuple[str, ...]
+def test_shares_that_cuda_alone_would_fill_are_refused_before_the_first_trial() -> None:
+    there = Available(64, 1, gpu=Gpu("Tesla T4", 16 * 10**9))
+    assert book(there, None, 16, None).slots == 16
+    (problem,) = problems_of(lambda: book(there, None, 20, None))
+    shares = "shares of 800 MB, and CUDA alone takes some 805 MB in each process"
+    assert problem == f"--trials-per-gpu 20: {shares}; Tesla T4 has 16 GB, room for fewer"
+    assert book(there, 0, 20, None).gpus == 0
+
+
+GPUS = (Gpu("NVIDIA H200", 141 * 10**9), Gpu("NVIDIA L4", 24 * 10**9))
+
+
+@pytest.mark.parametrize(("file", "found"), [("null", GPUS), ("no-such-file", ())])
+def test_gpus_are_those_that_torch_finds_where_there_may_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, found: tuple[Gpu, ...]
 ) -> None:
     """A torch of the test's own in the process that is asked."""
     (tmp_path / "torch.py").write_text(
-        "class cuda:\n    get_device_name, device_count = ['H200', 'L4'].__getitem__, lambda: 2\n"
+        "from types import SimpleNamespace as Gpu\nclass cuda:\n    device_count = lambda: 2\n"
+        "    def get_device_properties(n):\n"
+        f"        name, total_memory = {[tuple(gpu) for gpu in GPUS]!r}[n]\n"
+        "        return Gpu(name=name, total_memory=total_memory)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(resources, "GPU_FILES", (file,))
-    assert resources.gpu_names.__wrapped__() == names
+    assert resources.gpus.__wrapped__() == found
