@@ -220,7 +220,7 @@ class Trainer:
         """
         self.model.eval()
         layer = self.model.quantizer
-        sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long()
+        sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long().to(images.device)
         with self._autocast(), _diverged(f"after epoch {self.epoch}"):
             latents = self.model.latents(images.batch(sample))
             index_N = layer(latents).indices.flatten()
