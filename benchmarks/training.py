@@ -4,6 +4,7 @@ Beside ``Trainer.train_epoch`` stand the same networks without a quantizer (forw
 nothing else), their convolutions one by one, a product of matrices, a copy of memory, and the same networks with
 vector-quantize-pytorch as one writes it. Real images; one thread and process CPU time on the CPU; rows in turn, medians
 of the ratios within a repeat. ``--profile`` also says where the time of a step goes (``benchmarks/step_profile.py``).
+On a GPU, where it has not run yet, ours is one CUDA graph a step, beside our own eager and compiled steps.
 """
 
 import time
@@ -76,6 +77,8 @@ class Measured(TypedDict):
     of_memory: float
     beside_peer: dict[str, float]
     """Our images/s over the peer's, by the peer's precision."""
+    beside_others: dict[str, float]
+    """And over those of the rows that a GPU has besides."""
     gflops_a_step: float
     megabytes_a_step: float
     each_ms: dict[str, list[float]]
@@ -95,10 +98,20 @@ def ours(config: TrialConfig, images: Images) -> Step:
     return partial(Trainer(config, images.device).train_epoch, images)
 
 
-def networks(config: TrialConfig, images: Images) -> Step:
-    """Nothing but the least: the floor."""
-    model = seeded(config.model, 0).to(images.device)
-    if config.training.precision == "bf16":
+def eager(config: TrialConfig, images: Images, compiled: bool = False) -> Step:
+    """Ours without a graph."""
+    trainer = Trainer(config, images.device, graphed=False)
+    for network in (trainer.model.encoder, trainer.model.decoder) if compiled else ():
+        network.compile(dynamic=False)
+    return partial(trainer.train_epoch, images)
+
+
+def networks(config: TrialConfig, images: Images, channels_last: bool = True) -> Step:
+    """Nothing but the least: the floor. In the layout that ours has, unless channels come first everywhere."""
+    model, ready = seeded(config.model, 0).to(images.device), batches(config, images)
+    if not channels_last:
+        ready = [batch.contiguous() for batch in ready]
+    elif config.training.precision == "bf16":
         model = model.to(memory_format=torch.channels_last)
     optimizer = Adam([*model.encoder.parameters(), *model.decoder.parameters()], 2e-4, fused=True)
 
@@ -110,7 +123,7 @@ def networks(config: TrialConfig, images: Images) -> Step:
         torch.autograd.backward(loss)
         optimizer.step()
 
-    return over(batches(config, images), step)
+    return over(ready, step)
 
 
 class PeerVQVAE(nn.Module):
@@ -148,9 +161,17 @@ def peer(config: TrialConfig, images: Images) -> Step:
     return over([batch.contiguous() for batch in batches(config, images)], step)
 
 
+ON_A_GPU: dict[str, Callable[[TrialConfig, Images], Step]] = {
+    "ours, eager": eager,
+    "ours, compiled": partial(eager, compiled=True),
+    "networks, channels first": partial(networks, channels_last=False),
+}
+
+
 def rows(config: TrialConfig, images: Images, side: int) -> dict[str, Step]:
     """What is timed in one precision; each trains on all of ``images``, but for the limits."""
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    others = {name: make(config, images) for name, make in ON_A_GPU.items()} if images.device.type == "cuda" else {}
     return {
         OURS: ours(config, images),
         NETWORKS: networks(config, images),
@@ -158,6 +179,7 @@ def rows(config: TrialConfig, images: Images, side: int) -> dict[str, Step]:
         ALONE: convolutions(config, side, dtype, images.device),
         MATRICES: matrices(dtype, images.device)[0],
         MEMORY: memory(images.device)[0],
+        **others,
     }
 
 
@@ -191,6 +213,7 @@ def shares(precision: str, config: TrialConfig, side: int, each_ms: dict[tuple[s
         of_matrices=of(MATRICES, limits[MATRICES]),
         of_memory=of(MEMORY, limits[MEMORY]),
         beside_peer={name: of(PEER, other=name) for name in PRECISIONS},
+        beside_others={row: of(row) for row in ON_A_GPU if (precision, row) in each_ms},
         gflops_a_step=round(needed.flops / 1e9, 2),
         megabytes_a_step=round(needed.bytes / 1e6, 1),
         each_ms={row: [round(ms, 3) for ms in own] for (name, row), own in each_ms.items() if name == precision},
@@ -201,13 +224,14 @@ def table(measured: dict[str, dict[str, Measured]], title: str) -> Table:
     """For the terminal: a row each case and precision."""
     shown = Table("", "", title=title, title_justify="left", min_width=len(title))
     of = (NETWORKS, ALONE, MATRICES, MEMORY)
-    for column in ("images/s", *of, *(f"peer {name}" for name in PRECISIONS)):
+    others = next(iter(measured.values()))[PRECISIONS[0]]["beside_others"]
+    for column in ("images/s", *of, *(f"peer {name}" for name in PRECISIONS), *others):
         shown.add_column(column, justify="right")
     for case, found in measured.items():
         for precision, own in found.items():
             parts: dict[str, Any] = dict(own)
             percent = [f"{parts[f'of_{name}']:.0%}" for name in of]
-            times = [f"{ratio:.2f} x" for ratio in own["beside_peer"].values()]
+            times = [f"{ratio:.2f} x" for ratio in (own["beside_peer"] | own["beside_others"]).values()]
             shown.add_row(case, precision, f"{own['images_per_s']:.0f}", *percent, *times)
     return shown
 

@@ -9,6 +9,7 @@ batches of B images.
 
 import copy
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vqcore.captured import CapturedStep
 from vqcore.config import TrialConfig
 from vqcore.quantizers import Quantized
 from vqcore.training import EVALUATION_BATCH, Images, Tally, Trainer, diverged
@@ -36,10 +38,11 @@ class Member(Trainer):
     """A trainer that may train in a pack: it draws from generators of its own, as if it were alone in its process."""
 
     def __init__(self, config: TrialConfig, device: torch.device | str = "cpu") -> None:
-        super().__init__(config, device)
-        self._generators = _seeded(self.device)
         codes = config.model.quantizer
         self._draws = codes.estimator not in CERTAIN or codes.revive_below > 0 or codes.init == "kmeans++"
+        # a graph draws from the generators that it was recorded with
+        super().__init__(config, device, graphed=not self._draws)
+        self._generators = _seeded(self.device)
 
     @contextmanager
     def generators(self) -> Iterator[None]:
@@ -147,8 +150,14 @@ class _Fused:
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
+        for member in members:
+            member.forget_graph()  # parameters are about to move
         self._encoder = Stacked([member.model.encoder for member in members])
         self._decoder = Stacked([member.model.decoder for member in members])
+        self._failed = _Failed()
+        """Those that fell out of the epoch in training."""
+        self._captured: tuple[Images, CapturedStep] | None = None
+        """The step as a graph, and the images that it reads."""
 
     @torch.no_grad()
     def try_out(self, images: Images) -> None:
@@ -160,11 +169,11 @@ class _Fused:
     def train_epoch(self, images: Images) -> list[Metrics | Exception]:
         """As ``Pack``'s."""
         self._mode(training=True)
-        failed = _Failed()
+        self._failed = failed = _Failed()
         for member in self.members:
             member.begin_epoch()
         for order in zip(*(member.batches(images) for member in self.members), strict=True):
-            self._step(torch.stack([images.batch(index) for index in order]), failed)
+            self._train(images, torch.stack(order))
             if images.device.type == "cpu":  # a look waits for a GPU: there it comes once, at the end
                 for place, member in failed.without(self.members):
                     with failed.alone(place), diverged(f"in epoch {member.epoch + 1}"):
@@ -185,11 +194,23 @@ class _Fused:
             self._count(tallies, _squared_errors(reconstructions, batch), quantized)
         return failed.outcomes([partial(m.evaluated, own) for m, own in zip(self.members, tallies, strict=True)])
 
-    def _step(self, batch_MBCHW: Tensor, failed: "_Failed") -> None:
+    def _train(self, images: Images, index_MB: Tensor) -> None:
+        """A training step of every member, on a GPU as one CUDA graph, if it can be and no member says otherwise."""
+        if not all(member.graphed for member in self.members):
+            self._step(images, index_MB)
+            return
+        if self._captured is None or self._captured[0] is not images:
+            fused = weakref.proxy(self)  # a cycle would keep a graph's memory until Python looks for cycles
+            self._captured = images, CapturedStep(lambda index_MB: fused._step(images, index_MB), index_MB)
+        self._captured[1](index_MB)
+
+    def _step(self, images: Images, index_MB: Tensor) -> None:
         """A training step of every member.
 
         Backward in three parts, decoders, layers, encoders: what one member's layer does there is its own affair.
         """
+        failed, batch_NCHW = self._failed, images.batch(index_MB.flatten())
+        batch_MBCHW = batch_NCHW.view(*index_MB.shape, *batch_NCHW.shape[1:])
         with self.members[0].autocast():
             latents = self._encoder(batch_MBCHW)
             inputs = [own.detach().requires_grad_() for own in latents]

@@ -1,6 +1,7 @@
 """One epoch, one evaluation, and everything the next epoch depends on."""
 
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 from torch.optim import Adam
 
+from vqcore.captured import CapturedStep
 from vqcore.config import Precision, TrialConfig
 from vqcore.errors import DivergedError
 from vqcore.metrics import CodeHistogram
@@ -114,10 +116,11 @@ class Trainer:
     """A model in training. Two of them with equal configuration, data and device do the same, to the last bit on a CPU.
 
     ``state`` and ``load_state`` carry all that the next epoch depends on; the order of the data is a function of seed
-    and epoch alone, so that every configuration with one seed sees the same batches.
+    and epoch alone, so that every configuration with one seed sees the same batches. On a GPU a step is one CUDA graph,
+    where it can be, unless ``graphed`` is false; a state is the same either way.
     """
 
-    def __init__(self, config: TrialConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: TrialConfig, device: torch.device | str = "cpu", graphed: bool = True) -> None:
         self.config = config
         self.device = torch.device(device)
         self.epoch = 0
@@ -135,18 +138,22 @@ class Trainer:
         self.tally = Tally(model, self.device)
         """Of the epoch in training."""
         networks = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
-        codes, rate = list(self.model.quantizer.parameters()), config.training.learning_rate
+        self.graphed = graphed and self.device.type == "cuda"
+        """Whether a step is to be a CUDA graph, if it can be."""
+        self._captured: tuple[Images, CapturedStep] | None = None
+        """The step as a graph, and the images that it reads."""
+        codes = list(self.model.quantizer.parameters())
         together = networks if config.training.alternate else list(self.model.parameters())
-        self.optimizers = {"optimizer": Adam(together, rate, fused=True)}
+        self.optimizers = {"optimizer": self._adam(together)}
         if config.training.alternate:
-            self.optimizers["codebook_optimizer"] = Adam(codes, rate, fused=True)
+            self.optimizers["codebook_optimizer"] = self._adam(codes)
 
     def train_epoch(self, images: Images) -> dict[str, float]:
         """One pass over ``images`` in this epoch's order; metrics over all of it. Raises ``DivergedError``."""
         self.begin_epoch()
         for number, index in enumerate(self.batches(images), start=1):
             with diverged(f"in epoch {self.epoch + 1}, step {number}"):
-                self.step(images.batch(index))
+                self._train(images, index)
                 if self.device.type == "cpu":  # a look waits for a GPU: there it comes once, at the end
                     self.tally.check_finite()
         return self.end_epoch()
@@ -225,7 +232,7 @@ class Trainer:
         """
         self.model.eval()
         layer = self.model.quantizer
-        sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long()
+        sample = torch.linspace(0, len(images) - 1, min(len(images), EVALUATION_BATCH)).long().to(images.device)
         with self.autocast(), diverged(f"after epoch {self.epoch}"):
             latents = self.model.latents(images.batch(sample))
             index_N = layer(latents).indices.flatten()
@@ -273,7 +280,7 @@ class Trainer:
         if self.device.type == "cuda" and "generator.cuda" in state:
             torch.cuda.set_rng_state(state["generator.cuda"], self.device)
         self.epoch = int(state["epoch"])
-        self._trained = None
+        self._trained = self._captured = None  # a graph would go on with the moments that were
 
     def batches(self, images: Images) -> Iterator[Int[Tensor, " b"]]:
         """The images of each step of this epoch, all steps of one size: what is left over is left out."""
@@ -283,6 +290,19 @@ class Trainer:
         size = min(self.config.training.batch_size, len(images))
         for start in range(0, len(images) - size + 1, size):
             yield order[start : start + size]
+
+    def _train(self, images: Images, index: Tensor) -> None:
+        if not self.graphed:
+            self.step(images.batch(index))
+            return
+        if self._captured is None or self._captured[0] is not images:
+            trainer = weakref.proxy(self)  # a cycle would keep a graph's memory until Python looks for cycles
+            self._captured = images, CapturedStep(lambda index: trainer.step(images.batch(index)), index)
+        self._captured[1](index)
+
+    def forget_graph(self) -> None:
+        """Record the step anew, after what it reads or writes has moved to other memory."""
+        self._captured = None
 
     def step(self, batch: Float[Tensor, "b 3 h w"]) -> None:
         """One step of training; what it measured is added to ``tally``. Waits for no GPU."""
@@ -325,6 +345,9 @@ class Trainer:
             for name in ("exp_avg", "exp_avg_sq"):  # moments of the place that a revived code has left
                 optimizer.state[codes.weight][name].masked_fill_(codes.revived.unsqueeze(1), 0)
         optimizer.step()
+
+    def _adam(self, parameters: list[torch.nn.Parameter]) -> Adam:
+        return Adam(parameters, self.config.training.learning_rate, fused=True, capturable=self.graphed)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Of the networks, in this training's precision."""

@@ -46,18 +46,20 @@ def test_shares_are_of_the_same_repeat_and_below_one_where_ours_is_slower() -> N
     assert own["beside_peer"] == {"fp32": 4.0, "bf16": 4.0}
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_file_holds_every_case_in_both_precisions_and_where_the_time_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Pictures
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Pictures, device: str
 ) -> None:
     monkeypatch.setattr(training, "config_of", lambda case: TINY)
     monkeypatch.setattr(training, "prepare", lambda name: SimpleNamespace(train=lambda: pictures(64, 0)))
-    monkeypatch.setattr(training, "prepare_process", lambda cpus, gpus: torch.device("cpu"))
+    monkeypatch.setattr(training, "prepare_process", lambda cpus, gpus: torch.device(device))
     out = tmp_path / "new" / "training.json"
     main(TrainingBenchmark(cases=("compact/16",), images=32, repeats=2, profile=True, out=out))
     record = json.loads(out.read_text())
     for precision in PRECISIONS:
-        own = record["cpu"]["compact/16"][precision]
+        own = record[device]["compact/16"][precision]
         assert all(len(ms) == 2 for ms in own["each_ms"].values())
+        assert set(own["beside_others"]) == (set(training.ON_A_GPU) if device == "cuda" else set())
         assert record["profile"][f"compact/16 {precision}"].keys() == {*PARTS.values(), "rest"}
     assert [aim["met"] for aim in record["targets"]] == [aim["figure"] >= 0.85 for aim in record["targets"]]
     assert training.PEER in record["provenance"]

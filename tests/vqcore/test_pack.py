@@ -156,3 +156,20 @@ def test_what_shapes_a_model_is_told_from_what_does_not() -> None:
     assert len({shape(SMALL.replace(**changes)) for changes in DIFFERENT}) == 1
     for changes in ({"codebook_size": 64}, {"channels": 16}, {"batch_size": 8}, {"precision": "bf16"}):
         assert shape(SMALL.replace(**changes)) != shape(SMALL)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_pack_is_one_graph_and_its_members_end_as_alone(pictures: Callable[[int, int], np.ndarray]) -> None:
+    cuda = torch.device("cuda")
+    images = Images(pictures(128, 0), cuda)  # eight steps: three to rehearse, then a graph
+    changes = [{}, {"estimator": "ste", "commitment_weight": 2.0}, {"decay": 0.99, "learning_rate": 1e-4}]
+    configs = [SMALL.replace(**own) for own in changes]
+    members, pack = [Member(config, cuda) for config in configs], Pack()
+    first = members[0].train_epoch(images)  # a graph of its own, which its place in the pack makes void
+    together = [pack.train_epoch(members, images), pack.train_epoch(members, images)]
+    last = members[0].train_epoch(images)
+    for place, config in enumerate(configs):
+        alone = Trainer(config, cuda, graphed=False)
+        own = [first, *(found[place] for found in together), last] if place == 0 else [one[place] for one in together]
+        for metrics in own:
+            assert metrics == pytest.approx(alone.train_epoch(images), rel=1e-3)
