@@ -127,14 +127,14 @@ def chaos(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.mark.service
-@pytest.mark.timeout(900)  # it takes a minute; on a machine with much else to do, several
+@pytest.mark.timeout(900)  # on a machine with much else to do
 def test_a_short_chaos_changes_nothing(chaos: Callable[..., Command], tmp_path: Path) -> None:
-    """Of a killed driver Ray leaves processes behind for a minute: not here."""
-    short = chaos("--faults 2 --trials 4 --epochs 3 --seed 1 --only worker SIGTERM")
+    """Of one training without Ray: a sweep whose worker is killed is in tests/sweeps/test_ray.py."""
+    short = chaos("--sweep final --faults 1 --epochs 8 --seed 0 --only SIGKILL")
     assert short.wait(850) == 0, short.output
     (seed,) = json.loads((tmp_path / "chaos.json").read_text())["seeds"]
     assert seed["same"], seed
-    assert len({strike["name"] for strike in seed["strikes"]}) == 2
+    assert len(seed["strikes"]) == 1
 
 
 @pytest.mark.service

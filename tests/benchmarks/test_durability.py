@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import durability
 from benchmarks.durability import DurabilityBenchmark, cost_of, main, times
 from vqcore.config import ConfigError
 
@@ -32,8 +33,14 @@ def test_a_resume_is_timed_by_its_journal() -> None:
     assert times(5.0, events) == (2.5, 3.0)
 
 
-@pytest.mark.service
-def test_a_sweep_is_extended_and_the_other_part_stays_in_the_file(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_sweep_is_extended_and_the_other_part_stays_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Ray and MLflow, whose starts take most of the time of a sweep as short as this."""
+    monkeypatch.setattr(
+        durability, "TINY", (*durability.TINY, "--address", "inline", "--tracking-uri", "http://127.0.0.1:9")
+    )
     out = tmp_path / "durability.json"
     out.write_text('{"cost": 5}')
     main(DurabilityBenchmark(parts=("resume",), trials=20, kinds=("grid",), out=out))
