@@ -39,17 +39,20 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # pip compiles on one core; not the packages' own tests, and what fails are files that they ship for other Pythons
 COMPILE := $(BIN)/python -m compileall -q -j 0 -x /tests/ .venv/lib > /dev/null || true
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(PIP) '.[codec]'
-	$(COMPILE)
-	touch $@
+define INSTALL
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.12")'
+$(PYTHON) -m venv .venv
+$(PIP) '.[$(1)]'
+$(COMPILE)
+touch .venv/installed $@
+endef
 
-.venv/tested: .venv/installed
-	$(PIP) '.[dev]'
-	$(COMPILE)
-	touch $@
+.venv/installed: pyproject.toml
+	$(call INSTALL,codec)
+
+# dev has all of codec: pip looks for what fits together once
+.venv/tested: pyproject.toml
+	$(call INSTALL,dev)
 
 clean:
 	rm -rf .venv
