@@ -44,6 +44,9 @@ def _why_no_gpu() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # a worker takes whole files: the long ones first, so that short ones are left for the end and both end together
+    starts = {item.path for item in items if item.get_closest_marker("service")}
+    items.sort(key=lambda item: item.path not in starts)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and (reason := _why_no_gpu()):
         for item in marked:

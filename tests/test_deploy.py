@@ -138,6 +138,7 @@ def test_a_slurm_job_that_is_preempted_before_it_is_at_work_queues_itself(
 
 
 @pytest.mark.service
+@pytest.mark.timeout(600)  # two clusters, on a machine with much else to do
 def test_a_slurm_job_that_is_preempted_queues_itself_and_goes_on(slurm: dict[str, Any], tmp_path: Path) -> None:
     small = "--set channels=16 hidden_channels=32 --codebook-size 16 --batch-size 256 --betas 0.1 1 --seeds 1"
     small += " --epochs 6 --image-size 16"

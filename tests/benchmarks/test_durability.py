@@ -1,7 +1,4 @@
-"""The benchmark of durability: its arithmetic, by hand; and a short one, for real."""
-
-import json
-from pathlib import Path
+"""The benchmark of durability: its arithmetic, by hand."""
 
 import pytest
 
@@ -30,17 +27,3 @@ def test_a_resume_is_timed_by_its_journal() -> None:
         {"event": name, "time": time} for name, time in (("start", 7.5), ("end", 9.0), ("end", 8.0), ("done", 12))
     ]
     assert times(5.0, events) == (2.5, 3.0)
-
-
-@pytest.mark.service
-def test_a_sweep_is_extended_and_the_other_part_stays_in_the_file(tmp_path: Path) -> None:
-    out = tmp_path / "durability.json"
-    out.write_text('{"cost": 5}')
-    main(DurabilityBenchmark(parts=("resume",), trials=20, kinds=("grid",), out=out))
-    record = json.loads(out.read_text())
-    assert record["cost"] == 5
-    row = record["resume"]["found"]["grid"]
-    assert row["trials"] == 20
-    assert row["first_trial_seconds"] > 0
-    assert row["peak_mb"] > 50
-    assert str(tmp_path) not in out.read_text()

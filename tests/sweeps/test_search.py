@@ -16,7 +16,7 @@ from sweeps.estimators import Estimators
 from sweeps.estimators import spec as estimators
 from sweeps.pareto import Pareto, spec
 from sweeps.run import run
-from trainables.journal import JournalReader, RunRecord, read
+from trainables.journal import RunRecord, read
 from trainables.runs import JOURNAL
 
 START = "pareto", ("sweeps.pareto",)
@@ -81,43 +81,6 @@ def test_what_a_search_drew_is_known_without_its_start_and_its_checkpoint(
         key: (t.number, t.config, t.status) for key, t in whole.trials.items()
     }
     assert all(dict(trial.epochs) == dict(whole.trials[key].epochs) for key, trial in after.trials.items())
-
-
-@pytest.mark.slow
-def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(pareto: Callable[..., int], out: Path) -> None:
-    assert pareto("--name", "seeds", *ASHA, "--seeds", "4") == 0
-    seeds: dict[str, list[int]] = {}
-    for trial in record(out, "seeds").trials.values():
-        config = {name: value for name, value in trial.config.items() if name != "seed"}
-        if trial.status == "completed":
-            seeds.setdefault(str(config), []).append(int(trial.config["seed"]))
-    assert any(len(found) > 1 for found in seeds.values())
-    assert all(sorted(found) == list(range(len(found))) for found in seeds.values()), "the same seeds for all"
-    stopped = [trial for trial in record(out, "seeds").trials.values() if trial.status == "stopped"]
-    assert all(trial.config["seed"] == 0 for trial in stopped)
-
-
-@pytest.mark.slow
-def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(
-    pareto: Callable[..., int], out: Path
-) -> None:
-    words = (*ASHA, "--seeds", "4")
-    assert pareto("--name", "settled", *words) == 0
-    whole = out / "pareto" / "settled"
-    events = list(JournalReader(whole / JOURNAL).new())
-    lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
-    first = next(n for n, event in enumerate(events) if event["event"] == "decided")
-    ends = [n for n, event in enumerate(events) if event["event"] == "end" and n > first]
-    for cut in (first, ends[0]):
-        part = out / "pareto" / f"settled{cut}"
-        shutil.copytree(whole, part, symlinks=True)
-        (part / JOURNAL).write_bytes(b"".join(lines[: cut + 1]))
-        assert pareto("--resume", part.name) == 0
-        assert states(record(out, part.name)) == states(record(out, "settled"))
-
-
-def states(run: RunRecord) -> dict[str, tuple[int, str, str, int]]:
-    return {key: (trial.number, trial.status, trial.reason, trial.last_epoch) for key, trial in run.trials.items()}
 
 
 def test_a_budget_is_not_exceeded(pareto: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from trainables.runs import JOURNAL
 
 Search = Callable[..., int]
 AIMS = objectives(["mse", "perplexity"])
+SEEDS = ("--trials", "6", "--early-stopping", "asha", "--reduction", "2", "--seeds", "4")
 
 
 def events(journal: Path) -> list[Event]:
@@ -52,17 +53,44 @@ def test_a_seed_that_does_not_complete_is_not_chosen_again_and_others_are(
     assert all(set(found) in ({0, 1}, {0, 1, 2, 3}) for found in more), "doubled as if it had completed"
 
 
+def test_more_seeds_for_what_is_near_the_front_and_for_nothing_else(search: Search, out: Path) -> None:
+    assert search("--name", "seeds", *SEEDS) == 0
+    trials = read(out / "pareto" / "seeds" / JOURNAL).trials.values()
+    seeds: dict[str, list[int]] = {}
+    for trial in trials:
+        config = {name: value for name, value in trial.config.items() if name != "seed"}
+        if trial.status == "completed":
+            seeds.setdefault(str(config), []).append(int(trial.config["seed"]))
+    assert any(len(found) > 1 for found in seeds.values())
+    assert all(sorted(found) == list(range(len(found))) for found in seeds.values()), "the same seeds for all"
+    assert all(trial.config["seed"] == 0 for trial in trials if trial.status == "stopped")
+
+
+def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(search: Search, out: Path) -> None:
+    assert search("--name", "settled", *SEEDS) == 0
+    whole = out / "pareto" / "settled"
+    lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
+    told = [event["event"] for event in events(whole / JOURNAL)]
+    first = told.index("decided")
+    for cut in (first, told.index("end", first)):
+        part = out / "pareto" / f"settled{cut}"
+        shutil.copytree(whole, part, symlinks=True)
+        (part / JOURNAL).write_bytes(b"".join(lines[: cut + 1]))
+        assert search("--resume", part.name) == 0
+        assert decisions(read(part / JOURNAL)) == decisions(read(whole / JOURNAL))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cuts", "words"),
     [
-        ("tpe", 24, "--trials 20"),
-        ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
+        ("tpe", 8, "--trials 20"),
+        ("nsga2", 6, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
         ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
-        ("budget", 24, "--trials 20 --budget 30"),
-        ("mse", 12, "--trials 24 --objectives mse --epochs 8"),
-        ("asha", 12, "--trials 20 --early-stopping asha"),
-        ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
+        ("budget", 8, "--trials 20 --budget 30"),
+        ("mse", 6, "--trials 24 --objectives mse --epochs 8"),
+        ("asha", 6, "--trials 20 --early-stopping asha"),
+        ("collapse", 6, "--trials 16 --collapse-usage 0.6"),
     ],
 )
 def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
@@ -80,7 +108,7 @@ def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Pat
     words = ["run", str(file), "--out", str(out), "--address", "inline"]
     grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
     assert run([*words, *grid, "--name", "grid"]) == 0
-    assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
+    assert_alike_when_cut(out / "grid" / "grid", 8, lambda name: run([*words, "--resume", name]))
 
 
 def assert_alike_when_cut(whole: Path, cuts: int, resume: Callable[[str], int]) -> None:

@@ -125,20 +125,22 @@ def test_a_wrong_password_is_one_line_and_the_sweep_goes_on(guarded, tmp_path):
     assert sync(folder, guarded.uri.replace("//", f"//ann:{PASSWORD}@")) == 3
 
 
-@pytest.mark.parametrize("where", ["environment", "uri", "netrc"])
-def test_the_right_password_lets_in_and_is_kept_nowhere(guarded, tmp_path, where, monkeypatch):
-    folder, uri = tmp_path / "beta_ablation" / f"let-in-{where}", guarded.uri
+@pytest.mark.parametrize("where", ["environment", "netrc"])
+def test_a_password_is_found_where_mlflow_looks_for_it(guarded, tmp_path, where, monkeypatch):
     if where == "environment":
-        assert "401" in check(uri)
+        assert "401" in check(guarded.uri)
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    elif where == "netrc":
+    else:
         (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login ann password {PASSWORD}\n")
         (tmp_path / "netrc").chmod(0o600)
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    else:
-        uri = guarded.uri.replace("//", f"//ann:{PASSWORD}@")
-    assert check(uri) is None
+    whole_sweep(tmp_path / "beta_ablation" / where, "aaa")
+    assert sync(tmp_path / "beta_ablation" / where, guarded.uri) == 2
+
+
+def test_a_password_in_the_uri_lets_in_and_is_kept_nowhere(guarded, tmp_path):
+    folder, uri = tmp_path / "beta_ablation" / "let-in", guarded.uri.replace("//", f"//ann:{PASSWORD}@")
     whole_sweep(folder, "aaa")
     (folder / "sweep.toml").write_text("[sweep]\n")
     tracker = Tracker(folder, uri)
