@@ -53,15 +53,16 @@ def test_targets_divide_ours_by_the_peer() -> None:
     def row(ms: float, mib: float) -> Row:
         return Row(ratio=ms / 10, ms=ms, extra_mib=mib, each_ms=[ms])
 
-    size = "16384x64x8192"
-    rows = dict(zip(ROWS, (row(*m) for m in ((10, 9), (2, 30), (1, 30), (40, 1000), (40, 900))), strict=True))
-    found = {aim["what"]: (aim["figure"], aim["met"]) for aim in targets({size: rows}, 3.0)}
+    size, fewer = "16384x64x8192", "16384x64x1024"
+    rows = dict(zip(ROWS, (row(*m) for m in ((20, 9), (10, 30), (2, 30), (40, 1000), (40, 900))), strict=True))
+    found = {(aim["what"], aim["size"]): tuple(aim.values())[2:] for aim in targets({size: rows, fewer: rows}, 3.0)}
     assert found == {
-        "step, of the floor": (0.2, True),
-        "step, of ours with ste": (2.0, False),
-        "step, of the peer's": (0.05, True),
-        "extra memory, of the peer's": (0.03, True),
-        "k-means++ on two threads, wall seconds": (3.0, True),
+        ("step, of the peer's", size): (0.1, 0.25, False),
+        ("step, of the peer's", fewer): (0.2, 0.25, False),
+        ("step, of ours with ste", size): (1.1, 5.0, False),
+        ("step, of ours with ste", fewer): (1.1, 5.0, False),
+        ("extra memory, of the peer's", size): (0.05, 0.03, True),
+        ("k-means++ on two threads, wall seconds", quantizer.KMEANS): (10, 3.0, True),
     }
 
 
