@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import quantizer
-from benchmarks.quantizer import PEER, ROWS, QuantizerBenchmark, Row, inputs, main, ratio, shape_of, targets
+from benchmarks.quantizer import GPU_ROWS, PEER, ROWS, QuantizerBenchmark, Row, inputs, main, ratio, shape_of, targets
 from vqcore.config import ConfigError
 
 TINY = "96x8x64"
@@ -42,6 +42,17 @@ def test_the_file_holds_every_row_its_targets_and_where_they_come_from(
     assert record["gpu"] is None
     assert {"commit", "hardware", "torch", PEER} <= record["provenance"].keys()
     assert all(aim["met"] == (aim["figure"] <= aim["at_most"]) for aim in record["targets"])
+
+
+def test_the_products_rows_leave_torchs_precision_as_it_was() -> None:
+    """These rows are measured on a GPU alone; they run anywhere."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        for name in GPU_ROWS.keys() - ROWS.keys():
+            GPU_ROWS[name](*inputs(TINY))()
+            assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_ratio_is_below_one_where_ours_is_faster_and_of_the_same_repeat() -> None:
