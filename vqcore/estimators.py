@@ -87,24 +87,21 @@ def reflection(
 
 
 def _rotated(g_ND: Tensor, z_ND: Tensor, q_ND: Tensor, max_rescale: float | None, obtuse: str) -> Tensor:
-    z_norm_N1, q_norm_N1 = _dot(z_ND, z_ND).sqrt_(), _dot(q_ND, q_ND).sqrt_()
-    defined_N1 = (z_norm_N1 > 0) & (q_norm_N1 > 0)
-    per_z_N1 = torch.where(defined_N1, z_norm_N1, 1.0).reciprocal_()
-    per_q_N1 = torch.where(defined_N1, q_norm_N1, 1.0).reciprocal_()
-
-    one_plus_cos_N1 = 1.0 + _dot(z_ND, q_ND) * per_z_N1 * per_q_N1
-    a_N1, b_N1 = _dot(z_ND, g_ND) * per_z_N1, _dot(q_ND, g_ND) * per_q_N1
+    z_norm_N1, q_norm_N1 = (torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True) for x_ND in (z_ND, q_ND))
+    per_z_N1, per_q_N1 = z_norm_N1.reciprocal(), q_norm_N1.reciprocal()
+    one_plus_cos_N1 = _dot(z_ND, q_ND).mul_(per_z_N1).mul_(per_q_N1).add_(1.0)
+    a_N1, b_N1 = _dot(z_ND, g_ND).mul_(per_z_N1), _dot(q_ND, g_ND).mul_(per_q_N1)
     # Below 1e-6, 1 + c is rounding noise of fp32 and the plane of rotation with it.
-    turns_N1 = one_plus_cos_N1 > 1e-6
-    rho_N1 = torch.where(turns_N1, (a_N1 + b_N1) / torch.where(turns_N1, one_plus_cos_N1, 1.0), 0.0)
+    rho_N1 = a_N1.add_(b_N1).div_(one_plus_cos_N1).masked_fill_(one_plus_cos_N1 <= 1e-6, 0.0)
 
     scale_N1 = torch.ones_like(a_N1) if max_rescale is None else (q_norm_N1 * per_z_N1).clamp_(max=max_rescale)
+    straight_N1 = (torch.minimum(z_norm_N1, q_norm_N1) > 0).logical_not_()  # all above may be NaN there
     if obtuse == "ste":
-        defined_N1 = defined_N1 & (one_plus_cos_N1 >= 1.0)
-    scale_N1 = torch.where(defined_N1, scale_N1, 1.0)
-    along_z_N1 = torch.where(defined_N1, scale_N1 * (2 * b_N1 - rho_N1) * per_z_N1, 0.0)
-    along_q_N1 = torch.where(defined_N1, -scale_N1 * rho_N1 * per_q_N1, 0.0)
-    return (scale_N1 * g_ND).addcmul_(along_z_N1, z_ND).addcmul_(along_q_N1, q_ND)
+        straight_N1 = straight_N1 | (one_plus_cos_N1 < 1.0)
+    scale_N1.masked_fill_(straight_N1, 1.0)
+    along_z_N1 = per_z_N1.mul_(scale_N1).mul_(torch.sub(rho_N1, b_N1, alpha=2)).masked_fill_(straight_N1, 0.0)
+    along_q_N1 = per_q_N1.mul_(scale_N1).mul_(rho_N1).masked_fill_(straight_N1, 0.0)
+    return (scale_N1 * g_ND).addcmul_(along_z_N1, z_ND, value=-1).addcmul_(along_q_N1, q_ND, value=-1)
 
 
 def _dot(x_ND: Tensor, y_ND: Tensor) -> Tensor:
@@ -153,11 +150,11 @@ class _Quantize(torch.autograd.Function):
         to_q_ND = torch.empty_like(z_ND) if ctx.needs_input_grad[1] else None
         for rows in _blocks(z_ND):
             g, z, q = g_ND[rows], z_ND[rows], q_ND[rows]
-            apart = (z - q).mul_(each)
+            apart = z - q
             if to_z_ND is not None:
-                torch.addcmul(ctx.vjp(g, z, q), apart, g_commitment, out=to_z_ND[rows])
+                torch.addcmul(ctx.vjp(g, z, q), apart, g_commitment, value=each, out=to_z_ND[rows])
             if to_q_ND is not None:
-                torch.addcmul(ctx.nu * g, apart, g_codebook, value=-1, out=to_q_ND[rows])
+                torch.addcmul(ctx.nu * g, apart, g_codebook, value=-each, out=to_q_ND[rows])
         if to_q_ND is None:
             return to_z_ND, None, None, None, None
         to_codes_KD = z_ND.new_zeros(ctx.size, z_ND.shape[1]).index_add_(0, index_N, to_q_ND)

@@ -22,7 +22,7 @@ from vqcore.nearest import nearest
         (-1000.0, 0.05, torch.float32),
     ],
 )
-@pytest.mark.parametrize("size", [2, 63, 64, 100, 512, 65_536])
+@pytest.mark.parametrize("size", [2, 63, 64, 100, 512, 1025, 65_536])
 def test_as_brute_force_in_float64(size: int, offset: float, spread: float, dtype: torch.dtype) -> None:
     """The usual expansion of the square picks 9 % right at an offset of 100, 8 % in bf16 at an offset of 1."""
     z_ND, codes_KD = (offset + spread * normal(64, 32)).to(dtype), offset + spread * normal(size, 32, seed=1)
@@ -50,6 +50,10 @@ def test_ties_go_to_the_lowest_index(size: int) -> None:
     assert torch.equal(nearest(codes_KD, twice_KD), torch.arange(size))
     assert torch.equal(nearest(normal(9, 8), torch.ones(size, 8)), torch.zeros(9, dtype=torch.int64))
     many_KD = normal(8, 4).repeat(8192, 1)
+    for more in (1025, 1087, 4001):  # the repeated code alone in a last tile, or at the end of one
+        far_KD = 9 + normal(more, 64, seed=1)
+        far_KD[[7, -1]] = normal(1, 64)
+        assert torch.equal(nearest(far_KD[-1:].repeat(9, 1) + 0.1, far_KD), torch.full((9,), 7))
     assert torch.equal(nearest(many_KD[-8:], many_KD), torch.arange(8))
     between = torch.tensor([[0.0]])
     assert nearest(between, torch.tensor([[5.0], [1.0], [-1.0], [-5.0]])).item() == 1
@@ -77,6 +81,19 @@ def test_the_whole_matrix_is_never_built() -> None:
     with torch.profiler.profile(profile_memory=True) as profile:
         nearest(z_ND, codes_KD)
     assert max(event.self_cpu_memory_usage for event in profile.events()) == 4 * module.BLOCK_ELEMENTS_CPU
+
+
+def test_faster_products_allowed_elsewhere_change_no_choice() -> None:
+    """A training may allow TF32 or bf16 for its own; the setting is still there afterwards."""
+    z_ND, codes_KD = 100 + 0.05 * normal(500, 64), 100 + 0.05 * normal(256, 64, seed=1)
+    exact_N = nearest(z_ND, codes_KD)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert torch.equal(nearest(z_ND, codes_KD), exact_N)
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("bad", [(math.nan,), (math.inf,), (-math.inf,), (math.inf, -math.inf)])
