@@ -24,6 +24,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
 from benchmarks.bare import Bare, Kind, Work, side_by_side
+from benchmarks.cpu_times import CpuTimes
 from benchmarks.processes import Command
 from benchmarks.record import circumstances, recorded, write
 from benchmarks.sweep_parts import parts, share
@@ -88,6 +89,8 @@ class Run:
     """Of ours: of what ``alone`` would have done in its wall time, what it did; and images a second."""
     parts: dict[str, float] = field(default_factory=dict)
     """Of ours: where its wall time went (``sweep_parts``)."""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """Of ours: CPU time in seconds, by kind of process."""
 
 
 def times(started: float, wall: float, epochs: list[float]) -> tuple[float, float, float]:
@@ -116,7 +119,8 @@ def run_ours(benchmark: SweepBenchmark, folder: Path) -> Run:
     words += ["--decay", benchmark.decay, "--precision", benchmark.precision, "--betas", *benchmark.betas]
     command = [sys.executable, "-m", "sweeps.beta_ablation", *words, "--out", folder / "runs", "--name", "benchmark"]
     sweep = Command(command, folder / "output.log", {"VQSWEEP_CACHE": str(folder / "cache")})
-    wall = sweep.watch()
+    cpu = CpuTimes()
+    wall = sweep.watch(lambda: cpu.look(sweep))
     journal = folder / "runs" / "beta_ablation" / "benchmark" / "journal.jsonl"
     trials = read(journal).trials.values()
     last = {f"{trial.config['commitment_weight']:g}": trial.epochs[trial.last_epoch] for trial in trials}
@@ -137,6 +141,7 @@ def run_ours(benchmark: SweepBenchmark, folder: Path) -> Run:
             "images_per_second": len(epochs) * trial.images / wall,
         },
         parts=parts(events, sweep.started, wall, data, network, trial, SLOTS),
+        cpu=cpu.by_kind,
     )
 
 
@@ -207,7 +212,7 @@ def summary(runs: Iterable[Run]) -> dict[str, Any]:
         side: {name: median(getattr(run, name) for run in own) for name in ("wall", "first_epoch", "after_last_epoch")}
         for side, own in sides.items()
     }
-    for name in ("shares", "parts"):
+    for name in ("shares", "parts", "cpu"):
         told = [getattr(run, name) for run in sides.get("ours", ())]
         found[name] = {key: round(median(one[key] for one in told), 3) for key in next(iter(told), {})}
     return found
@@ -244,6 +249,8 @@ def _account(told: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for part, seconds in told["parts"].items():
         table.add_row(part, f"{seconds:.2f}", f"{100 * seconds / whole:.1f}")
+    cpu = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in told["cpu"].items())
+    table.caption = f"CPU time: {cpu}"
     return table
 
 

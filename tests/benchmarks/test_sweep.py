@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.bare import Bare, Network
+from benchmarks.cpu_times import by_kind
 from benchmarks.sweep import Run, SweepBenchmark, main, summary, times
 from benchmarks.sweep_parts import parts, share
 from trainables.data import prepare
@@ -88,6 +89,11 @@ def test_every_second_of_a_sweep_went_into_one_part() -> None:
 
 def test_a_share_is_of_what_the_slots_would_have_done_in_the_same_time() -> None:
     assert share(TRIAL, epochs=4, slots=2, wall=14) == 0.25
+
+
+def test_cpu_time_is_summed_by_kind_of_process() -> None:
+    seen = [("ray::VQTrial.train", 8), ("ray::VQTrial", 7), ("python -m sweeps.beta_ablation", 4), ("gcs_server", 1)]
+    assert by_kind(seen) == {"Ray's own processes": 1, "the driver": 4, "the trials' processes": 15}
 
 
 def test_a_slot_of_two_processes_is_no_measurement() -> None:
