@@ -52,12 +52,12 @@ class VQTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train an epoch and evaluate it. ``DivergedError`` where it is no number, but in a sweep, which records it."""
         report = self.trial.step()
-        result = {**report.metrics, "training_iteration": report.epoch, "done": report.status != "running"}
-        if "job" in self.config:
+        result: dict[str, Any] = {"training_iteration": report.epoch, "done": report.status != "running"}
+        if "job" in self.config:  # its driver reads the report alone, and Tune would keep statistics of each metric
             return {**result, "report": report}
         if report.status == "diverged":
             raise DivergedError(report.reason)
-        return {**result, "info": report.info}
+        return {**report.metrics, **result, "info": report.info}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the state into a folder of Tune's, as one file; in a sweep, nothing: the trial has written it."""
