@@ -177,6 +177,7 @@ def _ready() -> None:
 
 def main(words: str, folder: str) -> None:
     """One of the processes."""
+    os.nice(15)  # as Ray's processes of trials are, which else would have less of a busy machine
     work = Work(**json.loads(words))
     data, config = prepare(work.data, work.image_size), TrialConfig().replace(**work.fields)
     if work.kind == "network":
