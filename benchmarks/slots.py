@@ -228,16 +228,15 @@ def run(part: Part, checkout: Path, trials: int) -> dict[str, float]:
 
 def measure(benchmark: SlotsBenchmark, console: Console) -> dict[str, dict[str, Any]]:
     """Every run of every side, by side and part; the sides in turn, the other first each time."""
-    found: dict[str, dict[str, Any]] = {}
     checkouts: dict[str, Path] = {"now": ROOT, **({"before": benchmark.before.absolute()} if benchmark.before else {})}
+    found: dict[str, dict[str, Any]] = {side: {"commit": _commit(checkouts[side])} for side in benchmark.sides}
     for part in benchmark.parts:
         for repeat in range(1 if part == "many" else benchmark.repeats):
             for side in benchmark.sides[:: 1 if repeat % 2 == 0 else -1]:
                 load = round(os.getloadavg()[0], 1)
                 row = {**run(part, checkouts[side], benchmark.trials), "load_at_start": load}
                 console.print(f"{part} {side}: {row}")
-                own = found.setdefault(side, {"commit": _commit(checkouts[side])})
-                own.setdefault(part, []).append(row)
+                found[side].setdefault(part, []).append(row)
     return found
 
 
