@@ -54,16 +54,18 @@ class Bare:
     evaluation: float
     files: float
     """A trial's reconstructions, use of codes and checkpoint; 0 of a network."""
+    cpu: float
+    """CPU time of all of it, which other work on the machine changes less."""
     images: int
     """Trained on and evaluated."""
 
     @staticmethod
     def of(found: list["Bare"]) -> "Bare":
         """Of processes side by side."""
-        epoch, evaluation, files = (
-            mean(getattr(one, name) for one in found) for name in ("epoch", "evaluation", "files")
+        epoch, evaluation, files, cpu = (
+            round(mean(getattr(one, name) for one in found), 5) for name in ("epoch", "evaluation", "files", "cpu")
         )
-        return Bare(round(epoch, 4), round(evaluation, 4), round(files, 5), found[0].images)
+        return Bare(epoch, evaluation, files, cpu, found[0].images)
 
 
 def side_by_side(work: Work, processes: int, folder: Path, environment: Mapping[str, str]) -> Bare:
@@ -136,7 +138,7 @@ def network(work: Work, data: DataSet, config: TrialConfig) -> Bare:
     bare = Network(config, device)
     bare.train_epoch(Images(data.train()[: 2 * config.training.batch_size], device))
     _ready()
-    trained, evaluated = [], []
+    trained, evaluated, cpu = [], [], time.process_time()
     for _ in range(config.training.epochs):
         began = time.perf_counter()
         bare.train_epoch(train)
@@ -144,7 +146,8 @@ def network(work: Work, data: DataSet, config: TrialConfig) -> Bare:
         bare.evaluate(test)
         trained.append(between - began)
         evaluated.append(time.perf_counter() - between)
-    return Bare(mean(trained) + mean(evaluated), mean(evaluated), 0.0, _images(data, config))
+    cpu = (time.process_time() - cpu) / config.training.epochs
+    return Bare(mean(trained) + mean(evaluated), mean(evaluated), 0.0, cpu, _images(data, config))
 
 
 def trial(work: Work, data: DataSet, config: TrialConfig, folder: Path) -> Bare:
@@ -154,15 +157,16 @@ def trial(work: Work, data: DataSet, config: TrialConfig, folder: Path) -> Bare:
     warm.train_epoch(Images(data.train()[: 2 * config.training.batch_size], device))
     own = Trial.open(TrialJob("bare", 0, config, data, str(folder)))
     _ready()
-    epochs, files = [], []
+    epochs, files, cpu = [], [], time.process_time()
     for _ in range(config.training.epochs):
         began = time.perf_counter()
         seconds = own.step().metrics["seconds"]
         epochs.append(seconds)
         files.append(time.perf_counter() - began - seconds)
+    cpu = (time.process_time() - cpu) / config.training.epochs
     test, began = Images(data.test(), device), time.perf_counter()
     own.trainer.evaluate(test)
-    return Bare(mean(epochs), time.perf_counter() - began, median(files), _images(data, config))
+    return Bare(mean(epochs), time.perf_counter() - began, median(files), cpu, _images(data, config))
 
 
 def _images(data: DataSet, config: TrialConfig) -> int:

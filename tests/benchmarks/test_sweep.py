@@ -62,8 +62,8 @@ def epoch(trial: str, began: float, ended: float) -> dict[str, Any]:
     return event("epoch", ended, trial=trial, metrics={"seconds": ended - began})
 
 
-NETWORK = Bare(epoch=1.5, evaluation=0.25, files=0, images=100)
-TRIAL = Bare(epoch=1.75, evaluation=0.25, files=0.125, images=100)
+NETWORK = Bare(epoch=1.5, evaluation=0.25, files=0, cpu=1.5, images=100)
+TRIAL = Bare(epoch=1.75, evaluation=0.25, files=0.125, cpu=1.875, images=100)
 
 JOURNAL = [
     event("sweep", 3),
