@@ -375,7 +375,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no status
     closing = threading.Event()
     if arguments.follow:
-        os.nice(10)  # trials first
+        os.nice(19)  # trials first: Ray runs them at 15
         threading.Thread(target=_listen, args=[closing], daemon=True).start()
     else:
         closing.set()

@@ -60,12 +60,12 @@ class VQTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train an epoch and evaluate it. ``DivergedError`` where it is no number, but in a sweep, which records it."""
         report = self._ask_pack() if "pack" in self.config else self.trial.step()
-        result = {**report.metrics, "training_iteration": report.epoch, "done": report.status != "running"}
-        if "job" in self.config:
+        result: dict[str, Any] = {"training_iteration": report.epoch, "done": report.status != "running"}
+        if "job" in self.config:  # its driver reads the report alone, and Tune would keep statistics of each metric
             return {**result, "report": report}
         if report.status == "diverged":
             raise DivergedError(report.reason)
-        return {**result, "info": report.info}
+        return {**report.metrics, **result, "info": report.info}
 
     def _ask_pack(self) -> Report:
         """The next step, taken by the pack's process. ``PackDiedError`` if that has died; the trial's own errors."""

@@ -98,7 +98,9 @@ class SweepScheduler(FIFOScheduler):
         self.driver, self._packs = driver, packs
         if packs is not None:
             packs.clear()
-        self._first, self._late = ray.remote(_nothing).options(num_cpus=0).remote(), time.monotonic() + WORKER_SECONDS
+        # a task that shows that Ray starts processes; by its name, which a lambda lacks, that process would import Tune
+        self._first = ray.remote(lambda: None).options(num_cpus=0).remote()
+        self._late = time.monotonic() + WORKER_SECONDS
         self.paused: dict[str, Any] = {}
         """Tune's trials that have no slot, by the keys of ours. In a resumed sweep those that wait at a rung are no
         trials of Tune until they are promoted."""
@@ -195,7 +197,3 @@ class JournalCallback(tune.Callback):
         cause = error.cause if isinstance(error, RayTaskError) else error
         self._scheduler.gives_up(trial.config["job"].key)
         self._scheduler.driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))
-
-
-def _nothing() -> None:
-    """A task that shows that Ray starts processes."""
