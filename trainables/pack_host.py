@@ -27,7 +27,7 @@ class PackHost:
         self._trials = TrialGroup()
         self._visits: dict[str, int] = {}
         """Which of its visits a trial is on: a word that it leaves may come after its return."""
-        self._waiting: dict[str, asyncio.Future[Report]] = {}
+        self._waiting: dict[str, asyncio.Future[Report | Exception]] = {}
         self._began = 0
         """How many steps have begun."""
 
@@ -35,6 +35,8 @@ class PackHost:
         self, job: TrialJob, recorded: int, visit: int, estimators: dict[str, Any], architectures: dict[str, Any]
     ) -> Report:
         """The report of a trial's next step, ``recorded`` epochs of which are known. Raises the trial's own error."""
+        if self._visits.get(job.key) != visit:  # it has come back before the word that it left
+            self._forget(job.key)
         self._visits[job.key] = visit
         if job.key not in self._trials:
             ESTIMATORS.update(estimators)
@@ -42,21 +44,27 @@ class PackHost:
             data = job.data if self._arrays is None else ensure_local(job.data, lambda: self._arrays)
             self._trials.open(replace(job, data=data), recorded)
         loop = asyncio.get_running_loop()
-        asked: asyncio.Future[Report] = loop.create_future()
+        asked: asyncio.Future[Report | Exception] = loop.create_future()
         self._waiting[job.key] = asked
         self._begin_if_all_wait()
         loop.call_later(PATIENCE_SECONDS, self._begin, self._began)
-        return await asked
+        answer = await asked
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def leave(self, key: str, visit: int) -> None:
         """Let a trial go that has lost its slot: the one of that visit."""
         if self._visits.get(key) != visit:
             return
-        del self._visits[key]
+        self._forget(key)
+        self._begin_if_all_wait()
+
+    def _forget(self, key: str) -> None:
+        self._visits.pop(key, None)
         self._trials.leave(key)
         if (asked := self._waiting.pop(key, None)) is not None:
             asked.cancel()
-        self._begin_if_all_wait()
 
     def _begin_if_all_wait(self) -> None:
         # not at once: calls that have arrived meanwhile are still to be seen
@@ -69,8 +77,10 @@ class PackHost:
             return
         self._began += 1
         waiting, self._waiting = self._waiting, {}
-        for key, report in self._trials.step(waiting).items():
-            if isinstance(report, Exception):
-                waiting[key].set_exception(report)
-            else:
-                waiting[key].set_result(report)
+        try:
+            found: dict[str, Report | Exception] = self._trials.step(waiting)
+        except Exception as error:
+            found = dict.fromkeys(waiting, error)
+        for key, asked in waiting.items():
+            if not asked.done():  # a caller may have cancelled it
+                asked.set_result(found[key])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.job import Report, TrialJob
@@ -75,10 +75,10 @@ class VQTrial(tune.Trainable):
         asked = config["pack"].step.remote(*words)
         try:
             report: Report = ray.get(asked)
-        except RayActorError as error:
-            raise PackDiedError(f"the process of its pack died: {error}") from error
         except RayTaskError as error:
             raise error.cause from error
+        except RayError as error:  # killed, or ended by Ray on a node that ran out of memory
+            raise PackDiedError(f"the process of its pack died: {error}") from error
         self._recorded = report.epoch
         return report
 
