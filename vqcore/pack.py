@@ -16,7 +16,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vqcore.captured import CapturedStep
 from vqcore.config import TrialConfig
@@ -30,6 +32,12 @@ CERTAIN = ("ste", "rotation", "rotation_unscaled", "reflection")
 """Estimators that draw nothing by chance."""
 _GENERATORS = ("generator.cpu", "generator.cuda")
 """Their names in a trainer's state."""
+LOWERED = {
+    *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
+    *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm, torch.baddbmm, torch.addmm),
+    F.scaled_dot_product_attention,
+}
+"""What autocast computes in the lower precision."""
 TRIED_TO = 1e-2
 """What networks may compute as one beside what they do alone, of the largest value: the rounding of TF32, amply."""
 
@@ -135,7 +143,8 @@ class Stacked:
             return out
 
         mapped = torch.func.vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        outputs: Tensor = mapped(self.parameters, self.buffers, inputs)
+        with _Lowered(inputs.device.type):
+            outputs: Tensor = mapped(self.parameters, self.buffers, inputs)
         return outputs
 
     def hand_out_gradients(self) -> None:
@@ -149,6 +158,27 @@ class Stacked:
     def train(self, mode: bool) -> None:
         """As ``nn.Module.train``."""
         self._skeleton.train(mode)
+
+
+class _Lowered(TorchFunctionMode):
+    """What ``torch.autocast`` does to convolutions and products, where it is on: ``vmap`` takes a convolution apart
+    before autocast sees it, and on a CPU it would stay fp32 (pytorch/functorch pull request 327)."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._dtype is not None and function in LOWERED:
+            args, kwargs = tuple(map(self._lower, args)), {name: self._lower(one) for name, one in kwargs.items()}
+        return function(*args, **kwargs)
+
+    def _lower(self, argument: Any) -> Any:
+        lower = isinstance(argument, Tensor) and argument.dtype == torch.float32
+        return argument.to(self._dtype) if lower else argument
 
 
 class _Fused:
@@ -183,7 +213,7 @@ class _Fused:
         kept = [(buffer, buffer.clone()) for part in (self._encoder, self._decoder) for buffer in part.buffers.values()]
         parameters = [*self._encoder.parameters.values(), *self._decoder.parameters.values()]
         try:
-            with torch.random.fork_rng([few.device] if few.is_cuda else []):
+            with torch.random.fork_rng([few.device] if few.is_cuda else []), self.members[0].autocast():
                 out = self._decoder(self._encoder(few, shared=True))
                 torch.autograd.grad(out.sum(), parameters, allow_unused=True)
         finally:

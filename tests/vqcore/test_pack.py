@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqcore.config import TrialConfig, meaningless
 from vqcore.errors import DivergedError
-from vqcore.pack import Member, Pack
+from vqcore.pack import Member, Pack, Stacked
 from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
 from vqcore.sizes import shape
 from vqcore.training import Images, Trainer
@@ -210,6 +210,17 @@ def test_a_member_alone_whose_network_draws_resumes_to_the_last_bit(sets: tuple[
     torch.manual_seed(1)  # as others' draws would leave the process
     resumed.load_state(first.state())
     assert packed(Pack(), [resumed], sets) == [alone(config, sets, 2)]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_pack_computes_in_the_precision_of_its_members(sets: tuple[Images, Images], precision: str) -> None:
+    members, batch = [Member(SMALL.replace(precision=precision, seed=seed)) for seed in (0, 1)], sets[1].batch(slice(8))
+    with torch.no_grad(), members[0].autocast():
+        together = Stacked([member.model.encoder for member in members])(batch, shared=True)
+        for found, member in zip(together, members, strict=True):
+            own = member.model.encoder(batch)
+            assert found.dtype == own.dtype
+            assert float((found - own).abs().max()) <= 4 * torch.finfo(own.dtype).eps * float(own.abs().max())
 
 
 def test_in_bf16_members_go_on_in_a_pack_from_where_they_were_alone(sets: tuple[Images, Images]) -> None:
