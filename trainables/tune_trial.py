@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.job import Report, TrialJob
@@ -77,7 +77,7 @@ class VQTrial(tune.Trainable):
             report: Report = ray.get(asked)
         except RayTaskError as error:
             raise error.cause from error
-        except RayError as error:  # killed, or ended by Ray on a node that ran out of memory
+        except (RayActorError, OutOfMemoryError) as error:  # the latter of a node: Ray ends processes then
             raise PackDiedError(f"the process of its pack died: {error}") from error
         self._recorded = report.epoch
         return report

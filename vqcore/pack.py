@@ -7,22 +7,20 @@ weight, decay, seed and learning rate may differ, and a member that diverges tou
 batches of B images.
 """
 
-import copy
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from vqcore.captured import CapturedStep
 from vqcore.config import TrialConfig
 from vqcore.quantizers import Quantized
+from vqcore.stacked import Stacked
 from vqcore.training import EVALUATION_BATCH, Images, Tally, Trainer, diverged
 
 T = TypeVar("T")
@@ -32,12 +30,6 @@ CERTAIN = ("ste", "rotation", "rotation_unscaled", "reflection")
 """Estimators that draw nothing by chance."""
 _GENERATORS = ("generator.cpu", "generator.cuda")
 """Their names in a trainer's state."""
-LOWERED = {
-    *(F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
-    *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm, torch.baddbmm, torch.addmm),
-    F.scaled_dot_product_attention,
-}
-"""What autocast computes in the lower precision."""
 TRIED_TO = 1e-2
 """What networks may compute as one beside what they do alone, of the largest value: the rounding of TF32, amply."""
 
@@ -123,62 +115,6 @@ class Pack:
                     logger.warning("architecture %r cannot run as one of many, its trials take turns: %s", name, why)
                 self._apart = list(members)
         return self._fused
-
-
-class Stacked:
-    """One network of several: all parameters of a name in one tensor, of which each network's own are views."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self._skeleton = copy.deepcopy(networks[0]).to("meta")
-        self._own = [dict(network.named_parameters()) for network in networks]
-        buffers = [dict(network.named_buffers()) for network in networks]
-        self.parameters = {name: part.requires_grad_() for name, part in _stack(self._own).items()}
-        self.buffers = _stack(buffers)
-
-    def __call__(self, inputs: Tensor, shared: bool = False) -> Tensor:
-        """(M, B, ...) inputs, or (B, ...) ones that all networks share, to (M, B, ...) outputs."""
-
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
-            out: Tensor = torch.func.functional_call(self._skeleton, (parameters, buffers), (batch,))
-            return out
-
-        mapped = torch.func.vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        with _Lowered(inputs.device.type):
-            outputs: Tensor = mapped(self.parameters, self.buffers, inputs)
-        return outputs
-
-    def hand_out_gradients(self) -> None:
-        """Give each network its share of the gradients of the stacked parameters, which have none then."""
-        for name, parameter in self.parameters.items():
-            gradient, parameter.grad = parameter.grad, None
-            shares = [None] * len(self._own) if gradient is None else gradient.unbind()
-            for own, share in zip(self._own, shares, strict=True):
-                own[name].grad = share
-
-    def train(self, mode: bool) -> None:
-        """As ``nn.Module.train``."""
-        self._skeleton.train(mode)
-
-
-class _Lowered(TorchFunctionMode):
-    """What ``torch.autocast`` does to convolutions and products, where it is on: ``vmap`` takes a convolution apart
-    before autocast sees it, and on a CPU it would stay fp32 (pytorch/functorch pull request 327)."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self._dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self._dtype is not None and function in LOWERED:
-            args, kwargs = tuple(map(self._lower, args)), {name: self._lower(one) for name, one in kwargs.items()}
-        return function(*args, **kwargs)
-
-    def _lower(self, argument: Any) -> Any:
-        lower = isinstance(argument, Tensor) and argument.dtype == torch.float32
-        return argument.to(self._dtype) if lower else argument
 
 
 class _Fused:
@@ -357,15 +293,6 @@ def _nothing(latents: Tensor) -> Quantized:
     none = latents.new_zeros((), dtype=torch.float32)
     indices = latents.new_zeros((latents.shape[0], *latents.shape[2:]), dtype=torch.int64)
     return Quantized(torch.zeros_like(latents), indices, none, none, none)
-
-
-def _stack(networks: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of a name in one, whose parts they become."""
-    stacked = {name: torch.stack([own[name].detach() for own in networks]) for name in networks[0]}
-    for place, own in enumerate(networks):
-        for name, tensor in own.items():
-            tensor.data = stacked[name][place]
-    return stacked
 
 
 def outcome(work: Callable[[], T]) -> T | Exception:

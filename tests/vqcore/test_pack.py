@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from vqcore.config import TrialConfig, meaningless
 from vqcore.errors import DivergedError
-from vqcore.pack import Member, Pack, Stacked
+from vqcore.pack import Member, Pack
 from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
 from vqcore.sizes import shape
+from vqcore.stacked import Stacked
 from vqcore.training import Images, Trainer
 
 SMALL = TrialConfig().replace(
