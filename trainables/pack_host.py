@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from trainables.carried_log import CarriedLog
 from trainables.data import ensure_local
 from trainables.job import Report, TrialJob
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
@@ -23,7 +24,7 @@ class PackHost:
         """``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set."""
         from trainables.pack import TrialGroup  # and torch, which the driver does not need
 
-        self._arrays = arrays
+        self._arrays, self._log = arrays, CarriedLog()
         self._trials = TrialGroup()
         self._visits: dict[str, int] = {}
         """Which of its visits a trial is on: a word that it leaves may come after its return."""
@@ -51,7 +52,7 @@ class PackHost:
         answer = await asked
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return replace(answer, warnings=self._log.take())
 
     async def leave(self, key: str, visit: int) -> None:
         """Let a trial go that has lost its slot: the one of that visit."""

@@ -20,6 +20,7 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
+from trainables.carried_log import CarriedLog
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.job import Report, TrialJob
 from trainables.storage import Store
@@ -48,7 +49,7 @@ class VQTrial(tune.Trainable):
 
         ``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set.
         """
-        self._arrays = arrays
+        self._arrays, self._log = arrays, CarriedLog()
         self._trial: Trial | None = None
         self._recorded: int | None = None
 
@@ -62,7 +63,7 @@ class VQTrial(tune.Trainable):
         report = self._ask_pack() if "pack" in self.config else self.trial.step()
         result = {**report.metrics, "training_iteration": report.epoch, "done": report.status != "running"}
         if "job" in self.config:
-            return {**result, "report": report}
+            return {**result, "report": replace(report, warnings=report.warnings + self._log.take())}
         if report.status == "diverged":
             raise DivergedError(report.reason)
         return {**result, "info": report.info}

@@ -75,6 +75,8 @@ class Driver:
 
     def record(self, key: str, report: Report) -> None:
         """Write a trial's report into the journal, and that it waits at a rung if it now does."""
+        for line in report.warnings:
+            logger.warning("the process of trial %s: %s", key, line)
         self.writer.report(self._jobs[key], report)
         if self.queue.waits(key):
             self.writer.waits(self._jobs[key])

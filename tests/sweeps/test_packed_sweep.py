@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from read_back import SMALL, Numbers, Sweep, metrics
 
+from sweeps.engine.driver import Driver
 from sweeps.engine.packs import Packs, roomiest
+from sweeps.engine.queue import TrialQueue
 from trainables.data import DataSet
-from trainables.job import TrialJob
+from trainables.job import Report, TrialJob
 from trainables.journal import JournalReader, read
+from trainables.recorder import JournalWriter
 from vqcore.config import TrialConfig
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -73,6 +77,23 @@ def test_packs_follow_the_nodes_that_there_are(monkeypatch: pytest.MonkeyPatch) 
             packs.died(key)
     alive = {id(packs.place(job, 4)["pack"]) for job in (jobs[5],)}
     assert alive.isdisjoint({id(places[0])}), "a trial was sent to a process that is gone"
+
+
+def test_a_trial_of_a_pack_gets_no_larger_share_and_what_its_process_said_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DataSet("", "", "", 16, 1, 1)
+    job = TrialJob("trial", 0, TrialConfig(), data, str(tmp_path), gpus=0.5)
+    queue = TrialQueue(2)
+    queue.add([(job, 0)])
+    driver = Driver(queue, JournalWriter(tmp_path), packed=True)
+    driver.begin("trial")
+    driver.record("trial", Report(0, warnings=("vqcore.pack: they take turns",)))
+    driver.broke_off("trial", torch.OutOfMemoryError("CUDA out of memory"))
+    assert "they take turns" in caplog.text
+    trial = driver.writer.run.trials["trial"]
+    reason = "out of memory with 0.5 GPU; fewer --trials-per-gpu, or a smaller --batch-size or --pack"
+    assert (trial.status, trial.reason) == ("failed", reason)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Trials that train together: each keeps its own checkpoints, reports and end."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,6 +194,15 @@ def test_a_trial_that_comes_back_before_the_word_that_it_left_loses_no_epoch(job
         return await host.step(a, 0, 2, *registered)
 
     assert asyncio.run(course()).epoch == 1
+
+
+def test_a_warning_of_the_process_of_a_pack_comes_with_one_report(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    async def course() -> list[Report]:
+        host, trial = PackHost(), (job("a"), 0, 1, dict(ESTIMATORS), dict(ARCHITECTURES))
+        logging.getLogger("vqcore.pack").warning("they take turns")
+        return [await host.step(*trial), await host.step(*trial)]
+
+    assert [report.warnings for report in asyncio.run(course())] == [("vqcore.pack: they take turns",), ()]
 
 
 def test_an_epoch_begins_when_every_member_has_asked_or_left(job: Job) -> None:
