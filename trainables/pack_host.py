@@ -10,11 +10,16 @@ from typing import Any
 
 from trainables.carried_log import CarriedLog
 from trainables.data import ensure_local
+from trainables.errors import one_line
 from trainables.job import Report, TrialJob
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 PATIENCE_SECONDS = 1.0
 """How long members wait for one that has not asked: longer than a driver takes to answer all reports of an epoch."""
+
+
+class PackDiedError(OSError):
+    """The process that trained a trial has died, or cannot go on; the trial does, from its checkpoint in another."""
 
 
 class PackHost:
@@ -74,6 +79,8 @@ class PackHost:
 
     def _begin(self, begun: int) -> None:
         """Take the step of those that wait, unless it has begun since."""
+        from trainables.device import gpu_is_lost
+
         if begun != self._began or not self._waiting:
             return
         self._began += 1
@@ -82,6 +89,11 @@ class PackHost:
             found: dict[str, Report | Exception] = self._trials.step(waiting)
         except Exception as error:
             found = dict.fromkeys(waiting, error)
+        errors = [one for one in found.values() if isinstance(one, Exception)]
+        if errors and gpu_is_lost():  # by one of them, and for whoever comes
+            found = dict.fromkeys(
+                waiting, PackDiedError(f"the process of its pack lost its GPU: {one_line(errors[0])}")
+            )
         for key, asked in waiting.items():
             if not asked.done():  # a caller may have cancelled it
                 asked.set_result(found[key])

@@ -23,6 +23,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from trainables.carried_log import CarriedLog
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.job import Report, TrialJob
+from trainables.pack_host import PackDiedError
 from trainables.storage import Store
 from vqcore.config import PRESETS, TrainingConfig, TrialConfig
 from vqcore.errors import ConfigError, DivergedError
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Training and test images, (N, H, W, 3) uint8."""
-
-
-class PackDiedError(OSError):
-    """The process that trained a trial has died; the trial goes on from its checkpoint in another."""
 
 
 class VQTrial(tune.Trainable):

@@ -22,7 +22,8 @@ from sweeps.engine.driver import Driver
 from sweeps.engine.packs import CLIENT_CPUS, Packs
 from sweeps.engine.ray_cluster import last_errors
 from trainables.job import Report
-from trainables.tune_trial import Arrays, PackDiedError, VQTrial
+from trainables.pack_host import PackDiedError
+from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
 WORKER_SECONDS = 180.0

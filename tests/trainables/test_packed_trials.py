@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables import device
 from trainables.data import DataSet
 from trainables.job import Report, TrialJob
 from trainables.pack import TrialGroup
-from trainables.pack_host import PackHost
+from trainables.pack_host import PackDiedError, PackHost
 from trainables.trial import Trial
 from vqcore.config import TrialConfig
 from vqcore.pack import _Fused
@@ -183,6 +184,22 @@ def test_whatever_a_member_raises_every_other_has_its_answer(job: Job, exhausted
     bad, good = asyncio.run(course())
     assert isinstance(bad, Exception)
     assert isinstance(good, Report)
+
+
+def test_a_process_that_has_lost_its_gpu_blames_no_trial(
+    job: Job, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "gpu_is_lost", lambda: True)
+    registered = dict(ESTIMATORS), dict(ARCHITECTURES)
+
+    async def course() -> list[Report | BaseException]:
+        host, bad = PackHost(), job("bad", estimator=broken)
+        asked = host.step(bad, 0, 1, *registered), host.step(job("good"), 0, 2, *registered)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    for error in asyncio.run(course()):
+        assert isinstance(error, PackDiedError)
+        assert "ZeroDivisionError: of its own" in str(error)
 
 
 def test_a_trial_that_comes_back_before_the_word_that_it_left_loses_no_epoch(job: Job) -> None:
