@@ -25,7 +25,8 @@ from trainables.commands import run_command
 from trainables.data import prepare
 from vqcore.config import PRESETS, ConfigError, Precision, Preset, TrainingConfig, TrialConfig
 from vqcore.networks import ResidualBlock
-from vqcore.pack import Member, Pack, Stacked
+from vqcore.pack import Member, Pack
+from vqcore.stacked import Stacked
 from vqcore.training import Images
 
 Work = Callable[[], object]

@@ -86,6 +86,17 @@ def prepare_process(cpus: float, gpus: float) -> torch.device:
     return torch.device("cuda")
 
 
+def gpu_is_lost() -> bool:
+    """Whether no call to the GPU succeeds any more in this process, as after an access out of bounds."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _keep_freed_memory() -> None:
     """Tell glibc to reuse large blocks instead of returning them; elsewhere than on glibc, do nothing.
 

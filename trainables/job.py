@@ -106,3 +106,5 @@ class Report:
     """Why it ended, in words."""
     info: dict[str, Any] = field(default_factory=dict)
     """Where and with what it trains: device, precision, host, process, ..."""
+    warnings: tuple[str, ...] = ()
+    """What its process has logged, where that is another than the driver's."""

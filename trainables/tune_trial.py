@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
+from trainables.carried_log import CarriedLog
 from trainables.data import DataSet, ensure_local, prepare
 from trainables.job import Report, TrialJob
+from trainables.pack_host import PackDiedError
 from trainables.storage import Store
 from vqcore.config import PRESETS, TrainingConfig, TrialConfig
 from vqcore.errors import ConfigError, DivergedError
@@ -34,10 +36,6 @@ Arrays = tuple[np.ndarray, np.ndarray]
 """Training and test images, (N, H, W, 3) uint8."""
 
 
-class PackDiedError(OSError):
-    """The process that trained a trial has died; the trial goes on from its checkpoint in another."""
-
-
 class VQTrial(tune.Trainable):
     """One training of a VQ-VAE. Every column of ``results.parquet`` is in its results, ``bits_learned`` in those of a
     sweep that asks for it; ``training_iteration`` is the epoch, and ``done`` comes with the last one, which ``epochs``
@@ -48,7 +46,7 @@ class VQTrial(tune.Trainable):
 
         ``arrays`` are the images of a sweep on a cluster, for nodes that do not have the prepared data set.
         """
-        self._arrays = arrays
+        self._arrays, self._log = arrays, CarriedLog()
         self._trial: Trial | None = None
         self._recorded: int | None = None
 
@@ -62,7 +60,7 @@ class VQTrial(tune.Trainable):
         report = self._ask_pack() if "pack" in self.config else self.trial.step()
         result: dict[str, Any] = {"training_iteration": report.epoch, "done": report.status != "running"}
         if "job" in self.config:  # its driver reads the report alone, and Tune would keep statistics of each metric
-            return {**result, "report": report}
+            return {**result, "report": replace(report, warnings=report.warnings + self._log.take())}
         if report.status == "diverged":
             raise DivergedError(report.reason)
         return {**report.metrics, **result, "info": report.info}
@@ -75,10 +73,10 @@ class VQTrial(tune.Trainable):
         asked = config["pack"].step.remote(*words)
         try:
             report: Report = ray.get(asked)
-        except RayActorError as error:
-            raise PackDiedError(f"the process of its pack died: {error}") from error
         except RayTaskError as error:
             raise error.cause from error
+        except (RayActorError, OutOfMemoryError) as error:  # the latter of a node: Ray ends processes then
+            raise PackDiedError(f"the process of its pack died: {error}") from error
         self._recorded = report.epoch
         return report
 

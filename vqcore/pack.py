@@ -7,20 +7,20 @@ weight, decay, seed and learning rate may differ, and a member that diverges tou
 batches of B images.
 """
 
-import copy
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqcore.captured import CapturedStep
 from vqcore.config import TrialConfig
 from vqcore.quantizers import Quantized
+from vqcore.stacked import Stacked
 from vqcore.training import EVALUATION_BATCH, Images, Tally, Trainer, diverged
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ CERTAIN = ("ste", "rotation", "rotation_unscaled", "reflection")
 """Estimators that draw nothing by chance."""
 _GENERATORS = ("generator.cpu", "generator.cuda")
 """Their names in a trainer's state."""
+TRIED_TO = 1e-2
+"""What networks may compute as one beside what they do alone, of the largest value: the rounding of TF32, amply."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +41,15 @@ class Member(Trainer):
 
     def __init__(self, config: TrialConfig, device: torch.device | str = "cpu") -> None:
         codes = config.model.quantizer
-        self._draws = codes.estimator not in CERTAIN or codes.revive_below > 0 or codes.init == "kmeans++"
+        self.draws = codes.estimator not in CERTAIN or codes.revive_below > 0 or codes.init == "kmeans++"
+        """Whether its layer draws by chance."""
         # a graph draws from the generators that it was recorded with
-        super().__init__(config, device, graphed=not self._draws)
+        super().__init__(config, device, graphed=not self.draws)
         self._generators = _seeded(self.device)
 
     @contextmanager
     def generators(self) -> Iterator[None]:
-        """Meanwhile the process draws from this member's generators; nothing for one that draws nothing."""
-        if not self._draws:
-            yield
-            return
+        """Meanwhile the process draws from this member's generators."""
         before = _generators(self.device)
         _set_generators(self.device, self._generators)
         try:
@@ -80,6 +80,8 @@ class Pack:
 
     def __init__(self) -> None:
         self._fused: _Fused | None = None
+        self._apart: list[Member] = []
+        """Those that were found not to run as one."""
 
     def train_epoch(self, members: Sequence[Member], images: Images) -> list[Metrics | Exception]:
         """An epoch of each member, each in its own order of ``images``: its metrics, or why it cannot go on."""
@@ -100,49 +102,19 @@ class Pack:
         ``vmap`` takes."""
         if self._fused is not None and self._fused.members != list(members):
             self._fused = None
-        if self._fused is None and len(members) > 1:
-            fused = _Fused(members)
+        if self._fused is None and len(members) > 1 and self._apart != list(members):
             try:
+                fused = _Fused(members)
                 fused.try_out(images)
                 self._fused = fused
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # whatever torch says of a network of the user's own
-                name, why = members[0].config.model.architecture, f"{type(error).__name__}: {error}"
-                logger.warning("architecture %r cannot run as one of many, its trials take turns: %s", name, why)
+                if not self._apart:
+                    name, why = members[0].config.model.architecture, f"{type(error).__name__}: {error}"
+                    logger.warning("architecture %r cannot run as one of many, its trials take turns: %s", name, why)
+                self._apart = list(members)
         return self._fused
-
-
-class Stacked:
-    """One network of several: all parameters of a name in one tensor, of which each network's own are views."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self._skeleton = copy.deepcopy(networks[0]).to("meta")
-        self._own = [dict(network.named_parameters()) for network in networks]
-        buffers = [dict(network.named_buffers()) for network in networks]
-        self.parameters = {name: part.requires_grad_() for name, part in _stack(self._own).items()}
-        self.buffers = _stack(buffers)
-
-    def __call__(self, inputs: Tensor, shared: bool = False) -> Tensor:
-        """(M, B, ...) inputs, or (B, ...) ones that all networks share, to (M, B, ...) outputs."""
-
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor) -> Tensor:
-            out: Tensor = torch.func.functional_call(self._skeleton, (parameters, buffers), (batch,))
-            return out
-
-        mapped = torch.func.vmap(one, in_dims=(0, 0, None if shared else 0), randomness="different")
-        outputs: Tensor = mapped(self.parameters, self.buffers, inputs)
-        return outputs
-
-    def hand_out_gradients(self) -> None:
-        """Give each network its share of the gradients of the stacked parameters, which have none then."""
-        for name, parameter in self.parameters.items():
-            gradient, parameter.grad = parameter.grad, None
-            shares = [None] * len(self._own) if gradient is None else gradient.unbind()
-            for own, share in zip(self._own, shares, strict=True):
-                own[name].grad = share
-
-    def train(self, mode: bool) -> None:
-        """As ``nn.Module.train``."""
-        self._skeleton.train(mode)
 
 
 class _Fused:
@@ -159,12 +131,30 @@ class _Fused:
         self._captured: tuple[Images, CapturedStep] | None = None
         """The step as a graph, and the images that it reads."""
 
-    @torch.no_grad()
     def try_out(self, images: Images) -> None:
-        """Run both networks on an image, without a change of state. Raises what torch says of them."""
+        """Run both networks on two images as an evaluation and as a training does, without a change of state.
+
+        Raises what torch says of them, and ``ValueError`` where a member's own networks compute something else: they
+        may depend on more than parameters.
+        """
+        few = images.batch(slice(0, 2))
         self._mode(training=False)
-        latents = self._encoder(images.batch(slice(0, 1)), shared=True)
-        self._decoder(latents)
+        with torch.no_grad():
+            together = self._decoder(self._encoder(few, shared=True))
+            for member, found in zip(self.members, together, strict=True):
+                own = member.model.decoder(member.model.latents(few))
+                if not torch.allclose(found, own, TRIED_TO, TRIED_TO * float(own.abs().max()), equal_nan=True):
+                    raise ValueError("its parameters alone do not make a network what it is")
+        self._mode(training=True)
+        kept = [(buffer, buffer.clone()) for part in (self._encoder, self._decoder) for buffer in part.buffers.values()]
+        parameters = [*self._encoder.parameters.values(), *self._decoder.parameters.values()]
+        try:
+            with torch.random.fork_rng([few.device] if few.is_cuda else []), self.members[0].autocast():
+                out = self._decoder(self._encoder(few, shared=True))
+                torch.autograd.grad(out.sum(), parameters, allow_unused=True)
+        finally:
+            for buffer, before in kept:
+                buffer.copy_(before)
 
     def train_epoch(self, images: Images) -> list[Metrics | Exception]:
         """As ``Pack``'s."""
@@ -237,7 +227,7 @@ class _Fused:
         found: dict[int, Quantized] = {}
         for place, (member, own) in failed.without(zip(self.members, latents, strict=True)):
             where = f"in epoch {member.epoch + 1}" if member.model.training else f"after epoch {member.epoch}"
-            with failed.alone(place), member.generators(), diverged(where):
+            with failed.alone(place), member.generators() if member.draws else nullcontext(), diverged(where):
                 found[place] = member.quantize(own)
         return [found[place] if place in found else _nothing(own) for place, own in enumerate(latents)]
 
@@ -303,15 +293,6 @@ def _nothing(latents: Tensor) -> Quantized:
     none = latents.new_zeros((), dtype=torch.float32)
     indices = latents.new_zeros((latents.shape[0], *latents.shape[2:]), dtype=torch.int64)
     return Quantized(torch.zeros_like(latents), indices, none, none, none)
-
-
-def _stack(networks: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of a name in one, whose parts they become."""
-    stacked = {name: torch.stack([own[name].detach() for own in networks]) for name in networks[0]}
-    for place, own in enumerate(networks):
-        for name, tensor in own.items():
-            tensor.data = stacked[name][place]
-    return stacked
 
 
 def outcome(work: Callable[[], T]) -> T | Exception:

@@ -30,10 +30,13 @@ class Driver:
         writer: JournalWriter,
         asked_to_halt: Callable[[], bool] = lambda: False,
         capacity: Callable[[], int] | None = None,
+        packed: bool = False,
     ) -> None:
         """``asked_to_halt`` is whether the run is to end with the epochs in progress. ``capacity`` is how many trials
-        fit now, on a cluster whose nodes join and leave; else as many as the queue has slots."""
+        fit now, on a cluster whose nodes join and leave; else as many as the queue has slots. Of ``packed`` trials the
+        GPU's share is that of all, and no trial gets more."""
         self.queue, self.writer, self._asked_to_halt, self._capacity = queue, writer, asked_to_halt, capacity
+        self._packed = packed
         self._most_slots, self._measured = math.inf, -math.inf
         self.trouble: Exception | None = None
         """Why the run, and no single trial, cannot go on."""
@@ -72,6 +75,8 @@ class Driver:
 
     def record(self, key: str, report: Report) -> None:
         """Write a trial's report into the journal, and that it waits at a rung if it now does."""
+        for line in report.warnings:
+            logger.warning("the process of trial %s: %s", key, line)
         self.writer.report(self._jobs[key], report)
         if self.queue.waits(key):
             self.writer.waits(self._jobs[key])
@@ -91,8 +96,9 @@ class Driver:
         """Decide what becomes of a trial that broke off with ``error``; of a process that died there may be none.
 
         Machines die, and their trials start again from their checkpoints. A trial out of GPU memory starts again with
-        twice the share of a GPU, once. An error that no other trial would escape, such as a full disk, halts the run.
-        Any other error is the trial's own, and it has failed. ``trace`` is the traceback of another process.
+        twice the share of a GPU, once, unless trials are packed. An error that no other trial would escape, such as a
+        full disk, halts the run. Any other error is the trial's own, and it has failed. ``trace`` is the traceback of
+        another process.
         """
         epoch = self.writer.run.last_epoch(key)
         logger.error("trial %s broke off after epoch %d: %s", key, epoch, trace, exc_info=None if trace else error)
@@ -105,10 +111,11 @@ class Driver:
             self._start_again(job, one_line(error) if error else "its process died")
         elif type(error).__name__ != "OutOfMemoryError":  # torch's, which a process without a GPU need not import
             self._fail(job, one_line(error))
-        elif job.gpus < self._gpu_shares.setdefault(_shape(job), min(1.0, 2 * job.gpus)):
+        elif not self._packed and job.gpus < self._gpu_shares.setdefault(_shape(job), min(1.0, 2 * job.gpus)):
             self.queue.interrupted(key)
         else:
-            self._fail(job, f"out of memory with {job.gpus:g} GPU; fewer --trials-per-gpu, or a smaller --batch-size")
+            smaller = "--batch-size or --pack" if self._packed else "--batch-size"
+            self._fail(job, f"out of memory with {job.gpus:g} GPU; fewer --trials-per-gpu, or a smaller {smaller}")
 
     def fewer_slots(self) -> bool:
         """Run one trial fewer at a time from now on, each from its checkpoint; whether any slot is left."""
@@ -123,6 +130,7 @@ class Driver:
         """A trial whose machine died is not to blame, unless it takes down each that it gets."""
         at = (job.key, self.writer.run.last_epoch(job.key))
         self._deaths[at] = self._deaths.get(at, 0) + 1
+        self._measured = -math.inf  # its node may be gone
         if self._deaths[at] <= MOST_DEATHS:
             self.queue.interrupted(job.key)
         else:

@@ -1,10 +1,13 @@
 """The processes of packs on Ray: each holds the share of a GPU, or the CPUs, that its trials train on together.
 
-Ray starts one that died again, on a node that has room; its trials go on from their checkpoints.
+One that died is followed by another, on a node that has room; its trials go on from their checkpoints. Ray itself does
+not start it again: calls would fail until it has, and where no node has room they would for ever.
 """
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ray
@@ -21,7 +24,7 @@ CLIENT_CPUS = 0.001
 Shape = tuple[Any, ...]
 
 
-def roomiest(taken: Sequence[tuple[int, Shape]], processes: int, size: int, model: Shape) -> int:
+def roomiest(taken: Sequence[tuple[int, Shape]], processes: Iterable[int], size: int, model: Shape) -> int:
     """The process for one more model of this shape: with room, with the fewest others of another shape, and the fewest.
 
     Models of one shape train as one, those of several one after another. ``taken`` has the process and the shape of
@@ -31,45 +34,50 @@ def roomiest(taken: Sequence[tuple[int, Shape]], processes: int, size: int, mode
     for process, other in taken:
         members[process] += 1
         others[process] += other != model
-    free = [process for process in range(processes) if members[process] < size]
+    free = [process for process in processes if members[process] < size]
     return min(free, key=lambda process: (others[process], members[process]))
 
 
 class Packs:
     """Which trial is in which pack."""
 
-    def __init__(self, processes: int, size: int, arrays: Arrays | None = None) -> None:
-        """At most so many processes, each of ``size`` trials. ``arrays`` as in ``PackHost``."""
-        self._processes, self._size = processes, size
+    def __init__(self, size: int, arrays: Arrays | None = None) -> None:
+        """Packs of so many trials at most. ``arrays`` as in ``PackHost``."""
+        self._size = size
         self._arrays = None if arrays is None else ray.put(arrays)
-        self._hosts: list[Any] = []
+        self._hosts: dict[int, Any] = {}
+        """The processes, as Ray knows them, by numbers of ours."""
+        self._numbers = itertools.count()
         self._places: dict[str, tuple[int, int, Shape]] = {}
         """Of each trial that has a slot: its process, its visit there, the shape of its model."""
         self._visits = 0
 
-    def place(self, job: TrialJob) -> dict[str, Any]:
-        """Give a trial its place: what its configuration says of it."""
+    def place(self, job: TrialJob, slots: int) -> dict[str, Any]:
+        """Give a trial its place, of so many that there are now: what its configuration says of it."""
+        if len(self._hosts) < math.ceil(slots / self._size):  # of those that it has room for, one by one
+            self._hosts[next(self._numbers)] = self._start(job)
         model = shape(job.config)
         taken = [(process, other) for process, _, other in self._places.values()]
-        process = roomiest(taken, self._processes, self._size, model)
+        process = roomiest(taken, self._hosts, self._size, model)
         self._visits += 1
         self._places[job.key] = process, self._visits, model
-        return {"pack": self._host(process, job), "visit": self._visits}
+        return {"pack": self._hosts[process], "visit": self._visits}
 
     def leave(self, key: str) -> None:
         """Take a trial that has lost its slot out of its pack."""
-        if (place := self._places.pop(key, None)) is not None:
-            process, visit, _ = place
-            self._hosts[process].leave.remote(key, visit)
+        if (place := self._places.pop(key, None)) is not None and (host := self._hosts.get(place[0])) is not None:
+            host.leave.remote(key, place[1])
+
+    def died(self, key: str) -> None:
+        """Give up the process of a trial: it has died, or is not to be reached."""
+        if (place := self._places.pop(key, None)) is not None and (host := self._hosts.pop(place[0], None)) is not None:
+            ray.kill(host)
 
     def clear(self) -> None:
         """Take every trial out of its pack."""
         for key in tuple(self._places):
             self.leave(key)
 
-    def _host(self, process: int, job: TrialJob) -> Any:
-        while len(self._hosts) <= process:
-            cpus = job.cpus - self._size * CLIENT_CPUS
-            actor = ray.remote(PackHost).options(num_cpus=cpus, num_gpus=job.gpus, max_restarts=-1)
-            self._hosts.append(actor.remote(self._arrays))
-        return self._hosts[process]
+    def _start(self, job: TrialJob) -> Any:
+        cpus = max(0.0, job.cpus - self._size * CLIENT_CPUS)
+        return ray.remote(PackHost).options(num_cpus=cpus, num_gpus=job.gpus).remote(self._arrays)

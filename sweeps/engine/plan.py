@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +61,11 @@ def _rows(checked: CheckedSweep) -> Iterator[tuple[str, str]]:
     trials = spec.drawn_trials or len(checked.configs)
     epochs, most = spec.expected_epochs(trials), _most_epochs(spec, trials)
     at_once = min(booking.slots, trials)
+    # trials are spread over the processes
+    together = math.ceil(at_once / booking.processes)
+    booking = replace(booking, slots=booking.processes * together, pack=together)
     resources = f"{booking.gpus:g} GPU and {booking.cpus:g} CPU" if booking.gpus else f"{booking.cpus:g} CPU"
-    each = "each" if booking.pack == 1 else f"{min(booking.pack, trials)} as one model"
+    each = "each" if booking.pack == 1 else f"{booking.pack} as one model"
     yield "trials", f"{trials}, {at_once} at once, {each} on {resources}"
     if checked.sharing is not None:
         mps = ", under NVIDIA's MPS" if checked.sharing.measured["mps"] else ""

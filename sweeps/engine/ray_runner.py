@@ -22,6 +22,7 @@ from sweeps.engine.driver import Driver
 from sweeps.engine.packs import CLIENT_CPUS, Packs
 from sweeps.engine.ray_cluster import last_errors
 from trainables.job import Report
+from trainables.pack_host import PackDiedError
 from trainables.tune_trial import Arrays, VQTrial
 from vqcore.registry import ARCHITECTURES, ESTIMATORS
 
@@ -139,12 +140,14 @@ class SweepScheduler(FIFOScheduler):
         job, recorded = self.driver.begin(key)
         # what the user's own module registered travels along: no process of a trial imports that module
         registered = {"estimators": dict(ESTIMATORS), "architectures": dict(ARCHITECTURES)}
-        place = self._packs.place(job) if self._packs is not None else {}
+        place = self._packs.place(job, self.driver.queue.slots) if self._packs is not None else {}
         return {"job": job, "recorded": recorded, **registered, **place, **job.config.flat()}
 
-    def gives_up(self, key: str) -> None:
-        """A trial has lost its slot, and its place in a pack if it has one."""
-        if self._packs is not None:
+    def gives_up(self, key: str, error: BaseException | None = None) -> None:
+        """A trial has lost its slot, perhaps by an error, and its place in a pack if it has one."""
+        if self._packs is not None and isinstance(error, PackDiedError):
+            self._packs.died(key)
+        elif self._packs is not None:
             self._packs.leave(key)
 
     def __reduce__(self) -> tuple[type[FIFOScheduler], tuple[()]]:
@@ -195,5 +198,5 @@ class JournalCallback(tune.Callback):
         error = ray.cloudpickle.loads(Path(path).read_bytes()) if path else None
         died = error is None or isinstance(error, RayActorError)
         cause = error.cause if isinstance(error, RayTaskError) else error
-        self._scheduler.gives_up(trial.config["job"].key)
+        self._scheduler.gives_up(trial.config["job"].key, cause)
         self._scheduler.driver.broke_off(trial.config["job"].key, cause, died, str(error or ""))

@@ -67,13 +67,13 @@ class _SweepSession:
         if queue is None:
             self.tracker.start()
             return
-        capacity = self.capacity if self.request.on_cluster else None
-        driver = Driver(queue, self.writer, lambda: self.session.signals.terminating, capacity)
+        capacity, packed = self.capacity if self.request.on_cluster else None, self.ready.booking.pack > 1
+        driver = Driver(queue, self.writer, lambda: self.session.signals.terminating, capacity, packed)
         if self.request.flags.address == INLINE:
             from sweeps.engine.inline import run_inline
 
             self.tracker.start()
-            self.train(driver, queues, partial(run_inline, packed=self.ready.booking.pack > 1))
+            self.train(driver, queues, partial(run_inline, packed=packed))
         else:
             self.train_on_ray(driver, queues)
 
@@ -94,7 +94,7 @@ class _SweepSession:
                 ray_cluster.start(max(1, round(processes * booking.cpus)), round(processes * booking.gpus))
             self.session.lap("the start of Ray")
             self.session.signals.listen()  # Ray has put its own handlers before ours
-            packs = Packs(booking.processes, booking.pack, arrays) if booking.pack > 1 else None
+            packs = Packs(booking.pack, arrays) if booking.pack > 1 else None
             self.train(driver, queues, partial(run_on_ray, arrays=arrays, packs=packs))
         finally:
             ray_cluster.disconnect()

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from read_back import SMALL, Numbers, Sweep, metrics
 
-from sweeps.engine.packs import roomiest
+from sweeps.engine.driver import Driver
+from sweeps.engine.packs import Packs, roomiest
+from sweeps.engine.queue import TrialQueue
+from trainables.data import DataSet
+from trainables.job import Report, TrialJob
 from trainables.journal import JournalReader, read
+from trainables.recorder import JournalWriter
+from vqcore.config import TrialConfig
 
 Start = Callable[..., "subprocess.Popen[str]"]
 LONG = ("--epochs", "6", "--precision", "fp32", "--estimators", "rotation", "ste")
@@ -34,11 +41,59 @@ def near(alone: Numbers, packed: Numbers) -> None:
 
 def test_models_go_where_their_shape_is_and_else_where_room_is() -> None:
     small, large = ("small",), ("large",)
-    assert roomiest([], 2, 2, small) == 0
-    assert roomiest([(0, small)], 2, 2, large) == 1
-    assert roomiest([(0, small), (1, large)], 2, 2, large) == 1
-    assert roomiest([(0, small), (1, large), (1, large)], 2, 2, large) == 0
-    assert roomiest([(0, small), (0, small), (1, small)], 2, 4, small) == 1
+    assert roomiest([], range(2), 2, small) == 0
+    assert roomiest([(0, small)], range(2), 2, large) == 1
+    assert roomiest([(0, small), (1, large)], range(2), 2, large) == 1
+    assert roomiest([(0, small), (1, large), (1, large)], range(2), 2, large) == 0
+    assert roomiest([(0, small), (0, small), (1, small)], range(2), 4, small) == 1
+
+
+class Host:
+    """In place of a process on Ray."""
+
+    def __init__(self) -> None:
+        self.leave = self
+
+    def remote(self, *words: object) -> None:
+        """Take the word that a trial leaves."""
+
+
+class UnstartedPacks(Packs):
+    """Packs whose processes do not start."""
+
+    def _start(self, job: TrialJob) -> Host:
+        return Host()
+
+
+def test_packs_follow_the_nodes_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.kill", lambda host: None)
+    packs, data = UnstartedPacks(2), DataSet("", "", "", 16, 1, 1)
+    jobs = [TrialJob(str(number), number, TrialConfig(), data, "") for number in range(6)]
+    places = [packs.place(job, 4)["pack"] for job in jobs[:4]]
+    assert [places.count(host) for host in places] == [2, 2, 2, 2]
+    assert packs.place(jobs[4], 6)["pack"] not in places, "a node has joined"
+    for key in ("0", "1", "2", "3"):
+        if places[int(key)] is places[0]:
+            packs.died(key)
+    alive = {id(packs.place(job, 4)["pack"]) for job in (jobs[5],)}
+    assert alive.isdisjoint({id(places[0])}), "a trial was sent to a process that is gone"
+
+
+def test_a_trial_of_a_pack_gets_no_larger_share_and_what_its_process_said_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DataSet("", "", "", 16, 1, 1)
+    job = TrialJob("trial", 0, TrialConfig(), data, str(tmp_path), gpus=0.5)
+    queue = TrialQueue(2)
+    queue.add([(job, 0)])
+    driver = Driver(queue, JournalWriter(tmp_path), packed=True)
+    driver.begin("trial")
+    driver.record("trial", Report(0, warnings=("vqcore.pack: they take turns",)))
+    driver.broke_off("trial", torch.OutOfMemoryError("CUDA out of memory"))
+    assert "they take turns" in caplog.text
+    trial = driver.writer.run.trials["trial"]
+    reason = "out of memory with 0.5 GPU; fewer --trials-per-gpu, or a smaller --batch-size or --pack"
+    assert (trial.status, trial.reason) == ("failed", reason)
 
 
 @pytest.mark.slow

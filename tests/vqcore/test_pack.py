@@ -14,6 +14,7 @@ from vqcore.errors import DivergedError
 from vqcore.pack import Member, Pack
 from vqcore.registry import ARCHITECTURES, ESTIMATORS, Architecture, estimator
 from vqcore.sizes import shape
+from vqcore.stacked import Stacked
 from vqcore.training import Images, Trainer
 
 SMALL = TrialConfig().replace(
@@ -150,6 +151,87 @@ def test_networks_of_ones_own_train_in_a_pack_or_take_turns(
     for config, metrics in zip(configs, found, strict=True):
         assert metrics == pytest.approx(alone(config, sets, 1), rel=1e-5)
     assert "cannot run as one" in caplog.text or ARCHITECTURES[own].encoder(SMALL.model).__class__ is Normed
+
+
+class Trained(Normed):
+    """A network that only in training goes a way that no ``vmap`` takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y if not self.training or float(y.detach().mean()) < 1e9 else -y
+
+
+class Masked(Normed):
+    """A network with numbers of its own that torch does not know."""
+
+    def __init__(self, source: int, target: int, up: bool) -> None:
+        super().__init__(source, target, up)
+        self.mask = torch.randn(target, 1, 1).sign()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y * self.mask
+
+
+class Named(Normed):
+    """A network whose parameters have other names in each model."""
+
+    made = 0
+
+    def __init__(self, source: int, target: int, up: bool) -> None:
+        super().__init__(source, target, up)
+        Named.made += 1
+        self.add_module(f"last{Named.made}", nn.Conv2d(target, target, 1, bias=False))
+
+
+@pytest.mark.parametrize("own", [Trained, Masked, Named], indirect=True)
+def test_networks_that_are_not_one_take_turns_and_say_so_once(
+    sets: tuple[Images, Images], own: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    configs = [SMALL.replace(architecture=own, seed=seed) for seed in (0, 1)]
+    pack, members = Pack(), [Member(config) for config in configs]
+    for epochs in (1, 2):
+        for config, metrics in zip(configs, packed(pack, members, sets), strict=True):
+            assert metrics == alone(config, sets, epochs)
+    assert caplog.text.count("cannot run as one") == 1
+
+
+class Dropping(Normed):
+    """A network that draws by chance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.dropout(super().forward(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("own", [Dropping], indirect=True)
+def test_a_member_alone_whose_network_draws_resumes_to_the_last_bit(sets: tuple[Images, Images], own: str) -> None:
+    config = SMALL.replace(architecture=own)
+    first, resumed = Member(config), Member(config)
+    packed(Pack(), [first], sets)
+    torch.manual_seed(1)  # as others' draws would leave the process
+    resumed.load_state(first.state())
+    assert packed(Pack(), [resumed], sets) == [alone(config, sets, 2)]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_pack_computes_in_the_precision_of_its_members(sets: tuple[Images, Images], precision: str) -> None:
+    members, batch = [Member(SMALL.replace(precision=precision, seed=seed)) for seed in (0, 1)], sets[1].batch(slice(8))
+    with torch.no_grad(), members[0].autocast():
+        together = Stacked([member.model.encoder for member in members])(batch, shared=True)
+        for found, member in zip(together, members, strict=True):
+            own = member.model.encoder(batch)
+            assert found.dtype == own.dtype
+            assert float((found - own).abs().max()) <= 4 * torch.finfo(own.dtype).eps * float(own.abs().max())
+
+
+def test_in_bf16_members_go_on_in_a_pack_from_where_they_were_alone(sets: tuple[Images, Images]) -> None:
+    configs = [SMALL.replace(precision="bf16", seed=seed) for seed in (0, 1)]
+    members = [Member(config) for config in configs]
+    for member in members:
+        member.train_epoch(sets[0])
+    for config, metrics in zip(configs, packed(Pack(), members, sets), strict=True):
+        # Adam's fused step takes moments in memory's order: in another layout than the weights' they would be others'
+        assert metrics["mse"] == pytest.approx(alone(config, sets, 2)["mse"], rel=1e-3)
 
 
 def test_what_shapes_a_model_is_told_from_what_does_not() -> None:
