@@ -125,25 +125,31 @@ def _highest(trial: TrialRecord) -> float:
 
 
 def codes_lost(results: Results) -> Alarm | None:
-    """Trials whose reconstructions get better while ever fewer codes are in use."""
+    """Trials in which ever fewer codes are in use, whether the reconstructions still get better or do not."""
     long = [trial for trial in compared_trials(results) if trial.last_epoch >= 4]
     found = [trial for trial in long if _loses_codes(trial)]
     if not many(found, long):
         return None
+    worse = [trial for trial in found if _last(trial)["mse"] >= _half(trial)["mse"]]
+    beside = f"MSE did not fall in {len(worse)} of these" if worse else "MSE fell"
     return Alarm(
         "codes are being lost",
-        f"Over the last half of the epochs perplexity fell by more than 20 % while MSE fell too, in {len(found)} of "
-        f"{counted(len(long), 'trial')}: {named(results, found)}.",
-        "Longer training may lose more of them; try revive_below = 0.05 or a smaller commitment_weight "
-        "(docs/vqcore.md).",
+        f"Over the last half of the epochs perplexity fell by more than 20 % in {len(found)} of "
+        f"{counted(len(long), 'trial')}, while {beside}: {named(results, found)}.",
+        "Longer training may lose more of them; try revive_below = 0.05, a smaller commitment_weight or a smaller "
+        "learning_rate (docs/vqcore.md).",
     )
 
 
 def _loses_codes(trial: TrialRecord) -> bool:
-    half, last = (trial.epochs.get(epoch, {}) for epoch in (trial.last_epoch // 2, trial.last_epoch))
-    if not {"mse", "perplexity"} <= half.keys() & last.keys():
+    half, last = _half(trial), _last(trial)
+    if not {"mse", "perplexity"} <= half.keys() & last.keys() or _collapsed(trial):  # which has an alarm of its own
         return False
-    return last["perplexity"] < (1 - _LOST) * half["perplexity"] and last["mse"] < half["mse"]
+    return last["perplexity"] < (1 - _LOST) * half["perplexity"]
+
+
+def _half(trial: TrialRecord) -> dict[str, float]:
+    return trial.epochs.get(trial.last_epoch // 2, {})
 
 
 def slow_trials(results: Results) -> Alarm | None:
