@@ -75,7 +75,8 @@ class Tally:
     def __init__(self, model: VQVAE, device: torch.device) -> None:
         self.histogram = CodeHistogram(model.config.quantizer.codebook_size, device)
         self.codes_per_image = 1
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        """Over images: of the squared error, the quantization error, and the loss as the gradient's fp32 has it."""
         self._weight = model.config.quantizer.loss_weight
 
     def reset(self) -> None:
@@ -88,13 +89,14 @@ class Tally:
         """Add a batch: its mean squared error and its codes."""
         # no count is kept on the host, where a step that is replayed as a CUDA graph changes nothing
         self.codes_per_image = quantized.indices[0].numel()
-        self._sums += torch.stack([mse, quantized.codebook_loss]).double() * len(quantized.indices)
+        each = torch.stack([mse, quantized.codebook_loss, mse + quantized.loss])
+        self._sums += each.double() * len(quantized.indices)
         self.histogram.update(quantized.indices)
 
     def metrics(self) -> dict[str, float]:
         """Of all images so far."""
         images = int(self.histogram.counts.sum()) / self.codes_per_image
-        mse, quantization = (self._sums / images).tolist()
+        mse, quantization, _ = (self._sums / images).tolist()
         return {
             "mse": mse,
             "perplexity": self.histogram.perplexity,
@@ -107,8 +109,7 @@ class Tally:
 
     def check_finite(self) -> None:
         """``FloatingPointError`` unless every loss so far is finite: a sum forgets neither infinities nor NaN."""
-        mse, quantization = self._sums.tolist()
-        if not math.isfinite(loss := mse + self._weight * quantization):
+        if not math.isfinite(loss := float(self._sums[2])):
             raise FloatingPointError(f"loss is {loss}")
 
 

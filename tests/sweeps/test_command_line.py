@@ -216,12 +216,13 @@ def test_a_file_that_hides_a_package_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_output_is_closed_ends_well(images: Path, tmp_path: Path) -> None:
-    """The first file that it opens has the number of its output then. A reader who leaves: in test_commands.py."""
+@pytest.mark.parametrize("closing", [">&-", "| true"], ids=["closed", "reader gone"])
+def test_a_sweep_whose_output_nobody_reads_ends_well(images: Path, tmp_path: Path, closing: str) -> None:
     words = f"--data {images} --address inline --epochs 1 --seeds 1 --betas 0.1 --codebook-size 8 --out runs --name a"
     command = f"{sys.executable} -m sweeps.beta_ablation {words} --tracking-uri http://127.0.0.1:9 {' '.join(SMALL)}"
+    script = f"{command} {closing}; exit ${{PIPESTATUS[0]}}"
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", f"{command} >&-"], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert '"event":"done"' in (tmp_path / "runs/beta_ablation/a" / JOURNAL).read_text()
 

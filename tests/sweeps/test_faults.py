@@ -32,7 +32,7 @@ def place(out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(sweep: Sweep, out: Path) -> Path:
-    assert sweep("--name", "undisturbed") == 0
+    assert sweep("--name", "undisturbed", tracked=True) == 0
     return folder(out, "undisturbed")
 
 
@@ -203,11 +203,13 @@ def fill(disk: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 3])
 def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
-    undisturbed: Path, place: Path, sweep: Sweep, driver: Driver
+    undisturbed: Path, place: Path, sweep: Sweep, driver: Driver, epochs: int
 ) -> None:
-    with driver("impatient") as process:
-        while sum(map(len, metrics(place / "impatient").values())) < 3:
+    name = f"impatient{epochs}"
+    with driver(name) as process:
+        while sum(map(len, metrics(place / name).values())) < epochs:
             assert process.poll() is None, "it ended before it could be interrupted"
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -217,5 +219,5 @@ def test_two_ctrl_c_end_it_at_once_and_a_resume_goes_on(
         said = process.communicate(timeout=20)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert sweep("--resume", "impatient") == 0
-    assert metrics(place / "impatient") == metrics(undisturbed)
+    assert sweep("--resume", name) == 0
+    assert metrics(place / name) == metrics(undisturbed)

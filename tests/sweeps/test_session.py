@@ -57,7 +57,7 @@ def test_mlflow_has_a_parent_and_a_child_a_trial(whole: Path, out: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [0, 5])
+@pytest.mark.parametrize("epochs", [0, 2, 5])
 def test_ctrl_c_exits_130_and_resume_ends_with_the_same_numbers(
     whole: Path, out: Path, sweep: Sweep, in_epoch: InEpoch, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:

@@ -48,7 +48,7 @@ def test_asha_and_optuna_of_rays_own(space: dict[str, Any], tmp_path: Path) -> N
         VQTrial,
         param_space=space,
         tune_config=tune.TuneConfig(
-            metric="mse", mode="min", scheduler=ASHAScheduler(max_t=4), search_alg=OptunaSearch(seed=0), num_samples=2
+            metric="mse", mode="min", scheduler=ASHAScheduler(max_t=4), search_alg=OptunaSearch(seed=0), num_samples=3
         ),
         run_config=run_config(tmp_path),
     )
@@ -143,7 +143,7 @@ def test_pareto_asha_with_anyones_trainable(tmp_path: Path) -> None:
     )
     tuner = tune.Tuner(
         Toy,
-        param_space={"level": tune.grid_search([1, 2, 3, 4, 5, 7])},
+        param_space={"level": tune.grid_search(list(range(1, 10)))},
         tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=False),
         run_config=tune.RunConfig(name="toy", storage_path=str(tmp_path), verbose=0),
     )
@@ -151,10 +151,10 @@ def test_pareto_asha_with_anyones_trainable(tmp_path: Path) -> None:
     assert not results.errors
     steps = {result.config["level"]: result.metrics["steps"] for result in results if result.config and result.metrics}
     assert steps[1] == 9, "the best in both is never stopped"
-    assert sorted(steps.values()).count(9) <= 2
+    assert sorted(steps.values()).count(9) <= 3
     assert steps[7] == 1, "what is not finite goes no further"
     assert set(steps.values()) <= {1, 3, 9}
-    assert sum(steps.values()) < 6 * 9 / 2
+    assert sum(steps.values()) < 9 * 9 / 2
     assert all(math.isfinite(value) for value in steps.values())
 
 

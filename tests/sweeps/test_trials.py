@@ -84,13 +84,13 @@ def test_seeds_that_were_decided_on_stay_decided_when_half_of_them_are_known(sea
 @pytest.mark.parametrize(
     ("name", "cuts", "words"),
     [
-        ("tpe", 8, "--trials 20"),
-        ("nsga2", 6, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
+        ("tpe", 24, "--trials 20"),
+        ("nsga2", 12, "--sampler nsga2 --trials 64 --epochs 2"),  # half of them complete
         ("gp", 2, "--sampler gp --trials 26 --epochs 2"),
-        ("budget", 8, "--trials 20 --budget 30"),
-        ("mse", 6, "--trials 24 --objectives mse --epochs 8"),
-        ("asha", 6, "--trials 20 --early-stopping asha"),
-        ("collapse", 6, "--trials 16 --collapse-usage 0.6"),
+        ("budget", 24, "--trials 20 --budget 30"),
+        ("mse", 12, "--trials 24 --objectives mse --epochs 8"),
+        ("asha", 12, "--trials 20 --early-stopping asha"),
+        ("collapse", 12, "--trials 16 --collapse-usage 0.6"),
     ],
 )
 def test_a_search_that_was_cut_anywhere_decides_what_it_would_have(
@@ -108,7 +108,7 @@ def test_a_grid_that_was_cut_anywhere_too(images: Path, out: Path, tmp_path: Pat
     words = ["run", str(file), "--out", str(out), "--address", "inline"]
     grid = ["--data", str(images), "--sampler", "grid", "--objectives", "mse", "--epochs", "8", "--seeds", "1"]
     assert run([*words, *grid, "--name", "grid"]) == 0
-    assert_alike_when_cut(out / "grid" / "grid", 8, lambda name: run([*words, "--resume", name]))
+    assert_alike_when_cut(out / "grid" / "grid", 24, lambda name: run([*words, "--resume", name]))
 
 
 def assert_alike_when_cut(whole: Path, cuts: int, resume: Callable[[str], int]) -> None:

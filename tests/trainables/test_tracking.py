@@ -203,11 +203,11 @@ def test_a_dead_server_costs_the_driver_nothing_and_is_tried_once_more_at_the_en
     tracker = Tracker(tmp_path, uri)
     began = time.perf_counter()
     tracker.start()
-    assert time.perf_counter() - began < 1  # less than MLflow's import takes
+    assert time.perf_counter() - began < 0.1
     eventually(lambda: tracker.problem)
     began = time.perf_counter()
     assert tracker.close(timeout=60) is False
-    assert time.perf_counter() - began < 50
+    assert time.perf_counter() - began < 30
     for said in (tracker.problem, check(uri), (tmp_path / "log.txt").read_text()):
         assert "refused" in said
         assert "s3cret" not in said
@@ -221,7 +221,7 @@ def test_a_silent_address_is_not_waited_for(tmp_path):
         tracker.start()
         began = time.perf_counter()
         assert tracker.close(timeout=1) is False
-        assert time.perf_counter() - began < 10  # it would be for twenty
+        assert time.perf_counter() - began < 2
 
 
 @pytest.mark.parametrize("uri", ["runs/mlruns", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:", "htp://h"])
