@@ -1,5 +1,6 @@
-"""Chaos: what it compares, what it draws, that it ends what it started."""
+"""Chaos: what it compares, what it draws, that it ends what it started; and a short one, for real."""
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -123,6 +124,17 @@ def chaos(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         one.signal(signal.SIGTERM)
         one.wait(60)
         one.end()
+
+
+@pytest.mark.service
+@pytest.mark.timeout(900)  # on a machine with much else to do
+def test_a_short_chaos_changes_nothing(chaos: Callable[..., Command], tmp_path: Path) -> None:
+    """Of one training without Ray: a sweep whose worker is killed is in tests/sweeps/test_ray.py."""
+    short = chaos("--sweep final --faults 1 --epochs 8 --seed 0 --only SIGKILL")
+    assert short.wait(850) == 0, short.output
+    (seed,) = json.loads((tmp_path / "chaos.json").read_text())["seeds"]
+    assert seed["same"], seed
+    assert len(seed["strikes"]) == 1
 
 
 @pytest.mark.service
