@@ -108,13 +108,16 @@ class Network:
         size, squares = self.config.training.batch_size, torch.zeros((), device=self.device)
         order = torch.randperm(len(images))
         for start in range(0, len(images) - size + 1, size):
-            batch = images.batch(order[start : start + size])
-            loss = F.mse_loss(self._forward(batch), batch)
-            self.optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self.optimizer.step()
-            squares += loss.detach()
+            squares += self.step(images.batch(order[start : start + size]))
         float(squares)
+
+    def step(self, batch: Tensor) -> Tensor:
+        """The least that a step of training is; its squared error."""
+        loss = F.mse_loss(self._forward(batch), batch)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
 
     @torch.no_grad()
     def evaluate(self, images: Images) -> float:

@@ -19,14 +19,13 @@ import tyro
 from PIL import Image
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from vector_quantize_pytorch import VectorQuantize
 
+from benchmarks.peer_model import PeerVQVAE
 from trainables.sources import EMBEDDED
 from vqcore.config import PRESETS
-from vqcore.networks import decoder, encoder
 
 MODEL = PRESETS["compact"]
 Batches = DataLoader[Tensor]
@@ -64,27 +63,6 @@ class ParquetImages(Dataset[Tensor]):
         return pixels
 
 
-class PeerVQVAE(nn.Module):
-    """The project's encoder and decoder around VectorQuantize."""
-
-    def __init__(self, beta: float, decay: float) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder(MODEL), decoder(MODEL)
-        self.quantizer = VectorQuantize(
-            dim=MODEL.quantizer.dim,
-            codebook_size=MODEL.quantizer.codebook_size,
-            decay=decay,
-            commitment_weight=beta,
-            rotation_trick=True,
-            accept_image_fmap=True,
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstruction, indices, commitment loss."""
-        quantized, indices, commitment_loss = self.quantizer(self.encoder(images))
-        return self.decoder(quantized), indices, commitment_loss
-
-
 def train(config: dict[str, Any]) -> None:
     """One trial: reports ``mse`` and ``perplexity`` of the test set after each epoch."""
     torch.set_num_threads(1)
@@ -94,7 +72,7 @@ def train(config: dict[str, Any]) -> None:
     # one CPU a trial: workers beside it would take the other trial's
     batches = DataLoader(training, batch_size=128, shuffle=True, drop_last=True, num_workers=0)
     test_batches = DataLoader(test, batch_size=256, num_workers=0)
-    model = PeerVQVAE(config["beta"], config["decay"])
+    model = PeerVQVAE(MODEL, config["beta"], config["decay"])
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     for _ in range(config["epochs"]):
         train_loss = train_epoch(model, optimizer, batches)

@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.optim import Adam
+from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
+from benchmarks.bare import Network
+from benchmarks.peer_model import PeerVQVAE
 from benchmarks.record import circumstances, write
 from benchmarks.step_limits import Step, convolutions, matrices, memory, work
 from benchmarks.step_profile import parts_of_a_step
@@ -32,9 +33,7 @@ from trainables.commands import run_command
 from trainables.data import prepare
 from trainables.device import prepare_process
 from vqcore.config import PRESETS, ConfigError, TrialConfig, problems_of
-from vqcore.networks import decoder, encoder
 from vqcore.training import Images, Trainer
-from vqcore.vqvae import seeded
 
 PEER = "vector-quantize-pytorch"
 AT_LEAST = 0.85
@@ -108,50 +107,22 @@ def eager(config: TrialConfig, images: Images, compiled: bool = False) -> Step:
 
 def networks(config: TrialConfig, images: Images, channels_last: bool = True) -> Step:
     """Nothing but the least: the floor. In the layout that ours has, unless channels come first everywhere."""
-    model, ready = seeded(config.model, 0).to(images.device), batches(config, images)
+    network, ready = Network(config, images.device), batches(config, images)
     if not channels_last:
+        network.model.to(memory_format=torch.contiguous_format)
         ready = [batch.contiguous() for batch in ready]
-    elif config.training.precision == "bf16":
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = Adam([*model.encoder.parameters(), *model.decoder.parameters()], 2e-4, fused=True)
-
-    def step(batch: Tensor) -> None:
-        with autocast(config, batch):
-            reconstruction = model.decoder(model.encoder(batch))
-        loss = F.mse_loss(reconstruction.float(), batch)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-    return over(ready, step)
-
-
-class PeerVQVAE(nn.Module):
-    """Our encoder and decoder around VectorQuantize, as its documentation has it."""
-
-    def __init__(self, config: TrialConfig) -> None:
-        from vector_quantize_pytorch import VectorQuantize
-
-        super().__init__()
-        self.encoder, self.decoder = encoder(config.model), decoder(config.model)
-        same = {name: getattr(config.model.quantizer, name) for name in ("dim", "codebook_size", "decay")}
-        weight = config.model.quantizer.commitment_weight
-        self.quantizer = VectorQuantize(commitment_weight=weight, rotation_trick=True, accept_image_fmap=True, **same)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction and commitment loss."""
-        quantized, _, loss = self.quantizer(self.encoder(images))
-        return self.decoder(quantized), loss
+    return over(ready, network.step)
 
 
 def peer(config: TrialConfig, images: Images) -> Step:
     """A typical loop, as in ``benchmarks/peer_sweep.py``; its batches are ready, which is to its favour."""
-    model = PeerVQVAE(config).to(images.device)
+    codes = config.model.quantizer
+    model = PeerVQVAE(config.model, codes.commitment_weight, codes.decay).to(images.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
 
     def step(batch: Tensor) -> None:
         with autocast(config, batch):
-            reconstruction, commitment_loss = model(batch)
+            reconstruction, _, commitment_loss = model(batch)
             loss = F.mse_loss(reconstruction, batch) + commitment_loss
         optimizer.zero_grad()
         loss.backward()
@@ -307,7 +278,7 @@ def batches(config: TrialConfig, images: Images) -> list[Tensor]:
     return [images.batch(slice(start, start + size)) for start in range(0, len(images) - size + 1, size)]
 
 
-def over(ready: list[Tensor], step: Callable[[Tensor], None]) -> Step:
+def over(ready: list[Tensor], step: Callable[[Tensor], object]) -> Step:
     """All batches, one after another."""
 
     def run() -> None:
