@@ -27,8 +27,8 @@ LONG = ("--epochs", "6", "--precision", "fp32", "--estimators", "rotation", "ste
 @pytest.fixture(scope="module")
 def alone(sweep: Sweep, out: Path) -> Numbers:
     """The sweep that trains its trials one after another."""
-    assert sweep("--name", "alone", *LONG) == 0
-    return metrics(out / "beta_ablation" / "alone")
+    assert sweep("--name", "pack-alone", *LONG) == 0
+    return metrics(out / "beta_ablation" / "pack-alone")
 
 
 def near(alone: Numbers, packed: Numbers) -> None:
@@ -98,15 +98,15 @@ def test_a_trial_of_a_pack_gets_no_larger_share_and_what_its_process_said_is_log
 
 @pytest.mark.slow
 def test_a_packed_sweep_without_ray_ends_as_trials_alone(sweep: Sweep, out: Path, alone: Numbers) -> None:
-    assert sweep("--name", "packed", "--pack", "8", *LONG) == 0
-    near(alone, metrics(out / "beta_ablation" / "packed"))
+    assert sweep("--name", "pack-inline", "--pack", "8", *LONG) == 0
+    near(alone, metrics(out / "beta_ablation" / "pack-inline"))
 
 
 @pytest.mark.service
 def test_a_pack_whose_process_is_killed_goes_on_from_checkpoints(
     started: Start, images: Path, out: Path, alone: Numbers
 ) -> None:
-    run = out / "beta_ablation" / "killed"
+    run = out / "beta_ablation" / "pack-killed"
     words = ("--name", run.name, "--data", images, *SMALL, "--betas", "0.1", "1", *LONG, "--pack", "4")
     with started(*words, "--num-gpus", "0") as sweep:
         (killed, *_) = wait_for_processes(run, sweep)
